@@ -1,0 +1,72 @@
+# make train       train the LeNet with its transformer on MNIST
+# make test        run the tests
+# make setup       only set up: .venv, the pinned requirements, the data
+# make accuracy    the table in README.md: many full runs; can be stopped, goes on where it was
+#
+# PYTHON=python3.9     the interpreter for .venv; by default the first suitable one
+# MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2
+# ARGS="--lr 0.001"    more flags for make train
+
+MXNET ?= mxnet
+VENV := .venv
+RUN := $(VENV)/bin/python
+CANDIDATES := $(RUN) python3 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8
+
+ifdef PYTHON
+  COMPLAINT := $(shell $(PYTHON) common/find_mxnet.py 2>&1 || echo "$(PYTHON) is not to be used")
+else
+  PYTHON := $(shell for python in $(CANDIDATES); do \
+      $$python common/find_mxnet.py 2>/dev/null && echo $$python && break; done)
+  ifndef PYTHON
+    COMPLAINT := $(shell python3 common/find_mxnet.py 2>&1)
+  endif
+endif
+ifneq ($(COMPLAINT),)
+  $(error $(COMPLAINT))
+endif
+
+VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
+READY := $(VENV)/ready-$(VERSION)-$(MXNET)
+
+.PHONY: train test setup accuracy
+.DELETE_ON_ERROR:
+
+train: setup
+	$(RUN) train_mnist.py --add-stn $(ARGS)
+
+test: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m pytest
+
+setup: $(READY)
+	@$(RUN) -m common.mnist
+
+$(READY): requirements.txt requirements-test.txt
+	$(if $(filter $(RUN),$(PYTHON)),,$(PYTHON) -m venv --clear $(VENV))
+	rm -f $(VENV)/ready-*
+	$(RUN) -m pip freeze | grep '^mxnet' | xargs -r $(RUN) -m pip uninstall -q -y
+	$(RUN) -m pip install -q --only-binary=:all: -r requirements.txt -r requirements-test.txt
+	$(RUN) -m pip install -q --only-binary=:all: --no-deps $(MXNET)==1.9.1
+	touch $@
+
+SEEDS := 0 1 2 3 4
+MORE_SEEDS := 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19
+ROWS := lenet-stn lenet-stn-3-epochs lenet mlp-stn mlp
+RESULTS := $(foreach row,$(ROWS),$(SEEDS:%=results/$(row)/seed-%.json)) \
+    $(MORE_SEEDS:%=results/lenet-stn/seed-%.json)
+
+accuracy: $(RESULTS)
+	@$(RUN) -m common.results results
+
+TRAIN_SEED = $(RUN) train_mnist.py --seed $* --model-prefix models/$(@D)/seed-$* --result $@
+
+results/lenet-stn/seed-%.json: | setup
+	$(TRAIN_SEED) --add-stn
+results/lenet-stn-3-epochs/seed-%.json: | setup
+	$(TRAIN_SEED) --add-stn --num-epochs 3
+results/lenet/seed-%.json: | setup
+	$(TRAIN_SEED)
+results/mlp-stn/seed-%.json: | setup
+	$(TRAIN_SEED) --network mlp --add-stn
+results/mlp/seed-%.json: | setup
+	$(TRAIN_SEED) --network mlp

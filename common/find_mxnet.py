@@ -1,0 +1,126 @@
+"""Makes ``import mxnet`` work on this Python and NumPy; every script imports it first.
+
+MXNet 1.9.1 is its last release and predates Python 3.12 and NumPy 1.24. Importing this module puts
+back the few names that MXNet misses, and changes none that exists. It also sets the number of
+threads, which MXNet reads when it is imported; what the user has set in the environment stays.
+
+Run as a program, it says whether this Python can work at all: ``python common/find_mxnet.py``.
+(So that old Pythons can be told, this file keeps to syntax that they can read.)
+"""
+import os
+import platform
+import signal
+import sys
+import warnings
+
+SUITABLE = "64-bit CPython 3.8 to 3.13 on Linux (x86-64 or aarch64) or macOS (x86-64)"
+WHEELS = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"))
+INSTALL = "run `make setup`, then use .venv/bin/python"
+
+
+def unsuitable(version, bits, system, machine):
+    """Says in one line why MXNet 1.9.1 does not run on such a Python; None if it does."""
+    if (3, 8) <= tuple(version[:2]) <= (3, 13) and bits == 64 and (system, machine) in WHEELS:
+        return None
+    return "Python {}.{} ({}-bit, {} {}) does not run MXNet 1.9.1: use {}".format(
+        version[0], version[1], bits, system, machine, SUITABLE)
+
+
+def this_python():
+    """Says in one line why this Python is unsuitable; None if it is not."""
+    bits = 64 if sys.maxsize > 2**32 else 32
+    return unsuitable(sys.version_info, bits, platform.system(), platform.machine())
+
+
+def no_venv():
+    """Says in one line that this Python cannot make a virtual environment; None if it can."""
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        return "{} has no venv module: install it (on Debian: python3-venv)".format(sys.executable)
+    return None
+
+
+def usable_cores():
+    """The number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def mend_numpy(numpy):
+    """Gives NumPy the names that MXNet 1.9.1 looks up and that NumPy has dropped since."""
+    present = vars(numpy)  # not hasattr: NumPy warns when a dropped name is looked up
+    renamed = {"alltrue": "all", "sometrue": "any", "product": "prod", "round_": "round",
+               "in1d": "isin", "trapz": "trapezoid"}
+    missing = {"bool": bool, "int": int, "float": float, "object": object, "str": str,
+               "complex": complex, "PZERO": 0.0, "NZERO": -0.0, "PINF": numpy.inf,
+               "NINF": -numpy.inf, "Inf": numpy.inf, "NAN": numpy.nan, "NaN": numpy.nan}
+    missing.update((old, present[new]) for old, new in renamed.items() if new in present)
+    for name in ("mirr", "msort", "npv", "pmt", "ppmt", "pv", "rate"):
+        missing[name] = _gone(name)
+    for name, value in missing.items():
+        if name not in present:
+            setattr(numpy, name, value)
+
+
+def _gone(name):
+    def function(*_args, **_kwargs):
+        raise NotImplementedError("NumPy has no {} any more".format(name))
+    function.__name__ = name
+    return function
+
+
+def _import_mxnet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import distutils.version  # noqa: F401
+        except ImportError:
+            import setuptools  # noqa: F401  brings distutils to Python 3.12 and later
+        import numpy
+        mend_numpy(numpy)
+        import mxnet  # noqa: F401
+
+
+def _complaint():
+    """Imports MXNet; says in one line why it cannot be had, or None when all went well."""
+    if this_python():
+        return this_python()
+    try:
+        _import_mxnet()
+    except ImportError as error:
+        return "{} cannot import MXNet ({}): {}".format(sys.executable, error, INSTALL)
+    except OSError as error:  # a wheel for GPUs where CUDA's libraries are not
+        return "MXNet cannot be loaded ({}): install what it misses, or the CPU wheel with " \
+               "`make setup MXNET=mxnet`".format(str(error).splitlines()[0])
+    return None
+
+
+def _leave(complaint):
+    sys.stderr.write(complaint + "\n")
+    raise SystemExit(2)
+
+
+def _prepare():
+    # Batches are split over as many CPU devices as there are cores, one thread each: on small
+    # convolutions that is faster than many threads in one operator.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
+    # The import takes a second; Ctrl-C in it should not print a traceback.
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    complaint = _complaint()
+    if ours:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if complaint:
+        _leave(complaint)
+
+
+if __name__ == "__main__":
+    if this_python() or no_venv():
+        _leave(this_python() or no_venv())
+else:
+    _prepare()

@@ -1,0 +1,84 @@
+"""What every script's command line shares: one-line errors, number types, exit statuses.
+
+Exit status: 0 done, 2 bad input, 3 training became non-finite, 130 interrupted.
+"""
+import argparse
+import math
+import sys
+
+
+class Diverged(ArithmeticError):
+    """Training produced numbers that are not finite."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that takes flags in full, and reports errors in one line.
+
+    Flags may be written with underscores for dashes, as in upstream's examples.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+                         **kwargs)
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_with_dashes(arg) for arg in args], namespace)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def _with_dashes(arg):
+    if not arg.startswith("--"):
+        return arg
+    flag, equals, value = arg.partition("=")
+    return flag.replace("_", "-") + equals + value
+
+
+def number(kind, least=-math.inf, most=math.inf, above=-math.inf, below=math.inf):
+    """Returns an argparse type: a finite number of a kind, within bounds.
+
+    Args:
+        kind: ``int`` or ``float``.
+        least, most: inclusive bounds.
+        above, below: exclusive bounds.
+    """
+    bounds = [f"{words} {bound:g}" for words, bound in (
+        ("of at least", least), ("above", above), ("of at most", most), ("below", below))
+        if math.isfinite(bound)]
+    wanted = "a whole number" if kind is int else "a finite number"
+    wanted = " ".join([wanted, " and ".join(bounds)]).rstrip()
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and least <= value <= most and above < value < below):
+            raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+        return value
+    return parse
+
+
+def run(main):
+    """Calls ``main()`` and leaves the process: bad input is one line, never a traceback."""
+    program = sys.argv[0].rpartition("/")[2]
+    try:
+        status = main()
+    except (ValueError, OSError) as error:
+        status = 2
+        print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
+    except Diverged as error:
+        status = 3
+        print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        status = 130
+        print(f"{program}: interrupted {stop}".rstrip(), file=sys.stderr)
+    sys.exit(status)
+
+
+def _one_line(error):
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())

@@ -1,0 +1,137 @@
+"""Datasets by name, and the iterators that feed them to a Module.
+
+Images stay uint8 in memory; each batch is scaled to [0, 1] as it is taken.
+"""
+from typing import NamedTuple
+
+import mxnet as mx
+import numpy as np
+
+from common import mnist, synthetic
+
+DATASETS = (*mnist.SHA256, "synthetic")
+NUM_CLASSES = 10
+
+
+class Dataset(NamedTuple):
+    """Images (N, H, W) and labels (N,), uint8, for training and test."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+def load(name, data_dir=None, num_examples=None):
+    """Loads a dataset, fetching what is missing.
+
+    Args:
+        name: one of ``DATASETS``.
+        data_dir: folder of the idx files; by default ``data/<name>``. Unused for "synthetic".
+        num_examples: training images to use; by default all, or 10,000 drawn ones.
+
+    Returns:
+        A ``Dataset``.
+
+    Raises:
+        ValueError: the files are not good, or hold fewer training images than asked for.
+        OSError: the files could not be had.
+    """
+    if name == "synthetic":
+        count = num_examples or 10000
+        return Dataset(*synthetic.draw(count, seed=0),
+                       *synthetic.draw(max(count // 5, 100), seed=1))
+    dataset = Dataset(*mnist.load(name, data_dir or f"data/{name}"))
+    available = len(dataset.train_images)
+    if num_examples and num_examples > available:
+        raise ValueError(f"{name} has {available} training images, {num_examples} were asked for")
+    return dataset._replace(train_images=dataset.train_images[:num_examples],
+                            train_labels=dataset.train_labels[:num_examples])
+
+
+def derive_seed(seed, *path):
+    """A seed (31 bits) for one purpose, a pure function of the run's seed and whole numbers."""
+    return int(np.random.SeedSequence((seed, *path)).generate_state(1)[0]) & 0x7FFFFFFF
+
+
+class ImageIter(mx.io.DataIter):
+    """Batches of uint8 images, as float in [0, 1] of shape (batch_size, C, H, W), with labels.
+
+    ``reset`` goes on to the next epoch, ``seek`` to a given one. With a seed, for training, the
+    order is a function of (seed, epoch), and what does not fill a last batch is left out (other
+    images each epoch). Without one, for evaluation, the order is the arrays' own, and the last
+    batch is filled up with the first images; its ``pad`` is their number.
+
+    Args:
+        images: uint8 (N, H, W) or (N, C, H, W).
+        labels: whole numbers (N,).
+        batch_size: images in a batch.
+        seed: None to keep the order, else a number from 0.
+        dtype: of the batches: "float32" or "float64".
+        num_parts, part_index: shares the images between workers. Each epoch, worker ``part_index``
+            takes its own part of the order; all parts are equally long.
+
+    Raises:
+        ValueError: arrays that do not fit together, or too few images for one training batch.
+    """
+
+    def __init__(self, images, labels, batch_size, seed=None, dtype="float32",
+                 num_parts=1, part_index=0):
+        super().__init__(batch_size)
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images but {len(labels)} labels")
+        if not 0 <= part_index < num_parts:
+            raise ValueError(f"part_index must be from 0 to {num_parts - 1}, got {part_index}")
+        self.num_images = len(images) // num_parts
+        if self.num_images < (1 if seed is None else batch_size):
+            raise ValueError(f"a batch of {batch_size} is more than the "
+                             f"{self.num_images} images there are")
+        self.images = images if images.ndim == 4 else images[:, None]  # (N, C, H, W)
+        self.labels, self.seed, self.dtype = labels, seed, dtype
+        self.num_parts, self.part_index = num_parts, part_index
+        self.seek(0)
+
+    @property
+    def image_shape(self):
+        """(C, H, W)."""
+        return self.images.shape[1:]
+
+    @property
+    def num_batches(self):
+        """Batches in an epoch."""
+        if self.seed is None:
+            return -(-self.num_images // self.batch_size)
+        return self.num_images // self.batch_size
+
+    @property
+    def provide_data(self):
+        return [mx.io.DataDesc("data", (self.batch_size, *self.image_shape), self.dtype)]
+
+    @property
+    def provide_label(self):
+        return [mx.io.DataDesc("softmax_label", (self.batch_size,), self.dtype)]
+
+    def seek(self, epoch):
+        """Starts an epoch from its beginning."""
+        self.epoch, self._batch = epoch, 0
+        order = np.arange(len(self.images))
+        if self.seed is not None:
+            order = np.random.RandomState(derive_seed(self.seed, epoch)).permutation(order)
+        self._order = order[self.part_index::self.num_parts][:self.num_images]
+
+    def reset(self):
+        self.seek(self.epoch + 1)
+
+    def next(self):
+        if self._batch == self.num_batches:
+            raise StopIteration
+        start = self._batch * self.batch_size
+        which = self._order[start:start + self.batch_size]
+        pad = self.batch_size - len(which)
+        which = np.concatenate([which, np.resize(self._order, pad)])
+        self._batch += 1
+        images = self.images[which] * np.dtype(self.dtype).type(1 / 255)
+        return mx.io.DataBatch(data=[mx.nd.array(images, dtype=self.dtype)],
+                               label=[mx.nd.array(self.labels[which], dtype=self.dtype)],
+                               pad=pad, index=which,
+                               provide_data=self.provide_data, provide_label=self.provide_label)

@@ -1,0 +1,53 @@
+"""Files that are whole or absent: written under a temporary name, then renamed."""
+import contextlib
+import json
+import os
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yields a temporary path beside ``path``, which takes its place when the block ends well.
+
+    The contents are on the disk before the name changes, so that neither a kill nor a power cut
+    leaves half a file under the final name. When the block raises, the temporary file is removed.
+    """
+    temporary = f"{path}.{os.getpid()}.part"
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise
+    _sync(os.path.dirname(path) or ".")
+
+
+def _sync(path):
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path, content):
+    """Writes ``content`` to ``path``, whole or not at all."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+
+
+def write_json(path, value):
+    """Writes ``value`` to ``path`` as JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def check_writable(path):
+    """Makes the folder of ``path``, and raises OSError if a file cannot be written there."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    probe = f"{path}.{os.getpid()}.part"
+    try:
+        with open(probe, "wb"):
+            os.remove(probe)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None

@@ -1,0 +1,162 @@
+"""MNIST and Fashion-MNIST: four idx files in a folder, checked, and fetched if they are missing.
+
+``python -m common.mnist [dataset]`` fetches a dataset to where the training script looks for it.
+"""
+import hashlib
+import logging
+import os
+
+from common import cli, fetch, files, idx
+from common.fetch import NAMES
+
+SHA256 = {  # of the uncompressed files
+    "mnist": dict(zip(NAMES, (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"))),
+    "fashion-mnist": dict(zip(NAMES, (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"))),
+}
+CLASSES = 10
+SUMS = "SHA256SUMS"  # lists the files that were fetched; these, unlike a user's own, never change
+
+
+def load(dataset, data_dir):
+    """Reads a dataset, after fetching what is missing of it.
+
+    Args:
+        dataset: "mnist" or "fashion-mnist".
+        data_dir: the folder of the four files; made if need be. Other content than the published
+            one is allowed (someone's own digits).
+
+    Returns:
+        Four uint8 arrays: training images (N, H, W) and labels (N,), test images and labels.
+
+    Raises:
+        ValueError: a file is not what its name says, or has changed since it was fetched.
+        OSError: a file is missing and could not be fetched, or could not be read.
+    """
+    fetch_missing(dataset, data_dir)
+    fetched = _read_sums(data_dir)
+    arrays = []
+    for name in NAMES:
+        path = find(data_dir, name)
+        content = idx.read(path)
+        arrays.append(idx.decode(path, content, "images" if "images" in name else "labels"))
+        _check_origin(path, content, dataset, name, fetched)
+    _check_together(data_dir, *arrays)
+    return tuple(arrays)
+
+
+def find(data_dir, name):
+    """The path of an idx file, raw or gzipped; None where there is neither."""
+    for path in (os.path.join(data_dir, name), os.path.join(data_dir, name + ".gz")):
+        if os.path.exists(path):
+            return path
+    return None
+
+
+def fetch_missing(dataset, data_dir, sources=None):
+    """Puts those of the four files into ``data_dir`` that it lacks, from the first good source.
+
+    A file is taken only if it has the published SHA-256.
+
+    Args:
+        dataset: "mnist" or "fashion-mnist".
+        data_dir: the folder; made if need be.
+        sources: see ``common/fetch.py``; by default the dataset's own.
+
+    Raises:
+        OSError: every source failed; the message says why, and what to do by hand.
+    """
+    missing = _missing(data_dir)
+    if not missing:
+        return
+    os.makedirs(data_dir, exist_ok=True)
+    tried = []
+    for source in fetch.SOURCES[dataset] if sources is None else sources:
+        try:
+            for name, content in source(missing):
+                if _sha256(content) != SHA256[dataset][name]:
+                    raise ValueError(f"{name} has the wrong SHA-256")
+                files.write_bytes(os.path.join(data_dir, name), content)
+        except fetch.FAILURES as error:
+            tried.append(f"{source} ({fetch.reason(error)})")
+        missing = _missing(data_dir)
+        if not missing:
+            _write_sums(dataset, data_dir)
+            logging.info("Fetched %s from %s into %s", dataset, source, data_dir)
+            return
+    raise OSError(f"cannot fetch {dataset}: tried {'; '.join(tried)}. "
+                  f"Put {', '.join(missing)} (raw or .gz) into {data_dir} by hand")
+
+
+def _missing(data_dir):
+    return [name for name in NAMES if not find(data_dir, name)]
+
+
+def _sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def _check_origin(path, content, dataset, name, fetched):
+    """Tells files that were swapped, or have changed since they were fetched, from a user's own."""
+    published, digest = SHA256[dataset], _sha256(content)
+    if digest == published[name]:
+        return
+    for other in NAMES:
+        if digest == published[other]:
+            raise ValueError(f"{path}: this is {other}: swapped?")
+    if name in fetched:
+        raise ValueError(f"{path}: not the file that was fetched: delete it to fetch it again, "
+                         f"or delete {SUMS} beside it if it is your own")
+    logging.warning("%s is not the published %s: taken as your own", path, dataset)
+
+
+def _check_together(data_dir, train_images, train_labels, test_images, test_labels):
+    for part, images, labels in (("training", train_images, train_labels),
+                                 ("test", test_images, test_labels)):
+        if len(images) != len(labels):
+            raise ValueError(f"{data_dir}: {len(images)} {part} images but {len(labels)} labels")
+        if labels.max() >= CLASSES:
+            raise ValueError(f"{data_dir}: the {part} label {labels.max()} "
+                             f"is not one of 0 to {CLASSES - 1}")
+    if train_images.shape[1:] != test_images.shape[1:]:
+        sizes = [" x ".join(map(str, a.shape[1:])) for a in (train_images, test_images)]
+        raise ValueError(f"{data_dir}: training images have {sizes[0]} pixels, "
+                         f"test images {sizes[1]}")
+
+
+def _write_sums(dataset, data_dir):
+    lines = []
+    for name, published in SHA256[dataset].items():
+        path = os.path.join(data_dir, name)
+        if os.path.exists(path) and _sha256(idx.read(path)) == published:
+            lines.append(f"{published}  {name}\n")
+    files.write_bytes(os.path.join(data_dir, SUMS), "".join(lines).encode())
+
+
+def _read_sums(data_dir):
+    path = os.path.join(data_dir, SUMS)
+    if not os.path.exists(path):
+        return set()
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return {line.split()[-1] for line in file if line.strip()}
+
+
+def main():
+    parser = cli.Parser(prog="common.mnist", description="Fetches a dataset.")
+    parser.add_argument("dataset", nargs="?", choices=sorted(SHA256), default="mnist",
+                        help="which")
+    parser.add_argument("--data-dir", help="where to; by default data/<dataset>")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    load(args.dataset, args.data_dir or os.path.join("data", args.dataset))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,52 @@
+import pytest
+
+from common import cli
+
+
+@pytest.mark.parametrize(("kind", "bounds", "text", "words"), [
+    (float, {"above": 0}, "nan", "a finite number above 0, got 'nan'"),
+    (float, {"above": 0}, "0", "above 0"),
+    (float, {"above": 0}, "inf", "finite"),
+    (float, {"least": 0, "below": 1}, "1", "of at least 0 and below 1"),
+    (int, {"least": 1}, "0", "a whole number of at least 1, got '0'"),
+    (int, {"least": 1}, "1.5", "whole"),
+    (int, {"least": 1, "most": 3}, "4", "of at most 3"),
+])
+def test_numbers_out_of_bounds(capsys, kind, bounds, text, words):
+    parser = cli.Parser(prog="program")
+    parser.add_argument("--flag", type=cli.number(kind, **bounds))
+    with pytest.raises(SystemExit) as left:
+        parser.parse_args([f"--flag={text}"])
+    assert left.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_underscores_are_dashes_and_flags_are_not_guessed(capsys):
+    parser = cli.Parser(prog="program")
+    parser.add_argument("--add-stn", action="store_true")
+    parser.add_argument("--name")
+    args = parser.parse_args(["--add_stn", "--name=a_b"])
+    assert args.add_stn
+    assert args.name == "a_b"
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--add"])
+    assert "unrecognized arguments: --add" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "status", "line"), [
+    (ValueError("wrong\nthing"), 2, "error: wrong thing"),
+    (FileNotFoundError(2, "No such file or directory", "a"), 2,
+     "error: a: No such file or directory"),
+    (cli.Diverged("too high"), 3, "error: too high"),
+    (KeyboardInterrupt(), 130, "interrupted"),
+])
+def test_errors_become_a_line_and_a_status(capsys, error, status, line):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as left:
+        cli.run(main)
+    assert left.value.code == status
+    assert capsys.readouterr().err.endswith(f": {line}\n")

@@ -1,0 +1,108 @@
+import mxnet as mx
+import numpy as np
+import pytest
+
+from common import data, synthetic
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return synthetic.draw(100, seed=0)
+
+
+def indices(batches):
+    return np.concatenate([batch.index for batch in batches])
+
+
+def test_synthetic_digits_follow_from_the_seed():
+    images, labels = synthetic.draw(50, seed=3)
+    again, _ = synthetic.draw(50, seed=3)
+    other, _ = synthetic.draw(50, seed=4)
+    np.testing.assert_array_equal(images, again)
+    assert (images != other).any()
+    assert (images.dtype, images.shape) == (np.uint8, (50, 28, 28))
+    assert np.bincount(labels).tolist() == [5] * 10
+    assert synthetic.draw(7, seed=0, image_shape=(20, 33))[0].shape == (7, 20, 33)
+    assert (images[:, 0] == 0).all()  # the background is 0: what lies outside an image
+
+
+def test_batches_are_scaled_uint8(digits):
+    images, labels = digits
+    batches = data.ImageIter(images, labels, 10)
+    batch = batches.next()
+    assert batch.data[0].dtype == np.float32
+    np.testing.assert_allclose(batch.data[0].asnumpy()[:, 0], images[:10] / 255, rtol=1e-6)
+    np.testing.assert_array_equal(batch.label[0].asnumpy(), labels[:10])
+    assert batches.images.base is images
+
+
+def test_evaluation_covers_each_image_once(digits):
+    batches = data.ImageIter(*digits, batch_size=32)
+    pads = [batch.pad for batch in batches]
+    assert pads == [0, 0, 0, 28]
+    batches.reset()
+    taken = indices(batches)
+    assert taken[:100].tolist() == list(range(100))
+    assert taken.shape == (128,)
+
+
+def test_a_batch_larger_than_the_evaluation_data(digits):
+    batch, = data.ImageIter(*digits, batch_size=250)
+    assert batch.pad == 150
+    assert batch.data[0].shape == (250, 1, 28, 28)
+
+
+def test_training_order_is_a_function_of_seed_and_epoch(digits):
+    def order(seed, epoch):
+        batches = data.ImageIter(*digits, batch_size=32, seed=seed)
+        batches.seek(epoch)
+        return indices(batches).tolist()
+
+    assert order(0, 1) == order(0, 1)
+    assert order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+    assert len(set(order(0, 1))) == 96  # what does not fill a batch is left out
+    batches = data.ImageIter(*digits, batch_size=32, seed=0)
+    list(batches)
+    batches.reset()
+    assert indices(batches).tolist() == order(0, 1)
+
+
+def test_workers_share_an_epoch(digits):
+    parts = [data.ImageIter(*digits, batch_size=11, seed=5, num_parts=3, part_index=part)
+             for part in range(3)]
+    taken = [indices(part).tolist() for part in parts]
+    assert [len(part) for part in taken] == [33, 33, 33]
+    assert len(set(sum(taken, []))) == 99
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"batch_size": 101, "seed": 0}, "a batch of 101 is more than the 100 images"),
+    ({"batch_size": 10, "num_parts": 2, "part_index": 2}, "part_index"),
+])
+def test_unfit_options_are_refused(digits, options, words):
+    with pytest.raises(ValueError, match=words):
+        data.ImageIter(*digits, **options)
+
+
+def test_unequal_counts_are_refused(digits):
+    images, labels = digits
+    with pytest.raises(ValueError, match="100 images but 99 labels"):
+        data.ImageIter(images, labels[:-1], 10)
+
+
+def test_num_examples():
+    dataset = data.load("mnist", num_examples=1000)
+    assert [len(array) for array in dataset] == [1000, 1000, 10000, 10000]
+    with pytest.raises(ValueError, match="60000 training images, 60001"):
+        data.load("mnist", num_examples=60001)
+
+
+def test_the_iterator_is_mxnets(digits):
+    """Module.fit, MXNet's own loop, takes it too."""
+    net = mx.sym.FullyConnected(mx.sym.Flatten(mx.sym.Variable("data")), num_hidden=10)
+    module = mx.mod.Module(mx.sym.SoftmaxOutput(net, name="softmax"))
+    batches = data.ImageIter(*digits, batch_size=20, seed=0)
+    module.fit(batches, num_epoch=15, optimizer_params={"learning_rate": 0.5})
+    accuracy = dict(module.score(data.ImageIter(*digits, batch_size=20), "acc"))["accuracy"]
+    assert accuracy > 0.9

@@ -1,0 +1,165 @@
+"""Every network of the zoo, with and without its transformer."""
+import mxnet as mx
+import numpy as np
+import pytest
+
+import symbols
+from common import data, options, synthetic
+
+SIZES = [(1, 28, 28), (1, 40, 24), (3, 32, 32)]
+EVERY = [(network, add_stn) for network in symbols.NETWORKS for add_stn in (False, True)]
+
+
+def bound(symbol, image_shape, batch_size=4, seed=0):
+    """A Module that is ready to train, started as training starts it."""
+    module = mx.mod.Module(symbol)
+    module.bind([("data", (batch_size, *image_shape))], [("softmax_label", (batch_size,))])
+    module.init_params(options.SeededInit(mx.init.Xavier(), seed))
+    return module
+
+
+def batch_of(image_shape, batch_size=4, seed=0):
+    rng = np.random.RandomState(seed)
+    return mx.io.DataBatch([mx.nd.array(rng.rand(batch_size, *image_shape))],
+                           [mx.nd.array(np.arange(batch_size) % 10)])
+
+
+def predict(module, batch):
+    module.forward(batch, is_train=False)
+    return module.get_outputs()[0].asnumpy()
+
+
+@pytest.mark.parametrize(("network", "add_stn"), EVERY)
+@pytest.mark.parametrize("image_shape", SIZES)
+def test_outputs_are_probabilities(network, add_stn, image_shape):
+    symbol = symbols.get_symbol(network, num_classes=7, add_stn=add_stn, image_shape=image_shape)
+    outputs = predict(bound(symbol, image_shape), batch_of(image_shape))
+    assert outputs.shape == (4, 7)
+    np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("network", symbols.NETWORKS)
+@pytest.mark.parametrize("image_shape", SIZES)
+def test_with_and_without_transformer_start_as_the_same_function(network, image_shape):
+    modules = [bound(symbols.get_symbol(network, add_stn=add_stn, image_shape=image_shape),
+                     image_shape) for add_stn in (False, True)]
+    plain, transformed = (module.get_params()[0] for module in modules)
+    assert all(name.startswith("stn_") for name in set(transformed) - set(plain))
+    for name, value in plain.items():
+        np.testing.assert_array_equal(value.asnumpy(), transformed[name].asnumpy())
+    batch = batch_of(image_shape)
+    np.testing.assert_allclose(predict(modules[0], batch), predict(modules[1], batch), atol=1e-5)
+
+
+@pytest.mark.parametrize(("network", "add_stn"), EVERY)
+def test_two_builds_are_one_and_survive_json(network, add_stn):
+    symbol = symbols.get_symbol(network, add_stn=add_stn)
+    assert symbol.tojson() == symbols.get_symbol(network, add_stn=add_stn).tojson()
+    reloaded = mx.sym.load_json(symbol.tojson())
+    before, after = (bound(s, (1, 28, 28)).get_params()[0] for s in (symbol, reloaded))
+    for name in before:
+        np.testing.assert_array_equal(before[name].asnumpy(), after[name].asnumpy())
+
+
+@pytest.mark.parametrize(("network", "add_stn"), EVERY)
+def test_every_parameter_learns(network, add_stn):
+    module = bound(symbols.get_symbol(network, add_stn=add_stn), (1, 28, 28), batch_size=20)
+    module.init_optimizer(optimizer="sgd", optimizer_params={"learning_rate": 0.1})
+    images, labels = synthetic.draw(40, seed=0)
+    batches = list(data.ImageIter(images, labels, 20))
+    mx.random.seed(0)
+    module.forward_backward(batches[0])  # moves the last layer, whose weight of 0 lets nothing by
+    module.update()
+    before = {name: value.copy() for name, value in module.get_params()[0].items()}
+    module.forward_backward(batches[1])
+    module.update()
+    for name, value in module.get_params()[0].items():
+        assert (value != before[name]).sum().asscalar() > 0, name
+
+
+@pytest.mark.parametrize("network", symbols.NETWORKS)
+def test_the_localisation_layers_learn_at_their_own_rate(network):
+    steps = []
+    for lr_mult in (1, 0.01):
+        symbol = with_lr_mult(network, lr_mult)
+        module = bound(symbol, (1, 28, 28), batch_size=20)
+        module.init_optimizer(optimizer="sgd", optimizer_params={"learning_rate": 1})
+        start = {name: value.copy() for name, value in module.get_params()[0].items()}
+        mx.random.seed(0)
+        module.forward_backward(next(data.ImageIter(*synthetic.draw(20, seed=0), batch_size=20)))
+        module.update()
+        steps.append({name: (value - start[name]).asnumpy()
+                      for name, value in module.get_params()[0].items()})
+    full, scaled = steps
+    bias = "stn_loc_fc2_bias"
+    np.testing.assert_allclose(scaled[bias], full[bias] * 0.01, rtol=1e-2, atol=1e-8)
+    np.testing.assert_array_equal(scaled["fc1_weight"], full["fc1_weight"])
+    assert np.abs(full[bias]).max() > 0
+
+
+def with_lr_mult(network, lr_mult):
+    """A network whose localisation layers have another lr_mult than it gives them."""
+    from symbols import stn
+    module = symbols.NETWORKS[network]
+    image = mx.sym.Variable("data")
+    loc = module.get_loc(image, attr={"lr_mult": str(lr_mult)})
+    net = mx.sym.Flatten(stn.spatial_transformer(image, loc, (28, 28)))
+    net = mx.sym.FullyConnected(net, num_hidden=10, name="fc1")
+    return mx.sym.SoftmaxOutput(net, name="softmax")
+
+
+@pytest.mark.parametrize("network", symbols.NETWORKS)
+def test_the_localisation_multiplier_is_a_hundredth_by_default(network):
+    module = bound(symbols.get_symbol(network), (1, 28, 28))
+    module.init_optimizer()
+    assert module._optimizer.lr_mult == {
+        f"stn_loc_{layer}_{kind}": 0.01 for layer in ("fc1", "fc2") for kind in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("network", symbols.NETWORKS)
+def test_nodes_can_be_found_by_name(network):
+    internals = symbols.get_symbol(network).get_internals()
+    picture, theta = internals["stn_output"], internals["stn_loc_fc2_output"]
+    shapes = mx.sym.Group([picture, theta]).infer_shape(data=(2, 1, 28, 28))[1]
+    assert shapes == [(2, 1, 28, 28), (2, 6)]
+
+
+@pytest.mark.parametrize("network", symbols.NETWORKS)
+def test_the_transformer_can_have_another_size(network):
+    symbol = symbols.get_symbol(network, image_shape=(1, 60, 40), target_shape=(20, 24))
+    internals = symbol.get_internals()
+    assert internals["stn_output"].infer_shape(data=(2, 1, 60, 40))[1] == [(2, 1, 20, 24)]
+    assert predict(bound(symbol, (1, 60, 40)), batch_of((1, 60, 40))).shape == (4, 10)
+
+
+def test_lenet_is_the_seed_network():
+    symbol = symbols.get_symbol("lenet")
+    shapes = dict(zip(symbol.list_arguments(), symbol.infer_shape(data=(1, 1, 28, 28))[0]))
+    weights = {name[:-7]: shape for name, shape in shapes.items() if name.endswith("_weight")}
+    assert weights == {
+        "stn_loc_conv1": (8, 1, 7, 7), "stn_loc_conv2": (10, 8, 5, 5),
+        "stn_loc_fc1": (32, 90), "stn_loc_fc2": (6, 32),
+        "conv1": (10, 1, 5, 5), "conv2": (20, 10, 5, 5), "fc1": (50, 320), "fc2": (10, 50)}
+
+
+def test_always_dropping_makes_predictions_random():
+    batch = batch_of((1, 28, 28))
+    sampled = bound(symbols.get_symbol("lenet", flag="always"), (1, 28, 28))
+    assert (predict(sampled, batch) != predict(sampled, batch)).any()
+    fixed = bound(symbols.get_symbol("lenet"), (1, 28, 28))
+    np.testing.assert_array_equal(predict(fixed, batch), predict(fixed, batch))
+
+
+@pytest.mark.parametrize(("network", "wrong", "words"), [
+    ("resnet", {}, "there is lenet, mlp"),
+    ("mlp", {"flag": "always"}, "it has num_classes, add_stn"),
+    ("lenet", {"flag": "sometimes"}, "'training' or 'always'"),
+    ("lenet", {"image_shape": (1, 17, 28)}, "localisation network needs at least 18 x 18"),
+    ("lenet", {"target_shape": (15, 20)}, "classifier needs at least 16 x 16"),
+    ("lenet", {"image_shape": (1, 28, 15), "add_stn": False}, "at least 16 x 16"),
+    ("mlp", {"target_shape": (1, 28)}, "at least 2 x 2"),
+    ("mlp", {"target_shape": (8, 8), "add_stn": False}, "needs add_stn=True"),
+])
+def test_wrong_options_are_refused(network, wrong, words):
+    with pytest.raises(ValueError, match=words):
+        symbols.get_symbol(network, **wrong)

@@ -1,0 +1,182 @@
+"""Checkpoints that are whole or absent, exact resume, and export for other programs.
+
+A checkpoint is ``prefix-symbol.json``, ``prefix-NNNN.params`` (both as MXNet's own, for
+``mx.model.load_checkpoint``) and ``prefix-NNNN.state``: an ``.npz`` archive without pickles that
+holds the optimizer's arrays and, as JSON, the number of updates, the recipe of the run and the
+SHA-256 of the params it belongs to. The params are written last: where they are, the rest is.
+"""
+import hashlib
+import io
+import json
+import os
+import zipfile
+
+import mxnet as mx
+import numpy as np
+
+from common import files
+
+
+def paths(prefix, epoch):
+    """The paths of the symbol, the params and the state of a checkpoint."""
+    return (f"{prefix}-symbol.json", f"{prefix}-{epoch:04d}.params", f"{prefix}-{epoch:04d}.state")
+
+
+def save(prefix, epoch, symbol, arg_params, aux_params, optimizer_arrays, meta):
+    """Writes a checkpoint.
+
+    Args:
+        prefix: path and start of the file names.
+        epoch: finished epochs.
+        symbol: the training symbol.
+        arg_params, aux_params: name -> NDArray.
+        optimizer_arrays: name -> NumPy array, from ``optimizer_arrays``.
+        meta: whatever JSON holds; comes back from ``load_state``.
+
+    Raises:
+        OSError: it could not be written; an older checkpoint of that name stays as it was.
+    """
+    symbol_path, params_path, state_path = paths(prefix, epoch)
+    files.write_bytes(symbol_path, symbol.tojson().encode())
+    with files.replacing(params_path) as temporary:
+        _save_params(temporary, arg_params, aux_params)
+        meta = dict(meta, params_sha256=_sha256(temporary))
+        state = io.BytesIO()
+        np.savez(state, meta=np.array(json.dumps(meta)), **optimizer_arrays)
+        files.write_bytes(state_path, state.getvalue())
+
+
+def load_params(prefix, epoch, symbol, **data_shapes):
+    """Reads the params of a checkpoint and checks that they fit a symbol.
+
+    Args:
+        prefix, epoch: as for ``save``.
+        symbol: the network they are for.
+        **data_shapes: the shapes of its inputs.
+
+    Returns:
+        arg_params and aux_params, name -> NDArray.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is damaged, or belongs to another network.
+    """
+    path = paths(prefix, epoch)[1]
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: there is no such checkpoint")
+    try:
+        loaded = mx.nd.load(path)
+    except mx.MXNetError:
+        loaded = None
+    if not isinstance(loaded, dict) or not all(key[:4] in ("arg:", "aux:") for key in loaded):
+        raise ValueError(f"{path}: not a whole params file")
+    arg_params, aux_params = ({key[4:]: value for key, value in loaded.items()
+                               if key.startswith(kind)} for kind in ("arg:", "aux:"))
+    arg_shapes, _, aux_shapes = symbol.infer_shape(**data_shapes)
+    _check_shapes(path, arg_params, {
+        name: shape for name, shape in zip(symbol.list_arguments(), arg_shapes)
+        if name not in data_shapes})
+    _check_shapes(path, aux_params, dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
+    return arg_params, aux_params
+
+
+def load_state(prefix, epoch):
+    """Reads the state of a checkpoint.
+
+    Returns:
+        The optimizer's arrays (name -> NumPy array) and the meta; None and None without a state.
+
+    Raises:
+        ValueError: it is damaged, or belongs to other params.
+    """
+    _, params_path, state_path = paths(prefix, epoch)
+    if not os.path.exists(state_path):
+        return None, None
+    try:
+        with np.load(state_path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        meta = json.loads(str(arrays.pop("meta")))
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        raise ValueError(f"{state_path}: not a whole state file") from None
+    if meta.get("params_sha256") != _sha256(params_path):
+        raise ValueError(f"{params_path}: not the file that {state_path} was written with")
+    return arrays, meta
+
+
+def optimizer_arrays(updater):
+    """The state of an optimizer as NumPy arrays, ``<parameter>.<number>`` -> array."""
+    return {f"{name}.{index}": leaf.asnumpy()
+            for name, state in updater.states.items() for index, leaf in enumerate(_leaves(state))}
+
+
+def restore_optimizer(updater, arg_params, arrays):
+    """Gives an updater, keyed by parameter name, the state that ``optimizer_arrays`` took.
+
+    Raises ValueError if the arrays belong to another optimizer or network.
+    """
+    arrays = dict(arrays)
+    for name, weight in arg_params.items():
+        state = updater.optimizer.create_state_multi_precision(name, weight)
+        for index, leaf in enumerate(_leaves(state)):
+            value = arrays.pop(f"{name}.{index}", None)
+            if value is None or value.shape != leaf.shape:
+                raise ValueError(f"the state holds nothing fit for {name}: "
+                                 "it is of another optimizer")
+            leaf[:] = mx.nd.array(value, dtype=value.dtype)
+        updater.states[name] = state
+        updater.states_synced[name] = False  # moves to the device at its first use
+    if arrays:
+        raise ValueError(f"the state holds {', '.join(sorted(arrays))}: it is of another optimizer")
+
+
+def export(folder, symbol, arg_params, aux_params):
+    """Writes a network for prediction in other programs.
+
+    The symbol has no label: its one output is ``softmax_output``, the class probabilities.
+
+    Args:
+        folder: made if need be; gets ``model-symbol.json`` and ``model-0000.params``.
+        symbol: a training symbol that ends in a SoftmaxOutput named "softmax".
+        arg_params, aux_params: name -> NDArray.
+
+    Returns:
+        The paths of the JSON and the params.
+    """
+    logits = symbol.get_children()[0]
+    deployed = mx.sym.softmax(logits, name="softmax")
+    symbol_path, params_path, _ = paths(os.path.join(folder, "model"), 0)
+    os.makedirs(folder, exist_ok=True)
+    files.write_bytes(symbol_path, deployed.tojson().encode())
+    with files.replacing(params_path) as temporary:
+        _save_params(temporary, arg_params, aux_params)
+    return symbol_path, params_path
+
+
+def _save_params(path, arg_params, aux_params):
+    arrays = {f"arg:{name}": value for name, value in arg_params.items()}
+    arrays.update((f"aux:{name}", value) for name, value in aux_params.items())
+    try:
+        mx.nd.save(path, arrays)
+    except mx.MXNetError as error:
+        raise OSError(f"{path}: cannot be written ({str(error).splitlines()[-1]})") from None
+
+
+def _check_shapes(path, params, expected):
+    wrong = [f"{name} is missing" for name in expected if name not in params]
+    wrong += [f"{name} is unexpected" for name in params if name not in expected]
+    wrong += [f"{name} is {params[name].shape}, not {shape}" for name, shape in expected.items()
+              if name in params and params[name].shape != shape]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"{path}: of another network: {', '.join(wrong[:3])}{more}")
+
+
+def _leaves(state):
+    if isinstance(state, (tuple, list)):
+        return [leaf for part in state for leaf in _leaves(part)]
+    return [] if state is None else [state]
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()

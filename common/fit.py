@@ -1,0 +1,182 @@
+"""Trains a symbol with ``mx.mod.Module``: start or resume, the loop, checkpoints.
+
+What a run computes follows from its flags alone: the start of each parameter from (seed, its name),
+the order of the images and the dropout from (seed, epoch). So a resumed run goes on with the same
+bits, and a network starts from the same classifier with and without its transformer.
+"""
+import logging
+import math
+import time
+
+import mxnet as mx
+import numpy as np
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from common import checkpoint, cli, files, options
+from common.data import derive_seed
+from common.progress import Interruption, Progress, log_epoch
+from common.score import Tally, score
+
+
+def fit(args, symbol, train, test):
+    """Trains a network, with a checkpoint and an evaluation after each epoch.
+
+    Args:
+        args: the flags of ``options.add_training_flags``, completed.
+        symbol: a training symbol with inputs "data" and "softmax_label".
+        train: an ``ImageIter`` with a seed.
+        test: an ``ImageIter`` without.
+
+    Returns:
+        The trained Module and its figures: accuracy and mean cross-entropy on both sets, the
+        seconds and the number of epochs.
+
+    Raises:
+        ValueError, OSError: no such device, an unfit checkpoint, a prefix that cannot be written.
+        cli.Diverged: a loss or parameter became non-finite; the checkpoints written are good.
+        KeyboardInterrupt: after Ctrl-C; the message says how to go on.
+    """
+    contexts = options.contexts(args.gpus, args.cpus, args.batch_size)
+    files.check_writable(f"{args.model_prefix}-symbol.json")
+    recipe = options.recipe(args, contexts)
+    module, run = start(args, recipe, contexts, symbol, train)
+    begin = time.monotonic() - run["seconds"]
+    monitor = mx.mon.Monitor(args.monitor, pattern=".*") if args.monitor else None
+    if monitor:
+        module.install_monitor(monitor)
+    with Interruption() as interruption:
+        for epoch in range(args.load_epoch or 0, args.num_epochs):
+            trained = train_epoch(args, module, train, epoch, monitor, interruption)
+            run["updates"] += train.num_batches
+            run["seconds"] = time.monotonic() - begin
+            if (epoch + 1) % args.save_period == 0 or epoch + 1 == args.num_epochs:
+                save(args, module, epoch + 1, dict(run, recipe=recipe))
+            tested = score(module, test)
+            log_epoch(epoch, "Validation", tested)
+    return module, {"test_accuracy": tested.accuracy, "test_loss": tested.loss,
+                    "train_accuracy": trained.accuracy, "train_loss": trained.loss,
+                    "seconds": time.monotonic() - begin, "epochs": args.num_epochs}
+
+
+def start(args, recipe, contexts, symbol, train):
+    """Binds a Module for training and starts it, or resumes it from ``args.load_epoch``.
+
+    Returns:
+        The Module, and what it has behind it: ``{"updates": steps, "seconds": time}``.
+    """
+    module = mx.mod.Module(symbol, context=contexts)
+    module.bind(train.provide_data, train.provide_label)
+    run, arrays = {"updates": 0, "seconds": 0.0}, None
+    if args.load_epoch is None:
+        module.init_params(
+            options.SeededInit(options.INITIALIZERS[args.initializer](), args.seed))
+    else:
+        shapes = {desc.name: desc.shape for desc in train.provide_data + train.provide_label}
+        module.init_params(None, *checkpoint.load_params(args.model_prefix, args.load_epoch,
+                                                         symbol, **shapes))
+        arrays, meta = checkpoint.load_state(args.model_prefix, args.load_epoch)
+        run = _resume(args, recipe, meta, train.num_batches)
+    module.init_optimizer(mx.kv.create(args.kv_store), args.optimizer,
+                          options.optimizer_params(args, train.num_batches, run["updates"]))
+    if arrays is not None:
+        checkpoint.restore_optimizer(_updater(module), params(module)[0], arrays)
+    return module, run
+
+
+def _resume(args, recipe, meta, num_batches):
+    if meta is None:
+        logging.warning("The checkpoint has no state: the optimizer starts anew")
+        return {"updates": args.load_epoch * num_batches, "seconds": 0.0}
+    changed = [f"{name} is {value}, was {meta['recipe'].get(name)}"
+               for name, value in recipe.items() if value != meta["recipe"].get(name)]
+    if changed:
+        logging.warning("Goes on, but not as the run would have: %s", "; ".join(changed))
+    return {"updates": meta["updates"], "seconds": meta["seconds"]}
+
+
+def train_epoch(args, module, batches, epoch, monitor=None, interruption=None):
+    """Trains a Module for one epoch of an ``ImageIter``.
+
+    The outputs of a batch are counted while the device works on the next one, so that counting does
+    not hold it up.
+
+    Returns:
+        The ``Tally`` of the training images as the network saw them: with dropout.
+    """
+    begin, tally, waiting = time.monotonic(), Tally(), None
+    batches.seek(epoch)
+    mx.random.seed(derive_seed(args.seed, epoch))
+    with logging_redirect_tqdm(), Progress(epoch, batches.num_batches, batches.batch_size,
+                                           args.disp_batches) as progress:
+        for batch in batches:
+            if monitor:
+                monitor.tic()
+            module.forward_backward(batch)
+            module.update()
+            outputs = module.get_outputs()[0].copy()  # the next batch overwrites them
+            if monitor:
+                monitor.toc_print()
+            if waiting:
+                _count(args, tally, *waiting, progress)
+            waiting = outputs, batch.label[0]
+            if interruption and interruption.requested:
+                raise KeyboardInterrupt(f"in epoch {epoch}; {_last_checkpoint(args, epoch)}")
+        _count(args, tally, *waiting, progress)
+    log_epoch(epoch, "Train", tally)
+    logging.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begin)
+    return tally
+
+
+def _count(args, tally, outputs, labels, progress):
+    tally.add(outputs.asnumpy(), labels.asnumpy())
+    if not math.isfinite(tally.loss):
+        raise cli.Diverged(f"the loss became non-finite in epoch {progress.epoch}, batch "
+                           f"{progress.batches}: lower --lr ({args.lr:g}); "
+                           f"{_last_checkpoint(args, progress.epoch)}")
+    progress.update(tally)
+
+
+def save(args, module, epoch, meta):
+    """Writes the checkpoint of a Module after ``epoch`` epochs.
+
+    Raises cli.Diverged, and writes nothing, if a parameter is not finite.
+    """
+    arg_params, aux_params = params(module)
+    for name, value in {**arg_params, **aux_params}.items():
+        if not np.isfinite(value.asnumpy()).all():
+            raise cli.Diverged(f"{name} became non-finite in epoch {epoch - 1}: lower --lr "
+                               f"({args.lr:g}); {_last_checkpoint(args, epoch - 1)}")
+    checkpoint.save(args.model_prefix, epoch, module.symbol, arg_params, aux_params,
+                    checkpoint.optimizer_arrays(_updater(module)), meta)
+
+
+def params(module):
+    """The arg_params and aux_params of a Module that is being trained, name -> NDArray, exactly.
+
+    ``Module.get_params`` averages the copies on all devices, which rounds where there are three.
+    """
+    arg_params, aux_params = module.get_params()
+    for name, value in arg_params.items():
+        module._kvstore.pull(name, out=value)
+    return arg_params, aux_params
+
+
+def _updater(module):
+    return module._kvstore._updater  # keyed by parameter name; Module has no public way to it
+
+
+def _last_checkpoint(args, epoch):
+    """Says which checkpoint is the newest while ``epoch`` is being trained."""
+    saved = max(epoch - epoch % args.save_period, args.load_epoch or 0)
+    if not saved:
+        return "there is no checkpoint yet"
+    return (f"the last checkpoint is {checkpoint.paths(args.model_prefix, saved)[1]}, "
+            f"--load-epoch {saved} goes on from it")
+
+
+def reading_speed(batches):
+    """Reads one epoch of an ``ImageIter`` and returns images/s."""
+    begin = time.monotonic()
+    for batch in batches:
+        batch.data[0].wait_to_read()
+    return batches.num_batches * batches.batch_size / (time.monotonic() - begin)

@@ -1,0 +1,53 @@
+"""Renders the figures of many runs as the Markdown table of README.md.
+
+``python -m common.results FOLDER`` reads ``FOLDER/<row>/seed-<n>.json``, as ``make accuracy``
+writes them with ``train_mnist.py --result``.
+"""
+import glob
+import json
+import os
+import statistics
+
+from common import cli
+
+
+def table(folder):
+    """The Markdown table of a folder of results, a row for each sub-folder.
+
+    Raises ValueError if there is no result, or a file that is none.
+    """
+    paths = sorted(glob.glob(os.path.join(folder, "*", "seed-*.json")))
+    if not paths:
+        raise ValueError(f"{folder}: no results, such as {folder}/lenet/seed-0.json")
+    rows = {}
+    for path in paths:
+        rows.setdefault(os.path.basename(os.path.dirname(path)), []).append(_figures(path))
+    lines = ["| run | seeds | test accuracy, % | lowest | highest | parameters |",
+             "| --- | --- | --- | --- | --- | --- |"]
+    return "\n".join(lines + [_row(name, figures) for name, figures in rows.items()])
+
+
+def _figures(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            figures = json.load(file)
+        return figures["test_accuracy"], figures["parameters"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: not a result of train_mnist.py") from None
+
+
+def _row(name, figures):
+    accuracies = [100 * accuracy for accuracy, _ in figures]
+    spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+    return (f"| {name} | {len(figures)} | {statistics.mean(accuracies):.2f} ± {spread:.2f} "
+            f"| {min(accuracies):.2f} | {max(accuracies):.2f} | {figures[0][1]:,} |")
+
+
+def main():
+    parser = cli.Parser(prog="common.results", description="Renders results as a Markdown table.")
+    parser.add_argument("folder", help="folder of the results")
+    print(table(parser.parse_args().folder))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,51 @@
+"""Accuracy and loss, counted over each image once."""
+import math
+
+import numpy as np
+
+
+class Tally:
+    """Counts right answers and sums the cross-entropy (nats) over images."""
+
+    def __init__(self):
+        self.count, self.correct, self.total_loss = 0, 0, 0.0
+
+    def add(self, probabilities, labels):
+        """Adds images: probabilities (N, classes) and whole-numbered labels (N,)."""
+        labels = labels.astype(np.int64)
+        chosen = probabilities[np.arange(len(labels)), labels]
+        self.count += len(labels)
+        self.correct += int((probabilities.argmax(axis=1) == labels).sum())
+        least = np.finfo(probabilities.dtype).tiny  # a probability may round to 0
+        self.total_loss -= float(np.log(np.maximum(chosen, least)).sum(dtype=np.float64))
+
+    @property
+    def accuracy(self):
+        return self.correct / self.count if self.count else math.nan
+
+    @property
+    def loss(self):
+        """Mean cross-entropy; NaN if any probability was."""
+        return self.total_loss / self.count if self.count else math.nan
+
+
+def score(module, batches):
+    """Evaluates a Module on an ``ImageIter``.
+
+    The Module must be bound for training: one bound with ``for_training=False`` keeps the weights
+    of its first prediction in its fused convolutions, whatever parameters it is given later.
+
+    Args:
+        module: with one output, class probabilities (N, classes).
+        batches: an iterator; read from its beginning.
+
+    Returns:
+        A ``Tally``; images that fill up the last batch are not in it.
+    """
+    tally = Tally()
+    batches.seek(0)
+    for batch in batches:
+        module.forward(batch, is_train=False)
+        real = batches.batch_size - batch.pad
+        tally.add(module.get_outputs()[0].asnumpy()[:real], batch.label[0].asnumpy()[:real])
+    return tally

@@ -1,0 +1,190 @@
+import argparse
+import filecmp
+import shutil
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+import symbols
+from common import cli, data, fit, options, synthetic
+
+COUNT, BATCH = 200, 25
+
+
+def parsed(tmp_path, *flags):
+    parser = cli.Parser()
+    options.add_training_flags(parser)
+    args = parser.parse_args([
+        "--batch-size", str(BATCH), "--num-epochs", "2", "--model-prefix", str(tmp_path / "a"),
+        "--disp-batches", "1000", *flags])
+    options.complete(args)
+    return args
+
+
+def iterators(args):
+    return (data.ImageIter(*synthetic.draw(COUNT, seed=0), args.batch_size, seed=args.seed,
+                           dtype=args.dtype),
+            data.ImageIter(*synthetic.draw(60, seed=1), args.batch_size, dtype=args.dtype))
+
+
+def run(args, add_stn=True):
+    return fit.fit(args, symbols.get_symbol("lenet", add_stn=add_stn), *iterators(args))
+
+
+def same(tmp_path, one, other, epoch=2):
+    return filecmp.cmp(tmp_path / f"{one}-{epoch:04d}.params",
+                       tmp_path / f"{other}-{epoch:04d}.params", shallow=False)
+
+
+def rename(tmp_path, one, other, epoch=1):
+    """Gives the checkpoint of one run to another."""
+    for suffix in ("params", "state"):
+        shutil.copy(tmp_path / f"{one}-{epoch:04d}.{suffix}",
+                    tmp_path / f"{other}-{epoch:04d}.{suffix}")
+
+
+@pytest.mark.parametrize("flags", [
+    [], ["--cpus", "1"], ["--cpus", "3"], ["--kv-store", "device"], ["--dtype", "float64"],
+    ["--optimizer", "sgd", "--lr-step-epochs", "1", "--mom", "0"],
+    ["--optimizer", "nag", "--lr-schedule", "cosine", "--wd", "0.01"],
+    ["--optimizer", "rmsprop", "--lr-schedule", "constant"],
+    ["--optimizer", "adagrad"], ["--optimizer", "signum"],
+    ["--optimizer", "sgd", "--lr-step-epochs", "0.5,1.5", "--lr-factor", "0.3",
+     "--warmup-epochs", "0.4"]], ids=" ".join)
+@pytest.mark.parametrize("add_stn", [True, False])
+def test_resume_is_exact(tmp_path, flags, add_stn):
+    _, undisturbed = run(parsed(tmp_path, *flags), add_stn)
+    rename(tmp_path, "a", "b")
+    args = parsed(tmp_path, *flags, "--model-prefix", str(tmp_path / "b"), "--load-epoch", "1")
+    _, resumed = run(args, add_stn)
+    assert same(tmp_path, "a", "b")
+    assert filecmp.cmp(tmp_path / "a-symbol.json", tmp_path / "b-symbol.json", shallow=False)
+    for figure in ("test_accuracy", "test_loss", "train_accuracy", "train_loss"):
+        assert undisturbed[figure] == resumed[figure]
+
+
+def test_two_epochs_are_one_and_one_more_where_the_schedule_does_not_look_ahead(tmp_path):
+    flags = ["--lr-schedule", "constant"]
+    run(parsed(tmp_path, *flags))
+    other = [*flags, "--model-prefix", str(tmp_path / "b")]
+    run(parsed(tmp_path, *other, "--num-epochs", "1"))
+    run(parsed(tmp_path, *other, "--load-epoch", "1"))
+    assert same(tmp_path, "a", "b")
+
+
+def test_seeds_decide_everything(tmp_path):
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        run(parsed(tmp_path, "--model-prefix", str(tmp_path / name), "--seed", seed))
+    assert same(tmp_path, "a", "b")
+    assert not same(tmp_path, "a", "c")
+
+
+def test_a_resumed_run_that_differs_says_so(tmp_path, caplog):
+    run(parsed(tmp_path, "--num-epochs", "1"))
+    run(parsed(tmp_path, "--load-epoch", "1", "--lr", "0.004"))
+    assert "lr is 0.004, was 0.003" in caplog.text
+    assert "num_epochs is 2, was 1" in caplog.text
+
+
+def test_a_checkpoint_without_state_goes_on_with_a_warning(tmp_path, caplog):
+    run(parsed(tmp_path, "--num-epochs", "1"))
+    (tmp_path / "a-0001.state").unlink()
+    run(parsed(tmp_path, "--load-epoch", "1"))
+    assert "the optimizer starts anew" in caplog.text
+
+
+def test_the_state_of_another_optimizer_is_refused(tmp_path):
+    run(parsed(tmp_path, "--num-epochs", "1"))
+    with pytest.raises(ValueError, match="of another optimizer"):
+        run(parsed(tmp_path, "--load-epoch", "1", "--optimizer", "sgd"))
+    with pytest.raises(ValueError, match="of another optimizer"):
+        run(parsed(tmp_path, "--load-epoch", "1", "--optimizer", "sgd", "--mom", "0"))
+
+
+def test_checkpoints_come_every_save_period_and_at_the_end(tmp_path):
+    run(parsed(tmp_path, "--num-epochs", "5", "--save-period", "2"))
+    assert sorted(path.name for path in tmp_path.glob("*.params")) == [
+        "a-0002.params", "a-0004.params", "a-0005.params"]
+
+
+def test_training_that_turns_non_finite_stops_before_it_is_saved(tmp_path):
+    args = parsed(tmp_path, "--num-epochs", "3")
+    train, test = iterators(args)
+    symbol = symbols.get_symbol("lenet")
+    args.num_epochs = 1
+    fit.fit(args, symbol, train, test)
+    before = (tmp_path / "a-0001.params").read_bytes()
+    args = parsed(tmp_path, "--num-epochs", "3", "--load-epoch", "1", "--optimizer", "sgd",
+                  "--lr", "1e38", "--lr-schedule", "constant")
+    (tmp_path / "a-0001.state").unlink()
+    with pytest.raises(cli.Diverged, match=r"non-finite in epoch 1.*--load-epoch 1"):
+        fit.fit(args, symbol, train, test)
+    assert (tmp_path / "a-0001.params").read_bytes() == before
+    assert not list(tmp_path.glob("a-0002*"))
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
+    args = parsed(tmp_path, "--optimizer", "sgd", "--lr", "1e38", "--lr-schedule", "constant")
+    train, _ = iterators(args)
+    module, _ = fit.start(args, {}, [mx.cpu()], symbols.get_symbol("lenet"), train)
+    for _ in range(3):
+        module.forward_backward(next(train))
+        module.update()
+    with pytest.raises(cli.Diverged, match="became non-finite in epoch 0"):
+        fit.save(args, module, 1, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_train_metric_is_of_the_images_that_were_trained(tmp_path):
+    args = parsed(tmp_path, "--lr", "1e-30", "--cpus", "2")
+    symbol = symbols.get_symbol("mlp")  # no dropout: training and prediction agree
+    train, _ = iterators(args)
+    module, _ = fit.start(args, {}, options.contexts(None, 2, BATCH), symbol, train)
+    tally = fit.train_epoch(args, module, train, 0)
+    test = data.ImageIter(train.images, train.labels, BATCH)
+    assert tally.count == COUNT
+    assert tally.correct == fit.score(module, test).correct
+
+
+@pytest.mark.parametrize(("schedule", "expected"), [
+    (["--lr-schedule", "linear"], [0.5, 1, 0.5]),
+    (["--lr-schedule", "cosine"], [0.5, 1, 0.5]),
+    (["--lr-schedule", "constant"], [1, 1, 1]),
+    (["--lr-schedule", "constant", "--warmup-epochs", "4"], [0.25, 0.5, 1]),
+    (["--lr-step-epochs", "2,4", "--lr-factor", "0.5"], [1, 0.5, 0.25]),
+])
+def test_schedules(tmp_path, schedule, expected):
+    args = parsed(tmp_path, "--num-epochs", "8", "--lr", "1", *schedule)
+    rate = options.optimizer_params(args, 100)["lr_scheduler"]
+    rates = [rate(step) for step in (100, 201, 500)]
+    np.testing.assert_allclose(rates, expected, rtol=0.02)
+
+
+def test_initial_values_hang_on_the_name_alone():
+    draws = []
+    for names in (["b"], ["a", "b", "c"]):
+        initializer = options.SeededInit(mx.init.Xavier(), 0)
+        arrays = {name: mx.nd.zeros((4, 4)) for name in names}
+        for name, array in arrays.items():
+            initializer(mx.init.InitDesc(name + "_weight"), array)
+        draws.append(arrays["b"].asnumpy())
+    np.testing.assert_array_equal(*draws)
+
+
+@pytest.mark.parametrize("name", options.INITIALIZERS)
+def test_every_initializer_trains(tmp_path, name):
+    run(parsed(tmp_path, "--num-epochs", "1", "--initializer", name))
+
+
+def test_devices():
+    assert options.contexts(None, 3, 128) == [mx.cpu(0), mx.cpu(1), mx.cpu(2)]
+    assert options.contexts(None, None, 1) == [mx.cpu(0)]
+    with pytest.raises(ValueError, match="does not fill 5 devices"):
+        options.contexts(None, 5, 4)
+
+
+@pytest.mark.parametrize("text", ["", "a", "-1", "0,0", "0,,1", "1.5"])
+def test_bad_gpu_lists(text):
+    with pytest.raises(argparse.ArgumentTypeError):
+        options._gpus(text)

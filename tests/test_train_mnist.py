@@ -1,0 +1,167 @@
+"""The training script as a user runs it: real processes, real MNIST."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from common import mnist
+from tests.conftest import ROOT
+
+QUICK = ["--dataset", "synthetic", "--num-examples", "300", "--num-epochs", "2"]
+
+
+def test_it_learns_mnist(train, tmp_path):
+    done = train("--add-stn", "--num-examples", 12000, "--num-epochs", 2,
+                 "--model-prefix", tmp_path / "a", "--result", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "result.json").read_text())
+    assert figures["test_accuracy"] > 0.9
+    assert figures["parameters"] == 27360
+    assert figures["epochs"] == 2
+    assert set(figures) == {"test_accuracy", "test_loss", "train_accuracy", "train_loss",
+                            "seconds", "epochs", "parameters", "seed", "command", "versions"}
+    for words in ("Epoch[0] Train-accuracy=", "Epoch[1] Validation-accuracy=",
+                  "Epoch[1] Time cost="):
+        assert words in done.stderr
+    accuracy, wall_time, exported = done.stdout.splitlines()
+    assert accuracy == f"Test accuracy: {figures['test_accuracy']:.4f}"
+    assert wall_time.startswith("Wall time: ")
+
+    json_path, params_path = exported.split()[1:]
+    block = mx.gluon.SymbolBlock.imports(json_path, ["data"], params_path)
+    _, _, images, labels = mnist.load("mnist", os.path.join(ROOT, "data", "mnist"))
+    answers = [block(mx.nd.array(part[:, None] / 255)).asnumpy().argmax(axis=1)
+               for part in np.split(images, 10)]
+    assert (np.concatenate(answers) == labels).mean() == figures["test_accuracy"]
+
+
+@pytest.mark.parametrize("network", ["lenet", "mlp"])
+def test_without_the_transformer(train, tmp_path, network):
+    done = train(*QUICK, "--network", network, "--model-prefix", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    assert "stn" not in (tmp_path / "a-symbol.json").read_text()
+
+
+def test_default_names(train, tmp_path):
+    done = train(*QUICK, "--add-stn", "--save-period", 5, cwd=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path / "models")) == [
+        "synthetic-lenet-stn-0002.params", "synthetic-lenet-stn-0002.state",
+        "synthetic-lenet-stn-export", "synthetic-lenet-stn-symbol.json"]
+
+
+def test_reading_speed_and_monitor(train, tmp_path):
+    assert "images/s read" in train(*QUICK, "--test-io", 1, cwd=str(tmp_path)).stdout
+    assert os.listdir(tmp_path) == []
+    done = train(*QUICK, "--add-stn", "--monitor", 2, "--model-prefix", tmp_path / "a")
+    assert done.returncode == 0
+    assert "stn_loc_fc2_output" in done.stderr
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--network", "resnet"], ["--network", "lenet", "mlp"]),
+    (["--dataset", "svhn"], ["--dataset", "fashion-mnist"]),
+    (["--optimizer", "sdg"], ["--optimizer", "sgd"]),
+    (["--kv-store", "redis"], ["--kv-store", "local"]),
+    (["--initializer", "zero"], ["--initializer", "xavier"]),
+    (["--dtype", "float16"], ["--dtype", "float32"]),
+    (["--lr", "nan"], ["--lr", "above 0", "nan"]),
+    (["--lr", "-1"], ["--lr", "above 0", "-1"]),
+    (["--batch-size", "0"], ["--batch-size"]),
+    (["--batch-size", "301"], ["301", "300"]),
+    (["--num-epochs", "0"], ["--num-epochs"]),
+    (["--lr-step-epochs", "2,1"], ["--lr-step-epochs"]),
+    (["--lr-schedule", "step"], ["--lr-step-epochs"]),
+    (["--warmup-epochs", "2"], ["--warmup-epochs", "--num-epochs 2"]),
+    (["--gpus", "0"], ["--gpus", "GPU", "without --gpus"]),
+    (["--gpus", "x"], ["--gpus", "0,1"]),
+    (["--load-epoch", "1", "--model-prefix", "nowhere/a"], ["nowhere/a-0001.params", "no such"]),
+    (["--load-epoch", "2"], ["--load-epoch 2", "nothing to train"]),
+    (["--model-prefix", "file/a"], ["file"]),
+    (["--result", "file/a"], ["file"]),
+    (["--ad-stn"], ["--ad-stn"]),
+])
+def test_bad_flags_are_refused(train, refused, tmp_path, flags, words):
+    (tmp_path / "file").write_text("in the way of a folder")
+    refused(train(*QUICK, *flags, cwd=str(tmp_path)), *words)
+    left = {os.path.join(folder, name) for folder, _, names in os.walk(tmp_path) for name in names}
+    assert left == {str(tmp_path / "file")}
+
+
+def test_a_checkpoint_of_another_network_is_refused(train, refused, tmp_path):
+    prefix = ["--model-prefix", tmp_path / "a"]
+    assert train(*QUICK, *prefix).returncode == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("a-0*")}
+    refused(train(*QUICK, *prefix, "--load-epoch", 1, "--add-stn"),
+            "a-0001.params", "of another network", "is missing")
+    assert before == {path.name: path.read_bytes() for path in tmp_path.glob("a-0*")}
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:100], lambda c: c[:-1], lambda c: b"x" + c[1:]])
+def test_damaged_data_is_refused(train, refused, tmp_path, damage):
+    for name in mnist.NAMES:
+        os.symlink(os.path.join(ROOT, "data", "mnist", name), tmp_path / name)
+    name = mnist.NAMES[2]
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    (tmp_path / name).write_bytes(damage(content))
+    refused(train("--data-dir", tmp_path, "--model-prefix", tmp_path / "a"), name)
+
+
+def test_divergence_has_its_own_status(train, tmp_path):
+    done = train(*QUICK, "--add-stn", "--optimizer", "sgd", "--lr", "1e38",
+                 "--lr-schedule", "constant", "--model-prefix", tmp_path / "a")
+    assert done.returncode == 3
+    assert "non-finite" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*.params"))
+
+
+def start(*flags):
+    return subprocess.Popen([sys.executable, "train_mnist.py", *map(str, flags)], cwd=ROOT,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            universal_newlines=True, preexec_fn=_allow_interrupts)
+
+
+def _allow_interrupts():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_interrupted_in_an_epoch_it_says_how_to_go_on(train, tmp_path):
+    flags = ["--dataset", "synthetic", "--num-examples", 4000, "--add-stn", "--num-epochs", 50,
+             "--model-prefix", tmp_path / "a"]
+    process = start(*flags)
+    while not (tmp_path / "a-0002.params").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    last = stderr.splitlines()[-1]
+    assert "interrupted in epoch" in last
+    assert not list(tmp_path.glob("*.part"))
+    epoch = int(last.split("--load-epoch ")[1].split()[0])
+    assert (tmp_path / f"a-{epoch:04d}.params").exists()
+    done = train(*flags, "--num-epochs", epoch + 1, "--load-epoch", epoch)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="sees imports by /proc")
+@pytest.mark.parametrize("library", ["numpy", "libmxnet"])
+def test_interrupted_while_it_imports_it_leaves_no_traceback(tmp_path, library):
+    process = start("--add-stn", "--model-prefix", tmp_path / "a")
+    maps = pathlib.Path(f"/proc/{process.pid}/maps")
+    while library not in maps.read_text():
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr

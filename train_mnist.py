@@ -1,0 +1,77 @@
+"""Trains a network of the zoo, with or without its spatial transformer, on MNIST-like data.
+
+    python train_mnist.py --add-stn            # on the CPU, all cores
+    python train_mnist.py --add-stn --gpus 0   # on the first GPU
+"""
+import logging
+import platform
+import shlex
+import sys
+import time
+
+from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
+
+# isort: split
+import mxnet as mx
+import numpy as np
+
+import symbols
+from common import checkpoint, cli, data, files, fit, options
+
+
+def parse_flags():
+    parser = cli.Parser(prog="train_mnist.py", description=__doc__.splitlines()[0])
+    flag = parser.add_argument
+    flag("--network", choices=sorted(symbols.NETWORKS), default="lenet", help="network")
+    flag("--add-stn", action="store_true", help="put the spatial transformer before it")
+    flag("--dataset", choices=data.DATASETS, default="mnist", help="dataset")
+    flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
+    flag("--num-examples", type=cli.number(int, least=1),
+         help="training images to use; by default all, or 10000 of the synthetic ones")
+    flag("--result", help="file to write the figures to, as JSON")
+    flag("--test-io", type=int, choices=(0, 1), default=0,
+         help="1 to measure how fast batches can be read, without training")
+    options.add_training_flags(parser)
+    args = parser.parse_args()
+    options.complete(args)
+    if args.model_prefix is None:
+        suffix = "-stn" if args.add_stn else ""
+        args.model_prefix = f"models/{args.dataset}-{args.network}{suffix}"
+    return args
+
+
+def main():
+    started = time.monotonic()
+    args = parse_flags()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if args.result:
+        files.check_writable(args.result)
+
+    dataset = data.load(args.dataset, args.data_dir, args.num_examples)
+    train = data.ImageIter(dataset.train_images, dataset.train_labels, args.batch_size,
+                           seed=args.seed, dtype=args.dtype)
+    test = data.ImageIter(dataset.test_images, dataset.test_labels, args.batch_size,
+                          dtype=args.dtype)
+    if args.test_io:
+        print(f"{fit.reading_speed(train):.0f} images/s read")
+        return
+
+    symbol = symbols.get_symbol(args.network, num_classes=data.NUM_CLASSES, add_stn=args.add_stn,
+                                image_shape=train.image_shape)
+    module, figures = fit.fit(args, symbol, train, test)
+    params = fit.params(module)
+    exported = checkpoint.export(f"{args.model_prefix}-export", symbol, *params)
+
+    figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed,
+                   command=shlex.join(["python", *sys.argv]),
+                   versions={"python": platform.python_version(), "numpy": np.__version__,
+                             "mxnet": mx.__version__})
+    if args.result:
+        files.write_json(args.result, figures)
+    print(f"Test accuracy: {figures['test_accuracy']:.4f}")
+    print(f"Wall time: {time.monotonic() - started:.0f} s")
+    print("Exported: {} {}".format(*exported))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -4,21 +4,24 @@
 # make accuracy    the table in README.md: many full runs; can be stopped, goes on where it was
 #
 # PYTHON=python3.9     the interpreter for .venv; by default the first suitable one
-# MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2
+# MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2; remembered
 # ARGS="--lr 0.001"    more flags for make train
 
-MXNET ?= mxnet
 VENV := .venv
 RUN := $(VENV)/bin/python
-CANDIDATES := $(RUN) python3 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8
+# The set-up leaves a file that is named for what it was made of, such as ready-3.11-mxnet.
+DONE := $(strip $(wildcard $(VENV)/ready-*))
+MXNET ?= $(or $(shell echo "$(DONE)" | sed 's/.*ready-[0-9.]*-//'),mxnet)
+CANDIDATES := $(if $(DONE),$(RUN)) python3 python3.13 python3.12 python3.11 python3.10 python3.9 \
+    python3.8
 
 ifdef PYTHON
   COMPLAINT := $(shell $(PYTHON) common/find_mxnet.py 2>&1 || echo "$(PYTHON) is not to be used")
 else
   PYTHON := $(shell for python in $(CANDIDATES); do \
       $$python common/find_mxnet.py 2>/dev/null && echo $$python && break; done)
-  ifndef PYTHON
-    COMPLAINT := $(shell python3 common/find_mxnet.py 2>&1)
+  ifeq ($(PYTHON),)
+    COMPLAINT := no suitable Python: install 64-bit CPython 3.8 to 3.13, or name one by PYTHON=
   endif
 endif
 ifneq ($(COMPLAINT),)
@@ -42,8 +45,8 @@ setup: $(READY)
 	@$(RUN) -m common.mnist
 
 $(READY): requirements.txt requirements-test.txt
-	$(if $(filter $(RUN),$(PYTHON)),,$(PYTHON) -m venv --clear $(VENV))
 	rm -f $(VENV)/ready-*
+	$(if $(filter $(RUN),$(PYTHON)),,$(PYTHON) -m venv --clear $(VENV))
 	$(RUN) -m pip freeze | grep '^mxnet' | xargs -r $(RUN) -m pip uninstall -q -y
 	$(RUN) -m pip install -q --only-binary=:all: -r requirements.txt -r requirements-test.txt
 	$(RUN) -m pip install -q --only-binary=:all: --no-deps $(MXNET)==1.9.1

@@ -130,8 +130,9 @@ class ImageIter(mx.io.DataIter):
         pad = self.batch_size - len(which)
         which = np.concatenate([which, np.resize(self._order, pad)])
         self._batch += 1
+        # from_numpy, because nd.array would wait for all that the device has been told to do.
         images = self.images[which] * np.dtype(self.dtype).type(1 / 255)
-        return mx.io.DataBatch(data=[mx.nd.array(images, dtype=self.dtype)],
-                               label=[mx.nd.array(self.labels[which], dtype=self.dtype)],
+        labels = self.labels[which].astype(self.dtype)
+        return mx.io.DataBatch(data=[mx.nd.from_numpy(images)], label=[mx.nd.from_numpy(labels)],
                                pad=pad, index=which,
                                provide_data=self.provide_data, provide_label=self.provide_label)

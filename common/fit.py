@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from common import checkpoint, cli, files, options
 from common.data import derive_seed
 from common.progress import Interruption, Progress, log_epoch
-from common.score import Tally, score
+from common.score import Tally, one_late, score
 
 
 def fit(args, symbol, train, test):
@@ -53,6 +53,7 @@ def fit(args, symbol, train, test):
                 save(args, module, epoch + 1, dict(run, recipe=recipe))
             tested = score(module, test)
             log_epoch(epoch, "Validation", tested)
+    mx.nd.waitall()  # so that the last batches, which are NumPy's memory, are freed before Python
     return module, {"test_accuracy": tested.accuracy, "test_loss": tested.loss,
                     "train_accuracy": trained.accuracy, "train_loss": trained.loss,
                     "seconds": time.monotonic() - begin, "epochs": args.num_epochs}
@@ -97,43 +98,36 @@ def _resume(args, recipe, meta, num_batches):
 def train_epoch(args, module, batches, epoch, monitor=None, interruption=None):
     """Trains a Module for one epoch of an ``ImageIter``.
 
-    The outputs of a batch are counted while the device works on the next one, so that counting does
-    not hold it up.
-
     Returns:
         The ``Tally`` of the training images as the network saw them: with dropout.
     """
-    begin, tally, waiting = time.monotonic(), Tally(), None
+    begin, tally = time.monotonic(), Tally()
     batches.seek(epoch)
     mx.random.seed(derive_seed(args.seed, epoch))
     with logging_redirect_tqdm(), Progress(epoch, batches.num_batches, batches.batch_size,
                                            args.disp_batches) as progress:
-        for batch in batches:
-            if monitor:
-                monitor.tic()
-            module.forward_backward(batch)
-            module.update()
-            outputs = module.get_outputs()[0].copy()  # the next batch overwrites them
-            if monitor:
-                monitor.toc_print()
-            if waiting:
-                _count(args, tally, *waiting, progress)
-            waiting = outputs, batch.label[0]
+        for outputs, batch in one_late(_steps(module, batches, monitor)):
+            tally.add(outputs.asnumpy(), batch.label[0].asnumpy())
+            if not math.isfinite(tally.loss):
+                raise cli.Diverged(f"the loss became non-finite in epoch {epoch}: lower --lr "
+                                   f"({args.lr:g}); {_last_checkpoint(args, epoch)}")
             if interruption and interruption.requested:
                 raise KeyboardInterrupt(f"in epoch {epoch}; {_last_checkpoint(args, epoch)}")
-        _count(args, tally, *waiting, progress)
+            progress.update(tally)
     log_epoch(epoch, "Train", tally)
     logging.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begin)
     return tally
 
 
-def _count(args, tally, outputs, labels, progress):
-    tally.add(outputs.asnumpy(), labels.asnumpy())
-    if not math.isfinite(tally.loss):
-        raise cli.Diverged(f"the loss became non-finite in epoch {progress.epoch}, batch "
-                           f"{progress.batches}: lower --lr ({args.lr:g}); "
-                           f"{_last_checkpoint(args, progress.epoch)}")
-    progress.update(tally)
+def _steps(module, batches, monitor):
+    for batch in batches:
+        if monitor:
+            monitor.tic()
+        module.forward_backward(batch)
+        module.update()
+        if monitor:
+            monitor.toc_print()
+        yield module.get_outputs()[0].copy(), batch  # the next step overwrites the outputs
 
 
 def save(args, module, epoch, meta):

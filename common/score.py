@@ -44,8 +44,27 @@ def score(module, batches):
     """
     tally = Tally()
     batches.seek(0)
+    for outputs, batch in one_late(_predictions(module, batches)):
+        real = batches.batch_size - batch.pad
+        tally.add(outputs.asnumpy()[:real], batch.label[0].asnumpy()[:real])
+    return tally
+
+
+def _predictions(module, batches):
     for batch in batches:
         module.forward(batch, is_train=False)
-        real = batches.batch_size - batch.pad
-        tally.add(module.get_outputs()[0].asnumpy()[:real], batch.label[0].asnumpy()[:real])
-    return tally
+        yield module.get_outputs()[0].copy(), batch  # the next batch overwrites the outputs
+
+
+def one_late(items):
+    """Yields each item once the next one has been taken.
+
+    MXNet computes asynchronously: so the device has the next batch to work on while the host waits
+    for the outputs of this one and counts them.
+    """
+    waiting = []
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting

@@ -1,0 +1,32 @@
+"""What the README shows is run."""
+import os
+import re
+
+from common import data
+from tests.conftest import ROOT
+
+
+def blocks(language):
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        return re.findall(rf"^```{language}\n(.*?)^```", file.read(), flags=re.M | re.S)
+
+
+def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
+    done = train("--add-stn", "--num-examples", 2000, "--num-epochs", 1, "--data-dir",
+                 os.path.join(ROOT, "data", "mnist"), cwd=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    load, lift = blocks("python")
+    image = data.load("synthetic", num_examples=100).train_images[0]
+    exec(load, {"image": image})
+    assert int(capsys.readouterr().out) in range(10)
+    names = {}
+    exec(lift, names)
+    assert names["straightened"].infer_shape(data=(2, 1, 28, 28))[1] == [(2, 1, 28, 28)]
+
+
+def test_every_flag_in_the_readme_exists(train):
+    known = set(re.findall(r"--[a-z-]+", train("--help").stdout))
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        used = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", file.read()))
+    assert used - known <= {"--help"}

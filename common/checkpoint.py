@@ -95,8 +95,8 @@ def load_state(prefix, epoch):
     try:
         with np.load(state_path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        meta = json.loads(str(arrays.pop("meta")))
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        meta = dict(json.loads(str(arrays.pop("meta"))))
+    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
         raise ValueError(f"{state_path}: not a whole state file") from None
     if meta.get("params_sha256") != _sha256(params_path):
         raise ValueError(f"{params_path}: not the file that {state_path} was written with")

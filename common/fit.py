@@ -79,8 +79,12 @@ def start(args, recipe, contexts, symbol, train):
         run = _resume(args, recipe, meta, train.num_batches)
     module.init_optimizer(mx.kv.create(args.kv_store), args.optimizer,
                           options.optimizer_params(args, train.num_batches, run["updates"]))
+    arg_params, _ = params(module)
     if arrays is not None:
-        checkpoint.restore_optimizer(_updater(module), params(module)[0], arrays)
+        checkpoint.restore_optimizer(_updater(module), arg_params, arrays)
+    logging.info("Training %d parameters with %d images on %s",
+                 sum(value.size for value in arg_params.values()), train.num_images,
+                 ", ".join(map(str, contexts)))
     return module, run
 
 

@@ -25,8 +25,8 @@ def add_training_flags(parser):
     """Adds the flags of training to a parser; upstream's names and meanings where it has them."""
     flag = parser.add_argument_group("training").add_argument
     flag("--num-epochs", type=cli.number(int, least=1), default=20, help="passes over the data")
-    flag("--batch-size", type=cli.number(int, least=1), default=128, help="images in a step")
-    flag("--lr", type=cli.number(float, above=0), default=0.003, help="peak learning rate")
+    flag("--batch-size", type=cli.number(int, least=1), default=64, help="images in a step")
+    flag("--lr", type=cli.number(float, above=0), default=0.002, help="peak learning rate")
     flag("--lr-schedule", choices=SCHEDULES,
          help="how the rate falls: to 0 at --num-epochs (linear, cosine), at --lr-step-epochs, or "
               "never; by default step if --lr-step-epochs is given, else linear")

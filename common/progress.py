@@ -43,7 +43,7 @@ def log_epoch(epoch, part, tally):
 
 
 class Interruption:
-    """Takes note of Ctrl-C, so that a loop can end between two steps; a second one ends it at once.
+    """Takes note of Ctrl-C, so that a loop can end between two steps; a second one kills at once.
 
     An exception in the middle of a step could be raised inside a callback of MXNet and be lost.
     """
@@ -51,7 +51,7 @@ class Interruption:
     def __enter__(self):
         self.requested = False
         self._before = signal.getsignal(signal.SIGINT)
-        if self._before is signal.default_int_handler:  # none of ours elsewhere, or ignored
+        if self._before is signal.default_int_handler:  # else it is ignored, or somebody else's
             signal.signal(signal.SIGINT, self._request)
         return self
 
@@ -60,4 +60,4 @@ class Interruption:
 
     def _request(self, *_):
         self.requested = True
-        signal.signal(signal.SIGINT, self._before)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -83,7 +83,7 @@ def test_seeds_decide_everything(tmp_path):
 def test_a_resumed_run_that_differs_says_so(tmp_path, caplog):
     run(parsed(tmp_path, "--num-epochs", "1"))
     run(parsed(tmp_path, "--load-epoch", "1", "--lr", "0.004"))
-    assert "lr is 0.004, was 0.003" in caplog.text
+    assert "lr is 0.004, was 0.002" in caplog.text
     assert "num_epochs is 2, was 1" in caplog.text
 
 
@@ -175,6 +175,15 @@ def test_initial_values_hang_on_the_name_alone():
 @pytest.mark.parametrize("name", options.INITIALIZERS)
 def test_every_initializer_trains(tmp_path, name):
     run(parsed(tmp_path, "--num-epochs", "1", "--initializer", name))
+
+
+def test_the_localisation_rate_holds_where_the_kvstore_updates(tmp_path):
+    args = parsed(tmp_path, "--lr", "0.5", "--lr-schedule", "constant")
+    module, _ = fit.start(args, {}, options.contexts(None, 2, BATCH), symbols.get_symbol("lenet"),
+                          iterators(args)[0])
+    optimizer = module._kvstore._updater.optimizer
+    assert optimizer._get_lr("fc1_weight") == 0.5
+    assert optimizer._get_lr("stn_loc_fc2_bias") == 0.5 * 0.01
 
 
 def test_devices():

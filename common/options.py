@@ -24,7 +24,7 @@ SMALLEST_SHARE = 16  # images of a batch that are worth a CPU device of their ow
 def add_training_flags(parser):
     """Adds the flags of training to a parser; upstream's names and meanings where it has them."""
     flag = parser.add_argument_group("training").add_argument
-    flag("--num-epochs", type=cli.number(int, least=1), default=20, help="passes over the data")
+    flag("--num-epochs", type=cli.number(int, least=1), default=15, help="passes over the data")
     flag("--batch-size", type=cli.number(int, least=1), default=64, help="images in a step")
     flag("--lr", type=cli.number(float, above=0), default=0.002, help="peak learning rate")
     flag("--lr-schedule", choices=SCHEDULES,

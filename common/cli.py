@@ -66,11 +66,8 @@ def run(main):
     program = sys.argv[0].rpartition("/")[2]
     try:
         status = main()
-    except (ValueError, OSError) as error:
-        status = 2
-        print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
-    except Diverged as error:
-        status = 3
+    except (ValueError, OSError, Diverged) as error:
+        status = 3 if isinstance(error, Diverged) else 2
         print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
     except KeyboardInterrupt as stop:
         status = 130

@@ -10,7 +10,7 @@ import numpy as np
 from common import mnist, synthetic
 
 DATASETS = (*mnist.SHA256, "synthetic")
-NUM_CLASSES = 10
+NUM_CLASSES = mnist.CLASSES
 
 
 class Dataset(NamedTuple):
@@ -41,7 +41,7 @@ def load(name, data_dir=None, num_examples=None):
         count = num_examples or 10000
         return Dataset(*synthetic.draw(count, seed=0),
                        *synthetic.draw(max(count // 5, 100), seed=1))
-    dataset = Dataset(*mnist.load(name, data_dir or f"data/{name}"))
+    dataset = Dataset(*mnist.load(name, data_dir))
     available = len(dataset.train_images)
     if num_examples and num_examples > available:
         raise ValueError(f"{name} has {available} training images, {num_examples} were asked for")

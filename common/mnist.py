@@ -25,13 +25,13 @@ CLASSES = 10
 SUMS = "SHA256SUMS"  # lists the files that were fetched; these, unlike a user's own, never change
 
 
-def load(dataset, data_dir):
+def load(dataset, data_dir=None):
     """Reads a dataset, after fetching what is missing of it.
 
     Args:
         dataset: "mnist" or "fashion-mnist".
-        data_dir: the folder of the four files; made if need be. Other content than the published
-            one is allowed (someone's own digits).
+        data_dir: the folder of the four files, by default ``data/<dataset>``; made if need be.
+            Other content than the published one is allowed (someone's own digits).
 
     Returns:
         Four uint8 arrays: training images (N, H, W) and labels (N,), test images and labels.
@@ -40,6 +40,7 @@ def load(dataset, data_dir):
         ValueError: a file is not what its name says, or has changed since it was fetched.
         OSError: a file is missing and could not be fetched, or could not be read.
     """
+    data_dir = data_dir or f"data/{dataset}"
     fetch_missing(dataset, data_dir)
     fetched = _read_sums(data_dir)
     arrays = []
@@ -155,7 +156,7 @@ def main():
     parser.add_argument("--data-dir", help="where to; by default data/<dataset>")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    load(args.dataset, args.data_dir or os.path.join("data", args.dataset))
+    load(args.dataset, args.data_dir)
 
 
 if __name__ == "__main__":

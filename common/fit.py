@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common import checkpoint, cli, files, options
 from common.data import derive_seed
+from common.padding import pad_convolutions
 from common.progress import Interruption, Progress, log_epoch
 from common.score import Tally, one_late, score
 
@@ -50,7 +51,7 @@ def fit(args, symbol, train, test):
             run["updates"] += train.num_batches
             run["seconds"] = time.monotonic() - begin
             if (epoch + 1) % args.save_period == 0 or epoch + 1 == args.num_epochs:
-                save(args, module, epoch + 1, dict(run, recipe=recipe))
+                save(args, symbol, module, epoch + 1, dict(run, recipe=recipe))
             tested = score(module, test)
             log_epoch(epoch, "Validation", tested)
     mx.nd.waitall()  # so that the last batches, which are NumPy's memory, are freed before Python
@@ -65,7 +66,7 @@ def start(args, recipe, contexts, symbol, train):
     Returns:
         The Module, and what it has behind it: ``{"updates": steps, "seconds": time}``.
     """
-    module = mx.mod.Module(symbol, context=contexts)
+    module = mx.mod.Module(_executed(args, contexts, symbol, train), context=contexts)
     module.bind(train.provide_data, train.provide_label)
     run, arrays = {"updates": 0, "seconds": 0.0}, None
     if args.load_epoch is None:
@@ -86,6 +87,13 @@ def start(args, recipe, contexts, symbol, train):
                  sum(value.size for value in arg_params.values()), train.num_images,
                  ", ".join(map(str, contexts)))
     return module, run
+
+
+def _executed(args, contexts, symbol, batches):
+    """The graph that is run for a symbol: the same function, faster."""
+    if args.dtype != "float32" or contexts[0].device_type != "cpu":
+        return symbol
+    return pad_convolutions(symbol, data=batches.provide_data[0].shape)
 
 
 def _resume(args, recipe, meta, num_batches):
@@ -134,8 +142,8 @@ def _steps(module, batches, monitor):
         yield module.get_outputs()[0].copy(), batch  # the next step overwrites the outputs
 
 
-def save(args, module, epoch, meta):
-    """Writes the checkpoint of a Module after ``epoch`` epochs.
+def save(args, symbol, module, epoch, meta):
+    """Writes the checkpoint of a Module that trains a symbol, after ``epoch`` epochs.
 
     Raises cli.Diverged, and writes nothing, if a parameter is not finite.
     """
@@ -144,7 +152,7 @@ def save(args, module, epoch, meta):
         if not np.isfinite(value.asnumpy()).all():
             raise cli.Diverged(f"{name} became non-finite in epoch {epoch - 1}: lower --lr "
                                f"({args.lr:g}); {_last_checkpoint(args, epoch - 1)}")
-    checkpoint.save(args.model_prefix, epoch, module.symbol, arg_params, aux_params,
+    checkpoint.save(args.model_prefix, epoch, symbol, arg_params, aux_params,
                     checkpoint.optimizer_arrays(_updater(module)), meta)
 
 

@@ -127,12 +127,13 @@ def test_training_that_turns_non_finite_stops_before_it_is_saved(tmp_path):
 def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
     args = parsed(tmp_path, "--optimizer", "sgd", "--lr", "1e38", "--lr-schedule", "constant")
     train, _ = iterators(args)
-    module, _ = fit.start(args, {}, [mx.cpu()], symbols.get_symbol("lenet"), train)
+    symbol = symbols.get_symbol("lenet")
+    module, _ = fit.start(args, {}, [mx.cpu()], symbol, train)
     for _ in range(3):
         module.forward_backward(next(train))
         module.update()
     with pytest.raises(cli.Diverged, match="became non-finite in epoch 0"):
-        fit.save(args, module, 1, {})
+        fit.save(args, symbol, module, 1, {})
     assert not list(tmp_path.iterdir())
 
 

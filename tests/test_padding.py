@@ -1,0 +1,112 @@
+import json
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+import symbols
+from common.padding import BLOCK, pad_convolutions
+
+DATA = mx.sym.Variable("data")
+
+
+def conv(net, num_filter, name, **options):
+    return mx.sym.Convolution(net, num_filter=num_filter, kernel=(3, 3), name=name, **options)
+
+
+def relu_pool(net, name):
+    net = mx.sym.Activation(net, act_type="relu", name=f"{name}_relu")
+    return mx.sym.Pooling(net, kernel=(2, 2), stride=(2, 2), pool_type="max", name=f"{name}_pool")
+
+
+def shared():
+    weight, bias = mx.sym.Variable("w"), mx.sym.Variable("b")
+    return mx.sym.Group([
+        conv(DATA, 10, "a", weight=weight, bias=bias),
+        relu_pool(conv(mx.sym.tanh(DATA, name="tanh"), 10, "b", weight=weight, bias=bias), "b")])
+
+
+def normalised():
+    net = mx.sym.BatchNorm(conv(DATA, 12, "a", no_bias=True), name="bn")
+    return conv(relu_pool(net, "a") + 1, 16, "b")
+
+
+def branches():
+    net = relu_pool(conv(DATA, 20, "a"), "a")
+    halves = mx.sym.split(net, num_outputs=2, axis=1, name="halves")
+    return mx.sym.Group([conv(net, 5, "b"), conv(halves[1], 32, "c"), net * 2])
+
+
+def computed_weight():
+    return conv(DATA, 10, "a", weight=mx.sym.Variable("w", shape=(10, 3, 3, 3)) * 2)
+
+
+GRAPHS = {
+    "two": lambda: conv(relu_pool(conv(DATA, 10, "a"), "a"), 7, "b"),
+    "whole blocks": lambda: conv(conv(DATA, 16, "a"), 32, "b"),
+    "no bias": lambda: conv(conv(DATA, 10, "a", no_bias=True), 3, "b", no_bias=True),
+    "strided": lambda: conv(DATA, 10, "a", stride=(2, 1), pad=(1, 2), dilate=(2, 2)),
+    "groups": lambda: conv(conv(DATA, 10, "a"), 10, "b", num_group=5),
+    "shared weight": shared, "batch norm": normalised, "branches": branches,
+    "computed weight": computed_weight,
+    **{f"{network}, transformer {add_stn}": lambda network=network, add_stn=add_stn:
+       symbols.get_symbol(network, add_stn=add_stn, image_shape=(3, 24, 28))
+       for network in symbols.NETWORKS for add_stn in (False, True)},
+}
+
+
+def run(symbol):
+    """Outputs and gradients in training, from the same parameters and the same dropout."""
+    executor = symbol.simple_bind(mx.cpu(), grad_req="write", data=(4, 3, 24, 28))
+    rng = np.random.RandomState(0)
+    for array in executor.arg_arrays + executor.aux_arrays:
+        array[:] = mx.nd.array(rng.uniform(0, 0.2, array.shape))
+    mx.random.seed(0)
+    outputs = executor.forward(is_train=True)
+    executor.backward([mx.nd.array(rng.uniform(-1, 1, output.shape)) for output in outputs])
+    return outputs, {name: gradient for name, gradient in executor.grad_dict.items()
+                     if name != "softmax_label"}
+
+
+def whole_blocks(symbol):
+    nodes = json.loads(symbol.tojson())["nodes"]
+    return [int(node["attrs"]["num_filter"]) % BLOCK == 0
+            for node in nodes if node["op"] == "Convolution"]
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_padding_changes_neither_outputs_nor_gradients(graph):
+    plain = GRAPHS[graph]()
+    padded = pad_convolutions(plain, data=(4, 3, 24, 28))
+    outputs, gradients = run(plain)
+    padded_outputs, padded_gradients = run(padded)
+    for one, other in zip(outputs, padded_outputs):
+        np.testing.assert_allclose(one.asnumpy(), other.asnumpy(), rtol=1e-4, atol=1e-5)
+    assert gradients.keys() == padded_gradients.keys()
+    for name, gradient in gradients.items():
+        scale = np.abs(gradient.asnumpy()).max()
+        np.testing.assert_allclose(gradient.asnumpy(), padded_gradients[name].asnumpy(),
+                                   atol=1e-5 * scale + 1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_names_stay(graph):
+    plain = GRAPHS[graph]()
+    padded = pad_convolutions(plain, data=(4, 3, 24, 28))
+    for names in ("list_arguments", "list_auxiliary_states", "list_outputs"):
+        assert getattr(padded, names)() == getattr(plain, names)()
+    attributes = padded.attr_dict()
+    for name in plain.list_arguments():
+        stated = {key: value for key, value in plain.attr_dict().get(name, {}).items()
+                  if key.startswith("__")}
+        assert stated.items() <= attributes.get(name, {}).items()
+
+
+@pytest.mark.parametrize("graph", sorted(set(GRAPHS) - {"groups", "computed weight"}))
+def test_every_ordinary_convolution_is_padded(graph):
+    assert all(whole_blocks(pad_convolutions(GRAPHS[graph](), data=(4, 3, 24, 28))))
+
+
+def test_only_ordinary_convolutions_are_padded():
+    padded = pad_convolutions(GRAPHS["groups"](), data=(4, 3, 24, 28))
+    assert whole_blocks(padded) == [True, False]

@@ -1,6 +1,7 @@
 """Accuracy and loss, counted over each image once."""
 import math
 
+import mxnet as mx
 import numpy as np
 
 
@@ -44,6 +45,7 @@ def score(module, batches):
     """
     tally = Tally()
     batches.seek(0)
+    mx.nd.waitall()  # forward sets the mode for all that is still queued: steps would lose dropout
     for outputs, batch in one_late(_predictions(module, batches)):
         real = batches.batch_size - batch.pad
         tally.add(outputs.asnumpy()[:real], batch.label[0].asnumpy()[:real])

@@ -198,3 +198,22 @@ def test_devices():
 def test_bad_gpu_lists(text):
     with pytest.raises(argparse.ArgumentTypeError):
         options._gpus(text)
+
+
+def test_scoring_does_not_disturb_the_steps_that_are_still_queued(tmp_path):
+    trained = []
+    for wait in (True, False):
+        args = parsed(tmp_path, "--batch-size", str(COUNT))  # slow enough to queue up
+        train, test = iterators(args)
+        module, _ = fit.start(args, {}, [mx.cpu()], symbols.get_symbol("lenet"), train)
+        mx.random.seed(0)
+        for _ in range(10):
+            module.forward_backward(next(train))
+            module.update()
+            train.reset()
+        if wait:
+            mx.nd.waitall()
+        fit.score(module, test)
+        trained.append(fit.params(module)[0])
+    for name, value in trained[0].items():
+        np.testing.assert_array_equal(value.asnumpy(), trained[1][name].asnumpy())

@@ -3,6 +3,7 @@
     python train_mnist.py --add-stn            # on the CPU, all cores
     python train_mnist.py --add-stn --gpus 0   # on the first GPU
 """
+import argparse
 import logging
 import platform
 import shlex
@@ -17,6 +18,7 @@ import numpy as np
 
 import symbols
 from common import checkpoint, cli, data, files, fit, options
+from symbols import stn
 
 
 def parse_flags():
@@ -24,6 +26,11 @@ def parse_flags():
     flag = parser.add_argument
     flag("--network", choices=sorted(symbols.NETWORKS), default="lenet", help="network")
     flag("--add-stn", action="store_true", help="put the spatial transformer before it")
+    flag("--transform", type=_transform, metavar="NAME",
+         help=f"its family of warps: {', '.join(stn.TRANSFORMS)}, or tps:K for a spline with K x K "
+              "points; by default affine")
+    flag("--bounded", action="store_true",
+         help="keep the warp near the identity: scales positive, denominators away from 0")
     flag("--dataset", choices=data.DATASETS, default="mnist", help="dataset")
     flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
     flag("--num-examples", type=cli.number(int, least=1),
@@ -34,10 +41,21 @@ def parse_flags():
     options.add_training_flags(parser)
     args = parser.parse_args()
     options.complete(args)
+    if not args.add_stn and (args.transform or args.bounded):
+        raise ValueError("--transform and --bounded are of the transformer: they need --add-stn")
     if args.model_prefix is None:
-        suffix = "-stn" if args.add_stn else ""
-        args.model_prefix = f"models/{args.dataset}-{args.network}{suffix}"
+        parts = [args.dataset, args.network, "stn" if args.add_stn else None,
+                 args.transform, "bounded" if args.bounded else None]
+        args.model_prefix = "models/" + "-".join(filter(None, parts)).replace(":", "")
     return args
+
+
+def _transform(name):
+    try:
+        stn.get_transform(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from None
+    return name
 
 
 def main():
@@ -57,7 +75,8 @@ def main():
         return
 
     symbol = symbols.get_symbol(args.network, num_classes=data.NUM_CLASSES, add_stn=args.add_stn,
-                                image_shape=train.image_shape)
+                                image_shape=train.image_shape, transform=args.transform or "affine",
+                                bounded=args.bounded)
     module, figures = fit.fit(args, symbol, train, test)
     params = fit.params(module)
     exported = checkpoint.export(f"{args.model_prefix}-export", symbol, *params)

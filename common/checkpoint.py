@@ -61,7 +61,7 @@ def load_params(prefix, epoch, symbol, **data_shapes):
         OSError: there is no such file.
         ValueError: it is damaged, or belongs to another network.
     """
-    path = paths(prefix, epoch)[1]
+    symbol_path, path, _ = paths(prefix, epoch)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
     try:
@@ -77,6 +77,8 @@ def load_params(prefix, epoch, symbol, **data_shapes):
         name: shape for name, shape in zip(symbol.list_arguments(), arg_shapes)
         if name not in data_shapes})
     _check_shapes(path, aux_params, dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
+    if os.path.exists(symbol_path) and _read(symbol_path) != symbol.tojson().encode():
+        raise ValueError(f"{symbol_path}: of another network than the flags say")
     return arg_params, aux_params
 
 
@@ -178,5 +180,9 @@ def _leaves(state):
 
 
 def _sha256(path):
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
+def _read(path):
     with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+        return file.read()

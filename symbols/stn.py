@@ -1,25 +1,198 @@
 """Spatial transformers for symbolic MXNet 1.9: localisation head, grid and sampler.
 
 Jaderberg, Simonyan, Zisserman, Kavukcuoglu, "Spatial Transformer Networks", 2015
-(arXiv 1506.02025). This file needs MXNet alone: lift it into a network of your own.
+(arXiv 1506.02025). This file needs MXNet and NumPy alone: lift it into a network of your own.
 
-    loc = localisation_head(features)                      # theta, (N, 6)
-    net = spatial_transformer(data, loc, target_shape=(28, 28))
+    loc = localisation_head(features, "affine")            # theta, (N, 6)
+    net = spatial_transformer(data, loc, (28, 28), "affine")
 
 Conventions:
 - Images are (N, C, H, W). Points are (x, y), x to the right, y down.
 - Coordinates run from -1 to 1 between the centres of the corner pixels, in source and target.
-- theta maps a target point to the source point that is sampled there (equation 1):
-      (x_s, y_s) = [[theta_1, theta_2, theta_3], [theta_4, theta_5, theta_6]] (x_t, y_t, 1)
+- theta says for a target point (x, y) at which source point to sample (equation 1):
+
+    transform    parameters               source point
+    translation  a, b                     x + a, y + b
+    attention    s, a, b                  s x + a, s y + b
+    rotation     t                        (x, y) turned by t
+    similarity   s, t, a, b               s (x, y) turned by t, plus (a, b)
+    affine       a, b, c, d, e, f         a x + b y + c, d x + e y + f
+    projective   a, b, c, d, e, f, g, h   the affine one divided by g x + h y + 1
+    tps:K        K K x's, K K y's         thin plate spline that takes the points of a regular
+                                          K x K lattice over the target to these; "tps" is "tps:4"
+
+- An angle t is in radians; the grid turns clockwise, so the picture turns counter-clockwise. Turns
+  are rigid in the target's pixels, also where it is a rectangle.
 - Sampling is bilinear (equation 5); outside the source everything is 0. Hence: sample first and
   normalise afterwards, if the normalised background is not 0.
+- Any finite theta gives a finite grid: theta is clipped to +-10,000 and the projective denominator
+  kept 0.0001 away from 0.
+
+Several transformers side by side or in a row need different names:
+
+    parts = [spatial_transformer(maps, loc, (14, 14), name=name) for name, loc in heads.items()]
 """
 import mxnet as mx
+import numpy as np
 
-IDENTITY = (1, 0, 0, 0, 1, 0)
+LIMIT = 1e4  # of theta: past it the sampler's weights overflow, and 0 * inf is NaN
+SMALLEST_DENOMINATOR = 1e-4
 
 
-def localisation_head(features, num_hidden=32, attr=None, name="stn"):
+class Transform:
+    """A family of maps from the target's points to the source's.
+
+    Attributes:
+        identity: theta of the map that moves nothing, a tuple with a number for each parameter.
+        reach: how far from there a bounded parameter may go, likewise.
+    """
+
+    def __init__(self, identity, reach):
+        self.identity, self.reach = identity, reach
+
+    def grid(self, theta, target_shape):
+        """The source points (N, 2, height, width), symbol, for theta (N, parameters), symbol."""
+        raise NotImplementedError
+
+    def bounded(self, theta):
+        """theta with each parameter squashed into identity +- reach; slope 1 at the identity."""
+        columns = mx.sym.split(theta, num_outputs=len(self.identity), axis=1)
+        return mx.sym.concat(*[
+            mx.sym.tanh((columns[index] - centre) / reach) * reach + centre
+            for index, (centre, reach) in enumerate(zip(self.identity, self.reach))], dim=1)
+
+
+class Affine(Transform):
+    """Affine maps, or some of them.
+
+    Attributes:
+        entries: function that makes the six entries of the affine theta, row by row, from the
+            parameters' columns (N, 1) and the target's (width - 1) / (height - 1).
+    """
+
+    def __init__(self, identity, reach, entries):
+        super().__init__(identity, reach)
+        self.entries = entries
+
+    def affine(self, theta, target_shape):
+        """The affine theta (N, 6) of the same map."""
+        height, width = target_shape
+        count = len(self.identity)
+        columns = mx.sym.split(theta, num_outputs=count, axis=1)
+        entries = self.entries((width - 1) / (height - 1), *(columns[i] for i in range(count)))
+        constants = {0: mx.sym.zeros_like(columns[0]), 1: mx.sym.ones_like(columns[0])}
+        return mx.sym.concat(*[constants[entry] if isinstance(entry, int) else entry
+                               for entry in entries], dim=1)
+
+    def grid(self, theta, target_shape):
+        matrix = mx.sym.reshape(self.affine(theta, target_shape), shape=(-1, 2, 3))
+        return _as_grid(mx.sym.dot(matrix, _homogeneous(_lattice(theta, target_shape))),
+                        target_shape)
+
+
+class Projective(Transform):
+    """Projective maps with a last entry of 1."""
+
+    def __init__(self):
+        super().__init__((1, 0, 0, 0, 1, 0, 0, 0), (0.9, 0.9, 1, 0.9, 0.9, 1, 0.45, 0.45))
+
+    def grid(self, theta, target_shape):
+        last = mx.sym.ones_like(mx.sym.slice_axis(theta, axis=1, begin=0, end=1))
+        matrix = mx.sym.reshape(mx.sym.concat(theta, last, dim=1), shape=(-1, 3, 3))
+        points = mx.sym.dot(matrix, _homogeneous(_lattice(theta, target_shape)))
+        denominator = mx.sym.slice_axis(points, axis=1, begin=2, end=3)
+        sign = (denominator >= 0) * 2 - 1
+        denominator = sign * mx.sym.maximum(mx.sym.abs(denominator), SMALLEST_DENOMINATOR)
+        points = mx.sym.slice_axis(points, axis=1, begin=0, end=2)
+        return _as_grid(mx.sym.broadcast_div(points, denominator), target_shape)
+
+
+class ThinPlateSpline(Transform):
+    """Thin plate splines that take a regular lattice over the target to the points in theta.
+
+    What depends on the lattice alone is computed in the graph, so that nothing of it is a
+    parameter that could be trained, decayed or lost.
+
+    Args:
+        size: points in each row and column of the lattice, at least 2.
+    """
+
+    def __init__(self, size=4):
+        if size < 2:
+            raise ValueError(f"a thin plate spline needs 2 x 2 points or more, got {size} x {size}")
+        self.size = size
+        y, x = np.meshgrid(*[np.linspace(-1, 1, size)] * 2, indexing="ij")
+        super().__init__(tuple(np.concatenate([x.ravel(), y.ravel()]).tolist()),
+                         (1,) * (2 * size * size))
+
+    def grid(self, theta, target_shape):
+        control = _lattice(theta, (self.size, self.size))
+        target = _lattice(theta, target_shape)
+        moves = mx.sym.broadcast_sub(mx.sym.reshape(theta, shape=(-1, 2, self.size ** 2)),
+                                     mx.sym.expand_dims(control, axis=0))
+        moved = mx.sym.dot(moves, self._basis(control, target))
+        return _as_grid(mx.sym.broadcast_add(moved, mx.sym.expand_dims(target, axis=0)),
+                        target_shape)
+
+    def bounded(self, theta):
+        control = mx.sym.reshape(_lattice(theta, (self.size, self.size)), shape=(1, -1))
+        moves = mx.sym.tanh(mx.sym.broadcast_sub(theta, control) / self.reach[0]) * self.reach[0]
+        return mx.sym.broadcast_add(moves, control)
+
+    def _basis(self, control, target):
+        """How far each target point moves with each control point, (points, target points).
+
+        The spline through values v is v . (the first columns of the inverse of the system matrix)
+        . (kernels and affine terms of the target points).
+        """
+        affine = _homogeneous(control)
+        corner = mx.sym.zeros_like(mx.sym.dot(affine, affine, transpose_b=True))
+        system = mx.sym.concat(
+            mx.sym.concat(_kernel(control, control), affine, dim=0),
+            mx.sym.concat(mx.sym.transpose(affine), corner, dim=0), dim=1)
+        inverse = mx.sym.linalg.inverse(system)
+        # One Newton step: in float32, MXNet's inverse of a 10 x 10 lattice is right to 0.004 only.
+        inverse = 2 * inverse - mx.sym.dot(mx.sym.dot(inverse, system), inverse)
+        terms = mx.sym.concat(_kernel(control, target), _homogeneous(target), dim=0)
+        return mx.sym.dot(mx.sym.slice_axis(inverse, axis=0, begin=0, end=self.size ** 2), terms)
+
+
+TRANSFORMS = {
+    "translation": Affine((0, 0), (1, 1), lambda _, a, b: (1, 0, a, 0, 1, b)),
+    "attention": Affine((1, 0, 0), (0.9, 1, 1), lambda _, s, a, b: (s, 0, a, 0, s, b)),
+    "rotation": Affine((0,), (np.pi,), lambda aspect, t: (
+        mx.sym.cos(t), mx.sym.sin(t) / -aspect, 0, mx.sym.sin(t) * aspect, mx.sym.cos(t), 0)),
+    "similarity": Affine((1, 0, 0, 0), (0.9, np.pi, 1, 1), lambda aspect, s, t, a, b: (
+        s * mx.sym.cos(t), s * mx.sym.sin(t) / -aspect, a,
+        s * mx.sym.sin(t) * aspect, s * mx.sym.cos(t), b)),
+    "affine": Affine((1, 0, 0, 0, 1, 0), (0.9, 0.9, 1) + (0.9, 0.9, 1),
+                     lambda _, *entries: entries),
+    "projective": Projective(),
+    "tps": ThinPlateSpline(),
+}
+
+
+def get_transform(transform):
+    """The ``Transform`` of a name.
+
+    Args:
+        transform: a key of ``TRANSFORMS``, "tps:K" for a spline with K x K points, or a Transform.
+
+    Raises:
+        ValueError: there is none of that name, or K is not a whole number from 2.
+    """
+    if isinstance(transform, Transform):
+        return transform
+    family, _, size = str(transform).partition(":")
+    if family == "tps" and size.isdecimal():
+        return ThinPlateSpline(int(size))
+    if transform not in TRANSFORMS:
+        raise ValueError(f"no transform {transform!r}: there is {', '.join(TRANSFORMS)}, tps:K")
+    return TRANSFORMS[transform]
+
+
+def localisation_head(features, transform="affine", num_hidden=32, attr=None, bounded=False,
+                      name="stn"):
     """Regresses theta from the features of a localisation network.
 
     It starts at the identity, whatever the initialiser: the start is written on the last layer's
@@ -27,41 +200,153 @@ def localisation_head(features, num_hidden=32, attr=None, name="stn"):
 
     Args:
         features: symbol (N, ...); flattened here.
+        transform: as for ``get_transform``.
         num_hidden: units of the layer before the regression.
         attr: ``{"lr_mult": m}``, the factor on the learning rate of both layers; default 1.
+        bounded: whether each parameter is kept near the identity's: scales, and the diagonal of a
+            matrix, from 0.1 to 1.9 and the rest of it up to 0.9, shifts and points of a spline up
+            to 1 (half the picture), angles up to a half turn, the projective denominator from 0.1.
         name: prefix of the nodes ``<name>_loc_fc1`` and ``<name>_loc_fc2``.
 
     Returns:
-        theta, symbol (N, 6), its output is named ``<name>_loc_fc2_output``.
+        theta, symbol (N, parameters of the transform).
+
+    Raises:
+        ValueError: no such transform, or an ``attr`` other than lr_mult.
     """
-    lr_mult = _lr_mult(attr)
+    transform, lr_mult = get_transform(transform), _lr_mult(attr)
     net = mx.sym.Flatten(features, name=f"{name}_loc_flatten")
     net = _dense(net, num_hidden, f"{name}_loc_fc1", lr_mult)
     net = mx.sym.Activation(net, act_type="relu", name=f"{name}_loc_fc1_relu")
-    return _dense(net, len(IDENTITY), f"{name}_loc_fc2", lr_mult, weight_init=mx.init.Zero(),
-                  bias_init=mx.init.Constant(mx.nd.array(IDENTITY)))
+    theta = _dense(net, len(transform.identity), f"{name}_loc_fc2", lr_mult,
+                   weight_init=mx.init.Zero(),
+                   bias_init=mx.init.Constant(mx.nd.array(transform.identity)))
+    if not bounded:
+        return theta
+    with mx.name.Prefix(f"{name}_loc_bounded_"):
+        return transform.bounded(theta)
 
 
-def spatial_transformer(data, loc, target_shape, name="stn"):
-    """Warps each image by its own affine map.
+def spatial_transformer(data, loc, target_shape, transform="affine", name="stn"):
+    """Warps each image by its own map.
 
     Args:
         data: symbol (N, C, H, W).
-        loc: theta, symbol (N, 6), as from ``localisation_head``.
+        loc: theta, symbol (N, parameters of the transform), as from ``localisation_head``.
         target_shape: (height, width) of the output in pixels, at least 2 each.
-        name: of the node; its output is ``<name>_output``.
+        transform: as for ``get_transform``.
+        name: of the node, whose output is ``<name>_output``; that of ``<name>_theta`` is theta.
 
     Returns:
         Symbol (N, C, height, width).
 
     Raises:
-        ValueError: the target is too small for coordinates from -1 to 1.
+        ValueError: no such transform, or the target is too small for coordinates from -1 to 1.
     """
-    height, width = target_shape
+    transform = get_transform(transform)
+    target_shape = _checked(target_shape)
+    # Copies for this transformer alone: where gradients are to be added, as from 8 consumers of a
+    # tensor on, SpatialTransformer and clip overwrite them. The attribute keeps MXNet from merging
+    # the copies of several transformers.
+    own = {"__transformer__": name}
+    data = mx.sym.identity(data, name=f"{name}_data_copy", attr=own)
+    theta = mx.sym.identity(loc, name=f"{name}_loc_copy", attr=own)
+    theta = mx.sym.clip(theta, a_min=-LIMIT, a_max=LIMIT, name=f"{name}_theta")
+    with mx.name.Prefix(f"{name}_grid_"):
+        if isinstance(transform, Affine):
+            theta = transform.affine(theta, target_shape)
+        else:
+            grid = transform.grid(theta, target_shape)
+    if isinstance(transform, Affine):
+        return mx.sym.SpatialTransformer(data, theta, target_shape=target_shape, name=name,
+                                         transform_type="affine", sampler_type="bilinear")
+    return mx.sym.BilinearSampler(data, grid, name=name)
+
+
+def source_points(theta, target_shape, source_shape, transform="affine"):
+    """Where each pixel of the target is sampled, in pixels of the source.
+
+    Args:
+        theta: array (N, parameters of the transform).
+        target_shape: (height, width) of the target in pixels.
+        source_shape: (height, width) of the source in pixels.
+        transform: as for ``get_transform``.
+
+    Returns:
+        NumPy array (N, height, width, 2) of points (x, y); (0, 0) is the centre of the top left
+        pixel.
+    """
+    transform, theta = get_transform(transform), mx.nd.array(theta, dtype="float64")
+    grid = transform.grid(mx.sym.Variable("theta"), _checked(target_shape))
+    grid = grid.bind(mx.cpu(), {"theta": theta}).forward()[0].asnumpy()
+    height, width = source_shape
+    return (grid.transpose(0, 2, 3, 1) + 1) / 2 * (width - 1, height - 1)
+
+
+def outline(theta, target_shape, source_shape, transform="affine"):
+    """The border of the target, drawn on the source: see ``source_points``.
+
+    Returns:
+        NumPy array (N, 2 (height + width) - 3, 2) of points (x, y) in pixels of the source, once
+        around, clockwise in the target from its top left pixel and back to it.
+    """
+    points = source_points(theta, target_shape, source_shape, transform)
+    return np.concatenate([points[:, 0], points[:, 1:, -1], points[:, -1, -2::-1],
+                           points[:, -2::-1, 0]], axis=1)
+
+
+def compose(first, second):
+    """The affine theta (N, 6) of two transformers in a row, ``first`` nearer to the source."""
+    return (_square(first) @ _square(second))[:, :2].reshape(-1, 6)
+
+
+def invert(theta):
+    """The affine theta (N, 6) that undoes one; numpy.linalg.LinAlgError if there is none."""
+    return np.linalg.inv(_square(theta))[:, :2].reshape(-1, 6)
+
+
+def _checked(target_shape):
+    height, width = map(int, target_shape)
     if min(height, width) < 2:
         raise ValueError(f"target_shape must be at least 2 x 2 pixels, got {height} x {width}")
-    return mx.sym.SpatialTransformer(data, loc, target_shape=(int(height), int(width)),
-                                     transform_type="affine", sampler_type="bilinear", name=name)
+    return height, width
+
+
+def _lattice(like, shape):
+    """The points of a regular lattice from -1 to 1, (2, height * width), in the type of theta."""
+    height, width = shape
+    one = mx.sym.ones_like(mx.sym.slice(like, begin=(0, 0), end=(1, 1)))
+    one = mx.sym.broadcast_to(mx.sym.BlockGrad(one), shape=shape)
+    x = mx.sym.contrib.arange_like(one, start=-1, step=2 / (width - 1), axis=1)
+    y = mx.sym.contrib.arange_like(one, start=-1, step=2 / (height - 1), axis=0)
+    x = mx.sym.broadcast_to(mx.sym.reshape(x, shape=(1, 1, width)), shape=(1, height, width))
+    y = mx.sym.broadcast_to(mx.sym.reshape(y, shape=(1, height, 1)), shape=(1, height, width))
+    return mx.sym.reshape(mx.sym.concat(x, y, dim=0), shape=(2, height * width))
+
+
+def _homogeneous(points):
+    """Points (2, P) with a third coordinate of 1, (3, P)."""
+    one = mx.sym.ones_like(mx.sym.slice_axis(points, axis=0, begin=0, end=1))
+    return mx.sym.concat(points, one, dim=0)
+
+
+def _as_grid(points, target_shape):
+    return mx.sym.reshape(points, shape=(-1, 2, *target_shape))
+
+
+def _kernel(first, second):
+    """r^2 log r^2 for half the distances between points (2, P) and (2, Q), as (P, Q).
+
+    Whole distances would give the same splines from a system that is less well conditioned.
+    """
+    first, second = mx.sym.expand_dims(first, axis=2), mx.sym.expand_dims(second, axis=1)
+    squares = mx.sym.sum(mx.sym.square(mx.sym.broadcast_sub(first, second) / 2), axis=0)
+    return squares * mx.sym.log(mx.sym.maximum(squares, 1e-30))
+
+
+def _square(theta):
+    rows = np.asarray(theta, dtype=np.float64).reshape(-1, 2, 3)
+    return np.concatenate([rows, np.tile([[[0, 0, 1]]], (len(rows), 1, 1))], axis=1)
 
 
 def _lr_mult(attr):

@@ -8,18 +8,26 @@ import pytest
 
 import symbols
 from common import checkpoint, files
+from symbols import stn
 
 SHAPES = {"data": (2, 1, 28, 28), "softmax_label": (2,)}
 
 
-@pytest.fixture
-def network():
-    """A symbol and params for it."""
-    symbol = symbols.get_symbol("lenet")
+def started(**options):
+    """A symbol and params for it, the transformer's off the identity."""
+    symbol = symbols.get_symbol("lenet", **options)
     module = mx.mod.Module(symbol)
     module.bind([("data", SHAPES["data"])], [("softmax_label", (2,))])
     module.init_params(mx.init.Xavier())
-    return (symbol, *module.get_params())
+    arg_params, aux_params = module.get_params()
+    if "stn_loc_fc2_bias" in arg_params:
+        arg_params["stn_loc_fc2_bias"] += 0.05
+    return symbol, arg_params, aux_params
+
+
+@pytest.fixture
+def network():
+    return started()
 
 
 def save(prefix, network, epoch=1, arrays=None, **meta):
@@ -99,6 +107,15 @@ def test_params_of_another_network_are_refused(tmp_path, network):
             checkpoint.load_params(str(tmp_path / "a"), 1, other, **SHAPES)
 
 
+def test_params_that_fit_another_symbol_are_refused(tmp_path):
+    save(tmp_path / "a", started(transform="projective"))
+    other = symbols.get_symbol("lenet", transform="projective", bounded=True)
+    with pytest.raises(ValueError, match="a-symbol.json: of another network"):
+        checkpoint.load_params(str(tmp_path / "a"), 1, other, **SHAPES)
+    (tmp_path / "a-symbol.json").unlink()
+    checkpoint.load_params(str(tmp_path / "a"), 1, other, **SHAPES)
+
+
 def test_a_checkpoint_that_is_not_there(tmp_path, network):
     with pytest.raises(FileNotFoundError, match="a-0003.params: there is no such checkpoint"):
         checkpoint.load_params(str(tmp_path / "a"), 3, network[0], **SHAPES)
@@ -123,9 +140,12 @@ def test_what_cannot_be_written_is_said_early(tmp_path):
             files.check_writable(str(path))
 
 
-def test_exports_load_in_mxnets_ways(tmp_path, network):
-    symbol, arg_params, aux_params = network
-    json_path, params_path = checkpoint.export(str(tmp_path / "out"), *network)
+@pytest.mark.parametrize("options", [{"add_stn": False}, *({"transform": transform} for transform in
+                                                           (*stn.TRANSFORMS, "tps:3"))], ids=str)
+def test_exports_load_in_mxnets_ways(tmp_path, options):
+    symbol, arg_params, aux_params = started(**options)
+    json_path, params_path = checkpoint.export(str(tmp_path / "out"), symbol, arg_params,
+                                               aux_params)
     batch = mx.nd.random.uniform(shape=SHAPES["data"])
     module = mx.mod.Module(symbol)
     module.bind([("data", batch.shape)], [("softmax_label", (2,))])
@@ -140,4 +160,6 @@ def test_exports_load_in_mxnets_ways(tmp_path, network):
     np.testing.assert_allclose(loaded.get_outputs()[0].asnumpy(), expected, atol=1e-6)
 
     block = mx.gluon.SymbolBlock.imports(json_path, ["data"], params_path)
+    np.testing.assert_allclose(block(batch).asnumpy(), expected, atol=1e-6)
+    block.hybridize()
     np.testing.assert_allclose(block(batch).asnumpy(), expected, atol=1e-6)

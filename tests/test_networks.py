@@ -5,9 +5,14 @@ import pytest
 
 import symbols
 from common import data, options, synthetic
+from symbols import stn
 
 SIZES = [(1, 28, 28), (1, 40, 24), (3, 32, 32)]
-EVERY = [(network, add_stn) for network in symbols.NETWORKS for add_stn in (False, True)]
+TRANSFORMS = [*stn.TRANSFORMS, "tps:3"]
+VARIANTS = [{"add_stn": False}, *({"transform": transform} for transform in TRANSFORMS),
+            {"transform": "projective", "bounded": True}]
+EVERY = [pytest.param(network, variant, id=" ".join(map(str, [network, *variant.values()])))
+         for network in symbols.NETWORKS for variant in VARIANTS]
 
 
 def bound(symbol, image_shape, batch_size=4, seed=0):
@@ -29,20 +34,20 @@ def predict(module, batch):
     return module.get_outputs()[0].asnumpy()
 
 
-@pytest.mark.parametrize(("network", "add_stn"), EVERY)
+@pytest.mark.parametrize(("network", "variant"), EVERY)
 @pytest.mark.parametrize("image_shape", SIZES)
-def test_outputs_are_probabilities(network, add_stn, image_shape):
-    symbol = symbols.get_symbol(network, num_classes=7, add_stn=add_stn, image_shape=image_shape)
+def test_outputs_are_probabilities(network, variant, image_shape):
+    symbol = symbols.get_symbol(network, num_classes=7, image_shape=image_shape, **variant)
     outputs = predict(bound(symbol, image_shape), batch_of(image_shape))
     assert outputs.shape == (4, 7)
     np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("network", symbols.NETWORKS)
+@pytest.mark.parametrize(("network", "variant"), EVERY)
 @pytest.mark.parametrize("image_shape", SIZES)
-def test_with_and_without_transformer_start_as_the_same_function(network, image_shape):
-    modules = [bound(symbols.get_symbol(network, add_stn=add_stn, image_shape=image_shape),
-                     image_shape) for add_stn in (False, True)]
+def test_with_and_without_transformer_start_as_the_same_function(network, variant, image_shape):
+    modules = [bound(symbols.get_symbol(network, image_shape=image_shape, **options), image_shape)
+               for options in ({"add_stn": False}, variant)]
     plain, transformed = (module.get_params()[0] for module in modules)
     assert all(name.startswith("stn_") for name in set(transformed) - set(plain))
     for name, value in plain.items():
@@ -51,20 +56,20 @@ def test_with_and_without_transformer_start_as_the_same_function(network, image_
     np.testing.assert_allclose(predict(modules[0], batch), predict(modules[1], batch), atol=1e-5)
 
 
-@pytest.mark.parametrize(("network", "add_stn"), EVERY)
-def test_two_builds_are_one_and_survive_json(network, add_stn):
-    symbol = symbols.get_symbol(network, add_stn=add_stn)
-    assert symbol.tojson() == symbols.get_symbol(network, add_stn=add_stn).tojson()
+@pytest.mark.parametrize(("network", "variant"), EVERY)
+def test_two_builds_are_one_and_survive_json(network, variant):
+    symbol = symbols.get_symbol(network, **variant)
+    assert symbol.tojson() == symbols.get_symbol(network, **variant).tojson()
     reloaded = mx.sym.load_json(symbol.tojson())
     before, after = (bound(s, (1, 28, 28)).get_params()[0] for s in (symbol, reloaded))
     for name in before:
         np.testing.assert_array_equal(before[name].asnumpy(), after[name].asnumpy())
 
 
-@pytest.mark.parametrize(("network", "add_stn"), EVERY)
-def test_every_parameter_learns(network, add_stn):
-    module = bound(symbols.get_symbol(network, add_stn=add_stn), (1, 28, 28), batch_size=20)
-    module.init_optimizer(optimizer="sgd", optimizer_params={"learning_rate": 0.1})
+@pytest.mark.parametrize(("network", "variant"), EVERY)
+def test_every_parameter_learns(network, variant):
+    module = bound(symbols.get_symbol(network, **variant), (1, 28, 28), batch_size=20)
+    module.init_optimizer(optimizer="adam", optimizer_params={"learning_rate": 0.01, "wd": 0.01})
     images, labels = synthetic.draw(40, seed=0)
     batches = list(data.ImageIter(images, labels, 20))
     mx.random.seed(0)
@@ -77,11 +82,12 @@ def test_every_parameter_learns(network, add_stn):
         assert (value != before[name]).sum().asscalar() > 0, name
 
 
+@pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("network", symbols.NETWORKS)
-def test_the_localisation_layers_learn_at_their_own_rate(network):
+def test_the_localisation_layers_learn_at_their_own_rate(network, transform):
     steps = []
     for lr_mult in (1, 0.01):
-        symbol = with_lr_mult(network, lr_mult)
+        symbol = with_lr_mult(network, transform, lr_mult)
         module = bound(symbol, (1, 28, 28), batch_size=20)
         module.init_optimizer(optimizer="sgd", optimizer_params={"learning_rate": 1})
         start = {name: value.copy() for name, value in module.get_params()[0].items()}
@@ -97,13 +103,12 @@ def test_the_localisation_layers_learn_at_their_own_rate(network):
     assert np.abs(full[bias]).max() > 0
 
 
-def with_lr_mult(network, lr_mult):
+def with_lr_mult(network, transform, lr_mult):
     """A network whose localisation layers have another lr_mult than it gives them."""
-    from symbols import stn
     module = symbols.NETWORKS[network]
     image = mx.sym.Variable("data")
-    loc = module.get_loc(image, attr={"lr_mult": str(lr_mult)})
-    net = mx.sym.Flatten(stn.spatial_transformer(image, loc, (28, 28)))
+    loc = module.get_loc(image, attr={"lr_mult": str(lr_mult)}, transform=transform)
+    net = mx.sym.Flatten(stn.spatial_transformer(image, loc, (28, 28), transform))
     net = mx.sym.FullyConnected(net, num_hidden=10, name="fc1")
     return mx.sym.SoftmaxOutput(net, name="softmax")
 
@@ -117,11 +122,12 @@ def test_the_localisation_multiplier_is_a_hundredth_by_default(network):
 
 
 @pytest.mark.parametrize("network", symbols.NETWORKS)
-def test_nodes_can_be_found_by_name(network):
-    internals = symbols.get_symbol(network).get_internals()
-    picture, theta = internals["stn_output"], internals["stn_loc_fc2_output"]
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_nodes_can_be_found_by_name(network, transform):
+    internals = symbols.get_symbol(network, transform=transform).get_internals()
+    picture, theta = internals["stn_output"], internals["stn_theta_output"]
     shapes = mx.sym.Group([picture, theta]).infer_shape(data=(2, 1, 28, 28))[1]
-    assert shapes == [(2, 1, 28, 28), (2, 6)]
+    assert shapes == [(2, 1, 28, 28), (2, len(stn.get_transform(transform).identity))]
 
 
 @pytest.mark.parametrize("network", symbols.NETWORKS)
@@ -158,6 +164,8 @@ def test_always_dropping_makes_predictions_random():
     ("lenet", {"target_shape": (15, 20)}, "classifier needs at least 16 x 16"),
     ("lenet", {"image_shape": (1, 28, 15), "add_stn": False}, "at least 16 x 16"),
     ("mlp", {"target_shape": (1, 28)}, "at least 2 x 2"),
+    ("mlp", {"transform": "tps:1"}, "2 x 2 points or more"),
+    ("lenet", {"transform": "zoom"}, "no transform 'zoom'"),
     ("mlp", {"target_shape": (8, 8), "add_stn": False}, "needs add_stn=True"),
 ])
 def test_wrong_options_are_refused(network, wrong, words):

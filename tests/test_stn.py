@@ -1,103 +1,463 @@
+"""The transformers against plain NumPy: grids, sampling, gradients, and what they promise."""
+import inspect
+import json
+
 import mxnet as mx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from symbols import stn
 
-
-def sample(images, theta, target_shape):
-    """Grid and bilinear sampler in plain NumPy (equations 1 and 5)."""
-    n, _, height, width = images.shape
-    y, x = np.meshgrid(np.linspace(-1, 1, target_shape[0]), np.linspace(-1, 1, target_shape[1]),
-                       indexing="ij")
-    target = np.stack([x.ravel(), y.ravel(), np.ones(x.size)])  # (3, points)
-    source = theta.reshape(n, 2, 3) @ target  # (N, 2, points)
-    column = (source[:, 0] + 1) * (width - 1) / 2
-    row = (source[:, 1] + 1) * (height - 1) / 2
-    rows, columns = np.arange(height)[:, None], np.arange(width)[:, None]
-    by_row = np.maximum(0, 1 - np.abs(row[:, None] - rows))  # (N, H, points)
-    by_column = np.maximum(0, 1 - np.abs(column[:, None] - columns))  # (N, W, points)
-    warped = np.einsum("nchw,nhp,nwp->ncp", images, by_row, by_column)
-    return warped.reshape(n, -1, *target_shape)
+FAMILIES = [*stn.TRANSFORMS, "tps:2", "tps:7"]
+SHAPES = [((2, 1, 28, 28), (28, 28)), ((3, 4, 9, 14), (9, 14)), ((2, 3, 20, 12), (31, 7)),
+          ((1, 2, 5, 40), (2, 2))]
 
 
-def transform(images, theta, target_shape):
-    """The same by the symbol."""
-    symbol = stn.spatial_transformer(mx.sym.Variable("data"), mx.sym.Variable("theta"),
-                                     target_shape)
-    executor = symbol.bind(mx.cpu(), {"data": mx.nd.array(images), "theta": mx.nd.array(theta)})
-    return executor.forward()[0].asnumpy()
+def turned(points, angle, aspect):
+    """Turns points (P, 2) by an angle in pixels of which the target is ``aspect`` wider."""
+    x, y = points[:, 0] * aspect, points[:, 1]
+    return np.stack([(np.cos(angle) * x - np.sin(angle) * y) / aspect,
+                     np.sin(angle) * x + np.cos(angle) * y], axis=1)
 
 
-def identities(n):
-    return np.tile(np.array(stn.IDENTITY, np.float32), (n, 1))
+def spline(points, theta, size):
+    """The thin plate spline through the values in theta, by solving for its coefficients."""
+    y, x = np.meshgrid(*[np.linspace(-1, 1, size)] * 2, indexing="ij")
+    control = np.stack([x.ravel(), y.ravel()], axis=1)
+
+    def terms(where):
+        squares = ((where[:, None] - control) ** 2).sum(axis=2)
+        kernel = squares * np.log(np.where(squares > 0, squares, 1))
+        return np.hstack([kernel, np.ones((len(where), 1)), where])
+
+    system = np.zeros((len(control) + 3,) * 2)
+    system[:-3] = terms(control)
+    system[-3:, :-3] = system[:-3, -3:].T
+    values = np.concatenate([theta.reshape(2, -1).T, np.zeros((3, 2))])
+    return terms(points) @ np.linalg.solve(system, values)
 
 
-@pytest.mark.parametrize(("shape", "target_shape"), [
-    ((2, 1, 28, 28), (28, 28)), ((3, 4, 9, 14), (9, 14)), ((2, 3, 20, 12), (31, 7)),
-    ((1, 2, 5, 40), (2, 2))])
+def grid(transform, theta, target_shape):
+    """The source points of one theta, (height, width, 2), in plain NumPy."""
+    height, width = target_shape
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    points = np.stack([x.ravel(), y.ravel()], axis=1)
+    homogeneous = np.hstack([points, np.ones((len(points), 1))])
+    aspect = (width - 1) / (height - 1)
+    theta = np.asarray(theta, dtype=np.float64)
+    family, _, size = transform.partition(":")
+    if family == "translation":
+        source = points + theta
+    elif family == "attention":
+        source = theta[0] * points + theta[1:]
+    elif family == "rotation":
+        source = turned(points, theta[0], aspect)
+    elif family == "similarity":
+        source = theta[0] * turned(points, theta[1], aspect) + theta[2:]
+    elif family == "affine":
+        source = homogeneous @ theta.reshape(2, 3).T
+    elif family == "projective":
+        source = homogeneous @ np.append(theta, 1).reshape(3, 3).T
+        source = source[:, :2] / source[:, 2:]
+    else:
+        source = spline(points, theta, int(size or 4))
+    return source.reshape(height, width, 2)
+
+
+def sample(images, points):
+    """Bilinear sampling (equation 5) at points (N, height, width, 2)."""
+    _, _, height, width = images.shape
+    column = (points[..., 0] + 1) * (width - 1) / 2
+    row = (points[..., 1] + 1) * (height - 1) / 2
+    by_row = np.maximum(0, 1 - np.abs(row[:, None] - np.arange(height)[:, None, None]))
+    by_column = np.maximum(0, 1 - np.abs(column[:, None] - np.arange(width)[:, None, None]))
+    return np.einsum("nchw,nhij,nwij->ncij", images, by_row, by_column)
+
+
+def warped(transform, images, theta, target_shape):
+    return sample(images, np.stack([grid(transform, one, target_shape) for one in theta]))
+
+
+def bound(symbol, images, theta, dtype="float32", grad_req="write"):
+    arrays = {"data": mx.nd.array(images, dtype=dtype), "theta": mx.nd.array(theta, dtype=dtype)}
+    gradients = {name: mx.nd.zeros_like(array) for name, array in arrays.items()}
+    return symbol.bind(mx.cpu(), arrays, gradients, grad_req)
+
+
+def transform_symbol(transform, target_shape, name="stn"):
+    return stn.spatial_transformer(mx.sym.Variable("data"), mx.sym.Variable("theta"), target_shape,
+                                   transform, name)
+
+
+def transformed(transform, images, theta, target_shape, dtype="float32"):
+    symbol = transform_symbol(transform, target_shape)
+    return bound(symbol, images, theta, dtype).forward()[0].asnumpy()
+
+
+def thetas(transform, count, spread=0.0, seed=0):
+    identity = np.array(stn.get_transform(transform).identity)
+    noise = np.random.RandomState(seed).uniform(-spread, spread, (count, len(identity)))
+    return identity + noise
+
+
+def pictures(*shape, seed=0):
+    return np.random.RandomState(seed).rand(*shape)
+
+
+# Outputs
+
+
+@pytest.mark.parametrize(("shape", "target_shape"), SHAPES)
 @pytest.mark.parametrize("spread", [0.2, 1.5])  # 1.5 takes most points outside
-def test_agrees_with_numpy(shape, target_shape, spread):
-    rng = np.random.RandomState(0)
-    images = rng.rand(*shape).astype(np.float32)
-    theta = identities(shape[0]) + rng.uniform(-spread, spread, (shape[0], 6)).astype(np.float32)
-    np.testing.assert_allclose(transform(images, theta, target_shape),
-                               sample(images, theta, target_shape), atol=1e-5)
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_agrees_with_numpy(transform, shape, target_shape, spread):
+    if transform == "projective":
+        spread = min(spread, 0.45)  # the horizon outside the picture: near it nothing is stable
+    images, theta = pictures(*shape), thetas(transform, shape[0], spread)
+    expected = warped(transform, images, theta, target_shape)
+    np.testing.assert_allclose(transformed(transform, images, theta, target_shape, "float64"),
+                               expected, atol=1e-10)
+    # In float32, a rounding error of the coordinates is worth so many of the source's pixels; that
+    # of a spline grows with its number of points.
+    pixels = np.abs([grid(transform, one, target_shape) for one in theta]).max() * max(shape[2:])
+    rounding = 5e-6 if transform == "tps:7" else 5e-7
+    np.testing.assert_allclose(transformed(transform, images, theta, target_shape), expected,
+                               atol=max(1e-5, rounding * pixels))
 
 
-@pytest.mark.parametrize("size", [(5, 5), (28, 28), (17, 33)])
-def test_identity(size):
-    images = np.random.RandomState(0).rand(2, 3, *size).astype(np.float32)
-    np.testing.assert_allclose(transform(images, identities(2), size), images, atol=1e-5)
+@pytest.mark.parametrize("size", [(5, 5), (28, 28), (17, 33), (224, 224)])
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_identity(transform, size):
+    images = pictures(2, 3, *size)
+    np.testing.assert_allclose(transformed(transform, images, thetas(transform, 2), size), images,
+                               atol=1e-5 if max(size) < 100 else 1e-4)
 
 
 def test_half_zoom_is_the_centre_crop():
-    images = np.random.RandomState(0).rand(2, 1, 9, 9).astype(np.float32)
-    theta = np.tile(np.float32([0.5, 0, 0, 0, 0.5, 0]), (2, 1))
-    np.testing.assert_allclose(transform(images, theta, (5, 5)), images[:, :, 2:7, 2:7], atol=1e-6)
+    images, crop = pictures(2, 1, 9, 9), (slice(None), slice(None), slice(2, 7), slice(2, 7))
+    lattice = np.array(stn.get_transform("tps").identity)
+    for transform, theta in {"attention": [0.5, 0, 0], "similarity": [0.5, 0, 0, 0],
+                             "affine": [0.5, 0, 0, 0, 0.5, 0],
+                             "projective": [0.5, 0, 0, 0, 0.5, 0, 0, 0],
+                             "tps": lattice / 2}.items():
+        np.testing.assert_allclose(transformed(transform, images, [theta] * 2, (5, 5)),
+                                   images[crop], atol=1e-5, err_msg=transform)
 
 
-def test_whole_pixels_to_the_right_shift_to_the_left():
-    images = np.random.RandomState(0).rand(1, 1, 9, 9).astype(np.float32)
-    theta = np.float32([[1, 0, 2 * 2 / 8, 0, 1, 0]])  # 2 pixels of 8 between -1 and 1
+@pytest.mark.parametrize("transform", sorted(set(FAMILIES) - {"rotation"}))
+def test_whole_pixels_to_the_right_shift_to_the_left(transform):
+    images, shift = pictures(1, 1, 9, 9), 2 * 2 / 8  # 2 pixels of 8 between -1 and 1
+    theta = thetas(transform, 1)
+    place = {"translation": 0, "attention": 1, "similarity": 2}.get(transform, 2)
+    if transform.startswith("tps"):
+        place = slice(0, theta.shape[1] // 2)
+    theta[:, place] += shift
     expected = np.zeros_like(images)
     expected[..., :7] = images[..., 2:]
-    np.testing.assert_allclose(transform(images, theta, (9, 9)), expected, atol=1e-6)
+    np.testing.assert_allclose(transformed(transform, images, theta, (9, 9), "float64"), expected,
+                               atol=1e-10)
 
 
-def test_gradients_are_the_numerical_ones():
-    rng = np.random.RandomState(3)
-    data, theta = mx.sym.Variable("data"), mx.sym.Variable("theta")
-    symbol = mx.sym.sum(mx.sym.square(stn.spatial_transformer(data, theta, (5, 4))))
-    values = {"data": mx.nd.array(rng.rand(2, 2, 6, 7), dtype="float64"),
-              "theta": mx.nd.array(identities(2) * 0.83 + rng.uniform(-0.1, 0.1, (2, 6)),
-                                   dtype="float64")}
-    gradients = {name: mx.nd.zeros_like(value) for name, value in values.items()}
-    executor = symbol.bind(mx.cpu(), values, gradients)
+@pytest.mark.parametrize("shape", [(9, 9), (8, 12)])
+def test_a_half_turn_is_exact_and_a_quarter_turn_is_on_squares(shape):
+    images = pictures(2, 1, *shape)
+    half = transformed("rotation", images, [[np.pi]] * 2, shape)
+    np.testing.assert_allclose(half, images[:, :, ::-1, ::-1], atol=1e-5)
+    if shape[0] == shape[1]:
+        quarter = transformed("rotation", images, [[np.pi / 2]] * 2, shape)
+        np.testing.assert_allclose(quarter, np.rot90(images, axes=(2, 3)), atol=1e-5)
+
+
+def test_turns_are_rigid_in_pixels():
+    points = stn.source_points([[0.3]], (9, 15), (9, 15), "rotation")[0]
+    across, down = points[0, 1] - points[0, 0], points[1, 0] - points[0, 0]
+    np.testing.assert_allclose([np.hypot(*across), np.hypot(*down), across @ down], [1, 1, 0],
+                               atol=1e-10)
+
+
+def test_an_affine_map_is_in_the_larger_families():
+    images, shape = pictures(2, 2, 12, 10), (11, 13)
+    theta = thetas("affine", 2, 0.3)
+    expected = transformed("affine", images, theta, shape)
+    projective = np.hstack([theta, np.zeros((2, 2))])
+    np.testing.assert_allclose(transformed("projective", images, projective, shape), expected,
+                               atol=1e-5)
+    lattice = np.array(stn.get_transform("tps").identity).reshape(2, -1)
+    homogeneous = np.vstack([lattice, np.ones(lattice.shape[1])])
+    moved = (theta.reshape(2, 2, 3) @ homogeneous).reshape(2, -1)
+    np.testing.assert_allclose(transformed("tps", images, moved, shape), expected, atol=1e-5)
+
+
+# Gradients
+
+
+@pytest.mark.parametrize("transform", FAMILIES)
+@pytest.mark.parametrize("target_shape", [(5, 4), (8, 9)])
+def test_gradients_are_the_numerical_ones(transform, target_shape):
+    weights = mx.sym.Variable("weights", shape=(2, 2, *target_shape), dtype="float64")
+    symbol = mx.sym.sum(transform_symbol(transform, target_shape) * weights)
+    values = {"data": pictures(2, 2, 6, 7),
+              "theta": thetas(transform, 2, 0.05, seed=3) * 0.83 + 0.013,
+              "weights": pictures(2, 2, *target_shape, seed=1)}
+    arrays = {name: mx.nd.array(value, dtype="float64") for name, value in values.items()}
+    gradients = {name: mx.nd.zeros_like(array) for name, array in arrays.items()}
+    executor = symbol.bind(mx.cpu(), arrays, gradients)
     executor.forward(is_train=True)
     executor.backward(mx.nd.ones(1, dtype="float64"))
-    for name, value in values.items():
-        start, expected = value.asnumpy(), np.zeros(value.shape)
-        for place in np.ndindex(*value.shape):
-            sums = []
-            for step in (-1e-6, 1e-6):
-                moved = start.copy()
-                moved[place] += step
-                value[:] = mx.nd.array(moved, dtype="float64")
-                sums.append(executor.forward()[0].asscalar())
-            value[:] = mx.nd.array(start, dtype="float64")
-            expected[place] = (sums[1] - sums[0]) / 2e-6
-        np.testing.assert_allclose(gradients[name].asnumpy(), expected, rtol=1e-4, atol=1e-6)
+
+    def loss(name, moved):
+        images, theta = (moved if name == key else values[key] for key in ("data", "theta"))
+        return (warped(transform, images, theta, target_shape) * values["weights"]).sum()
+
+    for name in ("data", "theta"):
+        expected = np.zeros(values[name].shape)
+        for place in np.ndindex(*expected.shape):
+            step = np.zeros_like(expected)
+            step[place] = 1e-6
+            expected[place] = (loss(name, values[name] + step)
+                               - loss(name, values[name] - step)) / 2e-6
+        np.testing.assert_allclose(gradients[name].asnumpy(), expected, rtol=1e-5, atol=1e-7)
+
+
+def parallel_gradients(transform, count, grad_req, start=0.0):
+    """Gradients of a sum of transformers on one feature map and with one theta."""
+    data, theta = mx.sym.Variable("data") * 1.5, mx.sym.Variable("theta") * 1
+    parts = [stn.spatial_transformer(data, theta, (5, 6), transform, f"stn{index}") * (index + 1)
+             for index in range(count)]
+    executor = bound(mx.sym.add_n(*parts), pictures(2, 3, 7, 8), thetas(transform, 2, 0.1) * 0.9,
+                     "float64", grad_req)
+    for gradient in executor.grad_arrays:
+        gradient[:] = start
+    executor.forward(is_train=True)
+    executor.backward(mx.nd.ones((2, 3, 5, 6), dtype="float64"))
+    return [gradient.asnumpy() for gradient in executor.grad_arrays]
+
+
+@pytest.mark.parametrize("count", [1, 4, 7, 8, 12])
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_gradients_of_many_transformers_on_one_map_add_up(transform, count):
+    one = parallel_gradients(transform, 1, "write")
+    for single, many in zip(one, parallel_gradients(transform, count, "write")):
+        np.testing.assert_allclose(many, single * count * (count + 1) / 2, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("count", [1, 8])
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_gradients_can_be_added_or_left_out(transform, count):
+    written = parallel_gradients(transform, count, "write", start=7)
+    for one, added in zip(written, parallel_gradients(transform, count, "add", start=7)):
+        np.testing.assert_allclose(added, one + 7, rtol=1e-10)
+    for wanted, name in enumerate(("data", "theta")):
+        requests = {"data": "null", "theta": "null", name: "write"}
+        gradients = parallel_gradients(transform, count, requests, start=7)
+        np.testing.assert_array_equal(gradients[wanted], written[wanted])
+        assert (gradients[1 - wanted] == 7).all()
+
+
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_gradients_add_up_in_gluon(transform):
+    variables = [mx.sym.Variable(name) for name in ("data", "theta")]
+    parts = [transform_symbol(transform, (5, 6), f"stn{index}") for index in range(8)]
+    inputs = [mx.nd.array(pictures(2, 3, 7, 8)), mx.nd.array(thetas(transform, 2, 0.1))]
+    gradients = []
+    for symbol in (parts[0] * 8, mx.sym.add_n(*parts)):
+        block = mx.gluon.SymbolBlock(symbol, variables)
+        block.hybridize()
+        for array in inputs:
+            array.attach_grad()
+        with mx.autograd.record():
+            block(*inputs).sum().backward()
+        gradients.append([array.grad.asnumpy() for array in inputs])
+    for one, many in zip(*gradients):
+        np.testing.assert_allclose(many, one, rtol=1e-4, atol=1e-4)
+
+
+# Anything finite gives something finite
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_any_finite_theta_gives_finite_pictures_and_gradients(data):
+    transform = data.draw(st.sampled_from([*FAMILIES, "tps:3"]))
+    shape = data.draw(st.tuples(*[st.integers(2, 20)] * 2))
+    target_shape = data.draw(st.tuples(*[st.integers(2, 20)] * 2))
+    count = len(stn.get_transform(transform).identity)
+    finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    numbers = st.one_of(finite, st.floats(-2, 2, width=32))
+    theta = data.draw(st.lists(numbers, min_size=count, max_size=count))
+    executor = bound(transform_symbol(transform, target_shape), pictures(1, 2, *shape), [theta])
+    outputs = executor.forward(is_train=True)[0].asnumpy()
+    assert outputs.shape == (1, 2, *target_shape)
+    assert outputs.min() >= -1e-3
+    assert outputs.max() <= 1.001
+    executor.backward(mx.nd.ones((1, 2, *target_shape)))
+    for gradient in executor.grad_arrays:
+        assert np.isfinite(gradient.asnumpy()).all()
+
+
+def test_a_theta_that_is_not_a_number_shows():
+    assert np.isnan(transformed("affine", pictures(1, 1, 5, 5), [[np.nan] * 6], (5, 5))).any()
+
+
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_bounded_parameters_stay_in_reach_and_move_freely_near_the_identity(transform):
+    family = stn.get_transform(transform)
+    identity, reach = np.array(family.identity), np.array(family.reach)
+    theta = mx.sym.Variable("theta")
+    symbol = family.bounded(theta)
+
+    def bounded(values):
+        return symbol.bind(mx.cpu(), {"theta": mx.nd.array(values)}).forward()[0].asnumpy()
+
+    np.testing.assert_allclose(bounded([identity])[0], identity, atol=1e-6)
+    np.testing.assert_allclose(bounded([identity + 0.01])[0], identity + 0.01, atol=1e-5)
+    for far in (-1e38, -3, 3, 1e38):
+        assert (np.abs(bounded([identity + far])[0] - identity) <= reach * (1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("far", [-1e38, -1, 1, 1e38])
+def test_bounded_scales_are_positive_and_horizons_far(far):
+    for transform, place in (("attention", 0), ("similarity", 0)):
+        theta = stn.get_transform(transform).bounded(mx.sym.Variable("theta"))
+        values = mx.nd.full((1, len(stn.get_transform(transform).identity)), far)
+        assert theta.bind(mx.cpu(), {"theta": values}).forward()[0][0, place] > 0.09
+    theta = stn.get_transform("projective").bounded(mx.sym.Variable("theta"))
+    last = theta.bind(mx.cpu(), {"theta": mx.nd.full((1, 8), far)}).forward()[0].asnumpy()[0, 6:]
+    assert 1 - np.abs(last).sum() > 0.09
+
+
+# The localisation head
 
 
 @pytest.mark.parametrize("initializer", [mx.init.Xavier(), mx.init.Uniform(5), mx.init.One()])
-def test_the_head_starts_at_the_identity_whatever_the_initialiser(initializer):
-    theta = stn.localisation_head(mx.sym.Variable("data"))
+@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_the_head_starts_at_the_identity_whatever_the_initialiser(transform, bounded, initializer):
+    theta = stn.localisation_head(mx.sym.Variable("data"), transform, bounded=bounded)
     module = mx.mod.Module(theta, label_names=None)
     module.bind([("data", (3, 2, 6, 5))], for_training=False)
     module.init_params(initializer)
     module.forward(mx.io.DataBatch([mx.nd.random.uniform(shape=(3, 2, 6, 5))]))
-    np.testing.assert_array_equal(module.get_outputs()[0].asnumpy(), identities(3))
+    np.testing.assert_allclose(module.get_outputs()[0].asnumpy(), thetas(transform, 3), atol=1e-6)
+
+
+# Several transformers
+
+
+def test_transformers_in_a_row_compose():
+    shape = (15, 15)
+    ramp = np.add.outer(np.arange(15) * 0.3, np.arange(15) * 0.7)  # bilinear sampling is exact
+    images, first, second = ramp[None, None], thetas("affine", 1, 0.1), thetas("affine", 1, 0.1, 1)
+    net = mx.sym.Variable("data")
+    for name in ("first", "second"):
+        net = stn.spatial_transformer(net, mx.sym.Variable(name), shape, name=f"stn_{name}")
+    values = {"data": images, "first": first, "second": second}
+    executor = net.bind(mx.cpu(), {name: mx.nd.array(value) for name, value in values.items()})
+    twice = executor.forward()[0].asnumpy()
+    once = transformed("affine", images, stn.compose(first, second), shape)
+    inside = (slice(None), slice(None), slice(4, 11), slice(4, 11))
+    np.testing.assert_allclose(twice[inside], once[inside], atol=1e-4)
+    assert np.abs(once[inside] - images[inside]).max() > 0.5
+
+
+def test_transformers_deep_in_a_network_train():
+    data = mx.sym.Variable("data")
+    maps = mx.sym.Convolution(data, num_filter=4, kernel=(3, 3), name="conv")
+    parts = [stn.spatial_transformer(maps, stn.localisation_head(maps, transform, name=name),
+                                     (6, 6), transform, name)
+             for name, transform in (("one", "attention"), ("two", "tps:3"), ("three", "affine"))]
+    net = mx.sym.FullyConnected(mx.sym.concat(*parts, dim=1), num_hidden=3, name="fc")
+    module = mx.mod.Module(mx.sym.SoftmaxOutput(net, name="softmax"))
+    module.bind([("data", (4, 2, 12, 10))], [("softmax_label", (4,))])
+    module.init_params(mx.init.Xavier())
+    module.init_optimizer(optimizer="adam")
+    start = {name: value.asnumpy() for name, value in module.get_params()[0].items()}
+    batch = mx.io.DataBatch([mx.nd.array(pictures(4, 2, 12, 10))], [mx.nd.array([0, 1, 2, 0])])
+    for _ in range(2):
+        module.forward_backward(batch)
+        module.update()
+    for name, value in module.get_params()[0].items():
+        assert (value.asnumpy() != start[name]).any(), name
+
+
+# Points and maps
+
+
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_source_points_are_the_grid_in_pixels(transform):
+    theta = thetas(transform, 3, 0.2)
+    points = stn.source_points(theta, (5, 8), (21, 11), transform)
+    expected = np.stack([grid(transform, one, (5, 8)) for one in theta])
+    np.testing.assert_allclose(points, (expected + 1) / 2 * (10, 20), atol=1e-9)
+
+
+def test_the_outline_of_the_identity_goes_around_the_picture():
+    border = stn.outline(thetas("affine", 1), (3, 4), (3, 4))[0]
+    np.testing.assert_allclose(border, [
+        (0, 0), (1, 0), (2, 0), (3, 0), (3, 1), (3, 2), (2, 2), (1, 2), (0, 2), (0, 1), (0, 0)],
+        atol=1e-9)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31 - 1))
+def test_inverses_undo_and_compositions_compose(seed):
+    first, second = thetas("affine", 3, 0.4, seed), thetas("affine", 3, 0.4, seed + 1)
+    np.testing.assert_allclose(stn.compose(first, stn.invert(first)), thetas("affine", 3),
+                               atol=1e-9)
+    points = stn.source_points(second, (4, 5), (3, 3)) - 1  # normalised: 3 pixels are -1, 0, 1
+    homogeneous = np.concatenate([points, np.ones((3, 4, 5, 1))], axis=3)
+    through = np.einsum("nij,nhwj->nhwi", first.reshape(3, 2, 3), homogeneous)
+    composed = stn.source_points(stn.compose(first, second), (4, 5), (3, 3)) - 1
+    np.testing.assert_allclose(composed, through, atol=1e-9)
+
+
+# The symbols
+
+
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_two_builds_are_one_and_all_nodes_are_named_after_the_transformer(transform):
+    def build():
+        features = mx.sym.Variable("features")
+        loc = stn.localisation_head(features, transform, bounded=True, name="a")
+        return stn.spatial_transformer(mx.sym.Variable("data"), loc, (6, 7), transform, name="a")
+
+    assert build().tojson() == build().tojson()
+    names = {node["name"] for node in json.loads(build().tojson())["nodes"]}
+    assert all(name.startswith("a_") for name in names - {"data", "features", "a"})
+    assert "a_theta_output" in build().get_internals().list_outputs()
+
+
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_nothing_but_data_and_theta_goes_in(transform):
+    symbol = transform_symbol(transform, (6, 7))
+    assert symbol.list_arguments() == ["data", "theta"]
+    assert symbol.list_auxiliary_states() == []
+
+
+def test_it_needs_mxnet_and_numpy_alone():
+    lines = inspect.getsource(stn).splitlines()
+    assert [line for line in lines if line.startswith(("import", "from"))] == [
+        "import mxnet as mx", "import numpy as np"]
+
+
+@pytest.mark.parametrize(("transform", "words"), [
+    ("tsp", "no transform 'tsp': there is translation,"), ("tps:1", "2 x 2 points or more"),
+    ("tps:0", "2 x 2 points or more"), ("tps:", "no transform"), ("tps:-3", "no transform"),
+    ("tps:4.5", "no transform"), ("affine:4", "no transform"), (None, "no transform None")])
+def test_unknown_transforms_are_refused(transform, words):
+    with pytest.raises(ValueError, match=words):
+        transform_symbol(transform, (5, 5))
+    with pytest.raises(ValueError, match=words):
+        stn.localisation_head(mx.sym.Variable("data"), transform)
+
+
+@pytest.mark.parametrize("target_shape", [(1, 5), (5, 1), (0, 5), (-3, 4)])
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_targets_that_are_too_small_are_refused(transform, target_shape):
+    with pytest.raises(ValueError, match="at least 2 x 2 pixels"):
+        transform_symbol(transform, target_shape)
 
 
 def test_unknown_attributes_are_refused():

@@ -1,0 +1,55 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import recover_theta
+from recover_theta import SHAPE, SPREAD, draw, point_errors, residuals
+from symbols import stn
+from tests.conftest import ROOT
+
+
+def identities(transform, count):
+    return np.tile(stn.get_transform(transform).identity, (count, 1))
+
+
+@pytest.mark.parametrize("transform", ["translation", "affine"])
+def test_the_exact_inverse_has_no_error(transform):
+    distortion = draw(transform, 5, np.random.RandomState(0))
+    inverse = -distortion if transform == "translation" else stn.invert(distortion)
+    ink = np.ones((5, 1, *SHAPE))
+    assert point_errors(transform, distortion, inverse, ink) < 1e-4
+    assert all(error < 1e-9 for error in residuals(transform, distortion, inverse).values())
+
+
+def test_the_figures_are_in_their_units():
+    ink = np.ones((1, 1, *SHAPE))
+    shift = np.array([[4 / 13.5, 3 / 13.5]])  # 5 pixels
+    nothing = identities("translation", 1)
+    assert point_errors("translation", shift, nothing, ink) == pytest.approx(5)
+    assert residuals("translation", shift, nothing)["shift"] == pytest.approx(5)
+    similar = np.array([[1.1, np.radians(20), 0, 0]])
+    left = residuals("similarity", similar, identities("similarity", 1))
+    assert left == pytest.approx({"angle": 20, "scale": 10, "shift": 0}, abs=1e-9)
+
+
+def test_there_is_a_distortion_for_every_transform():
+    assert list(SPREAD) == list(stn.TRANSFORMS)
+    for transform, spread in SPREAD.items():
+        assert len(spread) == len(stn.get_transform(transform).identity)
+
+
+def test_rotations_are_learnt(tmp_path):
+    done = subprocess.run([sys.executable, recover_theta.__file__, "--transforms", "rotation",
+                           "--num-epochs", "3", "--num-examples", "5000",
+                           "--result", str(tmp_path / "a.json")],
+                          cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].startswith("| rotation | ")
+    figures = json.loads((tmp_path / "a.json").read_text())["transforms"]["rotation"]
+    before, after = figures["angle"]
+    assert 28 < before < 32
+    assert after < 0.7 * before
+    upright, distorted, straightened = figures["accuracy"]
+    assert upright > straightened > distorted

@@ -2,6 +2,7 @@
 # make test        run the tests
 # make setup       only set up: .venv, the pinned requirements, the data
 # make accuracy    the table in README.md: many full runs; can be stopped, goes on where it was
+# make recover     how well each transform learns to undo a distortion
 #
 # PYTHON=python3.9     the interpreter for .venv; by default the first suitable one
 # MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2; remembered
@@ -31,7 +32,7 @@ endif
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 
-.PHONY: train test setup accuracy
+.PHONY: train test setup accuracy recover
 .DELETE_ON_ERROR:
 
 train: setup
@@ -51,6 +52,9 @@ $(READY): requirements.txt requirements-test.txt
 	$(RUN) -m pip install -q --only-binary=:all: -r requirements.txt -r requirements-test.txt
 	$(RUN) -m pip install -q --only-binary=:all: --no-deps $(MXNET)==1.9.1
 	touch $@
+
+recover: setup
+	$(RUN) recover_theta.py --result results/recover_theta.json
 
 SEEDS := 0 1 2 3 4
 MORE_SEEDS := 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19

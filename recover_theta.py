@@ -37,6 +37,15 @@ SPREAD = {
 }
 
 
+def whole_batches(images, labels):
+    """Images (N, 1, 28, 28) from 0 to 1 and labels, N cut down to a multiple of ``BATCH``."""
+    count = len(images) // BATCH * BATCH
+    if images.shape[1:] != SHAPE or not count:
+        raise ValueError(f"needs {BATCH} or more images of 28 x 28 pixels, got {len(images)} of "
+                         f"{images.shape[1]} x {images.shape[2]}")
+    return images[:count, None].astype(np.float32) / 255, labels[:count]
+
+
 def draw(transform, count, rng):
     """Random thetas (count, parameters)."""
     identity, spread = stn.get_transform(transform).identity, np.array(SPREAD[transform])
@@ -76,21 +85,41 @@ def network(transform):
 
 
 def train(transform, images, num_epochs, seed):
-    """A trained Module."""
+    """A Module trained to undo distortions."""
     module = mx.mod.Module(network(transform), label_names=["original"])
     module.bind([("data", (BATCH, 1, *SHAPE))], [("original", (BATCH, 1, *SHAPE))])
+    warp, rng = Warp(transform), np.random.RandomState(seed)
+
+    def batch(part):
+        original = mx.nd.array(images[part])
+        return mx.io.DataBatch([warp(original, draw(transform, BATCH, rng))], [original])
+
+    return optimise(module, batch, len(images), num_epochs, seed)
+
+
+def train_classifier(images, labels, num_epochs, seed):
+    """A Module of the zoo's mlp, trained on the undistorted digits."""
+    module = mx.mod.Module(symbols.get_symbol("mlp", add_stn=False))
+    module.bind([("data", (BATCH, 1, *SHAPE))], [("softmax_label", (BATCH,))])
+
+    def batch(part):
+        return mx.io.DataBatch([mx.nd.array(images[part])], [mx.nd.array(labels[part])])
+
+    return optimise(module, batch, len(images), num_epochs, seed)
+
+
+def optimise(module, batch, count, num_epochs, seed):
+    """Starts and trains a Module on batches made from indices below ``count``, and returns it."""
     module.init_params(SeededInit(mx.init.Xavier(), seed))
-    steps = len(images) // BATCH * num_epochs
+    steps = count // BATCH * num_epochs
     schedule = mx.lr_scheduler.PolyScheduler(steps + 1, base_lr=0.002, pwr=1,
                                              warmup_steps=steps // 10)
     module.init_optimizer(optimizer="adam", optimizer_params={"learning_rate": 0.002,
                                                               "lr_scheduler": schedule})
-    warp, rng = Warp(transform), np.random.RandomState(seed)
+    rng = np.random.RandomState(seed)
     for _ in range(num_epochs):
-        for part in rng.permutation(len(images)).reshape(-1, BATCH):
-            original = mx.nd.array(images[part])
-            distorted = warp(original, draw(transform, BATCH, rng))
-            module.forward_backward(mx.io.DataBatch([distorted], [original]))
+        for part in rng.permutation(count).reshape(-1, BATCH):
+            module.forward_backward(batch(part))
             module.update()
     mx.nd.waitall()
     return module
@@ -128,22 +157,6 @@ def _affine(transform, theta):
     across = (corners[:, 0, 1] - corners[:, 0, 0]) / 2
     down = (corners[:, 1, 0] - corners[:, 0, 0]) / 2
     return np.stack([across, down, corners.mean(axis=(1, 2))], axis=2).reshape(-1, 6)
-
-
-def train_classifier(images, labels, num_epochs, seed):
-    """A Module of the zoo's mlp, trained on the undistorted digits."""
-    module = mx.mod.Module(symbols.get_symbol("mlp", add_stn=False))
-    module.bind([("data", (BATCH, 1, *SHAPE))], [("softmax_label", (BATCH,))])
-    module.init_params(SeededInit(mx.init.Xavier(), seed))
-    module.init_optimizer(optimizer="adam")
-    rng = np.random.RandomState(seed)
-    for _ in range(num_epochs):
-        for part in rng.permutation(len(images)).reshape(-1, BATCH):
-            module.forward_backward(mx.io.DataBatch([mx.nd.array(images[part])],
-                                                    [mx.nd.array(labels[part])]))
-            module.update()
-    mx.nd.waitall()
-    return module
 
 
 def predict(module, images):
@@ -205,24 +218,22 @@ def parse_flags():
 
 def main():
     args = parse_flags()
-    if args.result:
+    if args.result is not None:
         files.check_writable(args.result)
-    count = args.num_examples // BATCH * BATCH
-    mnist = data.load("mnist", args.data_dir, count)
-    train_images, test_images = (images[:, None].astype(np.float32) / 255 for images in
-                                 (mnist.train_images, mnist.test_images))
-    classifier = train_classifier(train_images, mnist.train_labels, args.num_epochs, args.seed)
+    mnist = data.load("mnist", args.data_dir, args.num_examples)
+    train_images, train_labels = whole_batches(mnist.train_images, mnist.train_labels)
+    test_images, test_labels = whole_batches(mnist.test_images, mnist.test_labels)
+    classifier = train_classifier(train_images, train_labels, args.num_epochs, args.seed)
     results = {"command": shlex.join(["python", *sys.argv]), "transforms": {}}
     print("| transform | points, px | angle, ° | scale, % | shift, px | accuracy, % (upright) |\n"
           "| --- | --- | --- | --- | --- | --- |")
     for transform in args.transforms:
         begin = time.monotonic()
         module = train(transform, train_images, args.num_epochs, args.seed)
-        figures = measure(transform, module, classifier, test_images, mnist.test_labels,
-                          args.seed + 1)
+        figures = measure(transform, module, classifier, test_images, test_labels, args.seed + 1)
         results["transforms"][transform] = dict(figures, seconds=time.monotonic() - begin)
         print(row(transform, figures), flush=True)
-        if args.result:
+        if args.result is not None:
             files.write_json(args.result, results)
 
 

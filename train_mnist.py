@@ -62,7 +62,7 @@ def main():
     started = time.monotonic()
     args = parse_flags()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if args.result:
+    if args.result is not None:
         files.check_writable(args.result)
 
     dataset = data.load(args.dataset, args.data_dir, args.num_examples)
@@ -85,7 +85,7 @@ def main():
                    command=shlex.join(["python", *sys.argv]),
                    versions={"python": platform.python_version(), "numpy": np.__version__,
                              "mxnet": mx.__version__})
-    if args.result:
+    if args.result is not None:
         files.write_json(args.result, figures)
     print(f"Test accuracy: {figures['test_accuracy']:.4f}")
     print(f"Wall time: {time.monotonic() - started:.0f} s")

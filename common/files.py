@@ -1,5 +1,6 @@
 """Files that are whole or absent: written under a temporary name, then renamed."""
 import contextlib
+import errno
 import json
 import os
 
@@ -44,6 +45,8 @@ def write_json(path, value):
 
 def check_writable(path):
     """Makes the folder of ``path``, and raises OSError if a file cannot be written there."""
+    if os.path.isdir(path) or not os.path.basename(path):
+        raise IsADirectoryError(errno.EISDIR, "cannot be written: it names no file", path or "''")
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     probe = f"{path}.{os.getpid()}.part"
     try:

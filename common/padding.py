@@ -11,6 +11,7 @@ import mxnet as mx
 
 BLOCK = 16
 CHANNELWISE = ("Activation", "Pooling", "relu", "sigmoid", "tanh")  # each channel by itself
+CHANNELS_FIRST = ("None", "NCW", "NCHW", "NCDHW")
 
 
 def pad_convolutions(symbol, **shapes):
@@ -24,8 +25,13 @@ def pad_convolutions(symbol, **shapes):
 
     Returns:
         A Symbol with the same arguments, auxiliary states and outputs, names included.
+
+    Raises:
+        ValueError: the shapes of all arguments do not follow from the given ones.
     """
     arg_shapes, _, _ = symbol.infer_shape(**shapes)
+    if arg_shapes is None:
+        raise ValueError(f"the shapes of {', '.join(shapes)} do not settle those of all arguments")
     graph = json.loads(symbol.tojson())
     copy = _PaddedCopy(graph["nodes"], dict(zip(symbol.list_arguments(), arg_shapes)))
     heads = [copy.entry(head) for head in graph["heads"]]
@@ -45,7 +51,7 @@ class _PaddedCopy:
             source = node["inputs"][0][0] if node["inputs"] else None
             if self._is_convolution(node):
                 self._add_convolution(index, node)
-            elif node["op"] in CHANNELWISE and source in self._padded:
+            elif source in self._padded and _is_channelwise(node):
                 padded, channels = self._padded[source]
                 self._add_padded(index, node, channels, [[padded, 0, 0]])
             else:
@@ -64,7 +70,7 @@ class _PaddedCopy:
     def _is_convolution(self, node):
         attrs = node.get("attrs", {})
         return (node["op"] == "Convolution" and attrs.get("num_group", "1") == "1"
-                and attrs.get("layout", "None") in ("None", "NCW", "NCHW", "NCDHW")
+                and attrs.get("layout", "None") in CHANNELS_FIRST
                 and all(self._originals[index]["op"] == "null" for index, *_ in node["inputs"][1:]))
 
     def _add_convolution(self, index, node):
@@ -78,7 +84,7 @@ class _PaddedCopy:
             weight = self._append_zeros(weight, 1, (filters, added, *kernel))
             channels, data = channels + added, [self._padded[source][0], 0, 0]
         else:
-            data = self.entry(node["inputs"][0])
+            data = self._in_plain_layout(node["inputs"][0])
         added = -filters % BLOCK
         weight = self._append_zeros(weight, 0, (added, channels, *kernel))
         bias = [self._append_zeros(entry, 0, (added,)) for entry in bias]
@@ -87,6 +93,20 @@ class _PaddedCopy:
             self._add_padded(index, node, filters, [data, weight, *bias])
         else:
             self._copies[index] = self._add(node, [data, weight, *bias])
+
+    def _in_plain_layout(self, source):
+        """The entry of the data of a convolution, from where its gradient goes back unblocked.
+
+        A gradient in blocks of 16 channels crashes MXNet's Concat where its parts are no blocks; a
+        slice of everything gives plain ones.
+        """
+        entry = self.entry(source)
+        origin = self.nodes[entry[0]]
+        if origin["op"] == "null":
+            return entry
+        node = {"op": "slice_axis", "name": f"{origin['name']}_unblocked",
+                "attrs": {"axis": "1", "begin": "0", "end": "None"}}
+        return [self._add(node, [entry]), 0, 0]
 
     def _state_shape(self, parameter):
         """Writes its shape on a Variable: it does not follow from that of the padded operand."""
@@ -110,3 +130,8 @@ class _PaddedCopy:
     def _add(self, node, inputs):
         self.nodes.append(dict(node, inputs=inputs))
         return len(self.nodes) - 1
+
+
+def _is_channelwise(node):
+    return (node["op"] in CHANNELWISE
+            and node.get("attrs", {}).get("layout", "None") in CHANNELS_FIRST)

@@ -32,6 +32,8 @@ Several transformers side by side or in a row need different names:
 
     parts = [spatial_transformer(maps, loc, (14, 14), name=name) for name, loc in heads.items()]
 """
+from numbers import Integral
+
 import mxnet as mx
 import numpy as np
 
@@ -85,7 +87,7 @@ class Affine(Transform):
                                for entry in entries], dim=1)
 
     def grid(self, theta, target_shape):
-        matrix = mx.sym.reshape(self.affine(theta, target_shape), shape=(-1, 2, 3))
+        matrix = mx.sym.reshape(self.affine(theta, target_shape), shape=(0, 2, 3))
         return _as_grid(mx.sym.dot(matrix, _homogeneous(_lattice(theta, target_shape))),
                         target_shape)
 
@@ -98,7 +100,7 @@ class Projective(Transform):
 
     def grid(self, theta, target_shape):
         last = mx.sym.ones_like(mx.sym.slice_axis(theta, axis=1, begin=0, end=1))
-        matrix = mx.sym.reshape(mx.sym.concat(theta, last, dim=1), shape=(-1, 3, 3))
+        matrix = mx.sym.reshape(mx.sym.concat(theta, last, dim=1), shape=(0, 3, 3))
         points = mx.sym.dot(matrix, _homogeneous(_lattice(theta, target_shape)))
         denominator = mx.sym.slice_axis(points, axis=1, begin=2, end=3)
         sign = (denominator >= 0) * 2 - 1
@@ -128,7 +130,7 @@ class ThinPlateSpline(Transform):
     def grid(self, theta, target_shape):
         control = _lattice(theta, (self.size, self.size))
         target = _lattice(theta, target_shape)
-        moves = mx.sym.broadcast_sub(mx.sym.reshape(theta, shape=(-1, 2, self.size ** 2)),
+        moves = mx.sym.broadcast_sub(mx.sym.reshape(theta, shape=(0, 2, self.size ** 2)),
                                      mx.sym.expand_dims(control, axis=0))
         moved = mx.sym.dot(moves, self._basis(control, target))
         return _as_grid(mx.sym.broadcast_add(moved, mx.sym.expand_dims(target, axis=0)),
@@ -195,8 +197,9 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
                       name="stn"):
     """Regresses theta from the features of a localisation network.
 
-    It starts at the identity, whatever the initialiser: the start is written on the last layer's
-    Variables (weight 0, bias the identity) and so stays with the symbol when it is saved as JSON.
+    In a Module it starts at the identity, whatever the initialiser: the start and the lr_mult are
+    written on the Variables (weight 0, bias the identity), and so stay with the symbol when it is
+    saved as JSON. Gluon's SymbolBlock reads neither: set them on its Parameters.
 
     Args:
         features: symbol (N, ...); flattened here.
@@ -214,13 +217,14 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
     Raises:
         ValueError: no such transform, or an ``attr`` other than lr_mult.
     """
-    transform, lr_mult = get_transform(transform), _lr_mult(attr)
-    net = mx.sym.Flatten(features, name=f"{name}_loc_flatten")
-    net = _dense(net, num_hidden, f"{name}_loc_fc1", lr_mult)
-    net = mx.sym.Activation(net, act_type="relu", name=f"{name}_loc_fc1_relu")
-    theta = _dense(net, len(transform.identity), f"{name}_loc_fc2", lr_mult,
-                   weight_init=mx.init.Zero(),
-                   bias_init=mx.init.Constant(mx.nd.array(transform.identity)))
+    transform, lr_mult, name = get_transform(transform), _lr_mult(attr), _full_name(name)
+    with mx.name.NameManager():
+        net = mx.sym.Flatten(features, name=f"{name}_loc_flatten")
+        net = _dense(net, num_hidden, f"{name}_loc_fc1", lr_mult)
+        net = mx.sym.Activation(net, act_type="relu", name=f"{name}_loc_fc1_relu")
+        theta = _dense(net, len(transform.identity), f"{name}_loc_fc2", lr_mult,
+                       weight_init=mx.init.Zero(),
+                       bias_init=mx.init.Constant(mx.nd.array(transform.identity)))
     if not bounded:
         return theta
     with mx.name.Prefix(f"{name}_loc_bounded_"):
@@ -243,31 +247,33 @@ def spatial_transformer(data, loc, target_shape, transform="affine", name="stn")
     Raises:
         ValueError: no such transform, or the target is too small for coordinates from -1 to 1.
     """
-    transform = get_transform(transform)
-    target_shape = _checked(target_shape)
+    transform, target_shape = get_transform(transform), _checked(target_shape)
+    name = _full_name(name)
     # Copies for this transformer alone: where gradients are to be added, as from 8 consumers of a
     # tensor on, SpatialTransformer and clip overwrite them. The attribute keeps MXNet from merging
     # the copies of several transformers.
     own = {"__transformer__": name}
-    data = mx.sym.identity(data, name=f"{name}_data_copy", attr=own)
-    theta = mx.sym.identity(loc, name=f"{name}_loc_copy", attr=own)
-    theta = mx.sym.clip(theta, a_min=-LIMIT, a_max=LIMIT, name=f"{name}_theta")
-    with mx.name.Prefix(f"{name}_grid_"):
+    with mx.name.NameManager():
+        data = mx.sym.identity(data, name=f"{name}_data_copy", attr=own)
+        # A copy that refuses any other number of parameters; MXNet's reshape would not.
+        theta = mx.sym.broadcast_to(loc, shape=(0, len(transform.identity)),
+                                    name=f"{name}_loc_copy", attr=own)
+        theta = mx.sym.clip(theta, a_min=-LIMIT, a_max=LIMIT, name=f"{name}_theta")
         if isinstance(transform, Affine):
-            theta = transform.affine(theta, target_shape)
-        else:
+            with mx.name.Prefix(f"{name}_grid_"):
+                theta = transform.affine(theta, target_shape)
+            return mx.sym.SpatialTransformer(data, theta, target_shape=target_shape, name=name,
+                                             transform_type="affine", sampler_type="bilinear")
+        with mx.name.Prefix(f"{name}_grid_"):
             grid = transform.grid(theta, target_shape)
-    if isinstance(transform, Affine):
-        return mx.sym.SpatialTransformer(data, theta, target_shape=target_shape, name=name,
-                                         transform_type="affine", sampler_type="bilinear")
-    return mx.sym.BilinearSampler(data, grid, name=name)
+        return mx.sym.BilinearSampler(data, grid, name=name)
 
 
 def source_points(theta, target_shape, source_shape, transform="affine"):
     """Where each pixel of the target is sampled, in pixels of the source.
 
     Args:
-        theta: array (N, parameters of the transform).
+        theta: array or NDArray (N, parameters of the transform).
         target_shape: (height, width) of the target in pixels.
         source_shape: (height, width) of the source in pixels.
         transform: as for ``get_transform``.
@@ -306,10 +312,16 @@ def invert(theta):
 
 
 def _checked(target_shape):
-    height, width = map(int, target_shape)
-    if min(height, width) < 2:
-        raise ValueError(f"target_shape must be at least 2 x 2 pixels, got {height} x {width}")
-    return height, width
+    if (not isinstance(target_shape, (tuple, list)) or len(target_shape) != 2
+            or not all(isinstance(size, Integral) and size >= 2 for size in target_shape)):
+        raise ValueError("target_shape must be (height, width) of at least 2 x 2 pixels, "
+                         f"got {target_shape!r}")
+    return tuple(map(int, target_shape))
+
+
+def _full_name(name):
+    """A name as the caller's ``mx.name.Prefix`` scopes make it."""
+    return mx.sym.zeros(1, name=name).name
 
 
 def _lattice(like, shape):
@@ -331,7 +343,7 @@ def _homogeneous(points):
 
 
 def _as_grid(points, target_shape):
-    return mx.sym.reshape(points, shape=(-1, 2, *target_shape))
+    return mx.sym.reshape(points, shape=(0, 2, *target_shape))
 
 
 def _kernel(first, second):
@@ -345,6 +357,7 @@ def _kernel(first, second):
 
 
 def _square(theta):
+    theta = theta.asnumpy() if isinstance(theta, mx.nd.NDArray) else theta
     rows = np.asarray(theta, dtype=np.float64).reshape(-1, 2, 3)
     return np.concatenate([rows, np.tile([[[0, 0, 1]]], (len(rows), 1, 1))], axis=1)
 

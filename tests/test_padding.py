@@ -38,6 +38,24 @@ def branches():
     return mx.sym.Group([conv(net, 5, "b"), conv(halves[1], 32, "c"), net * 2])
 
 
+def joined(*parts):
+    net = mx.sym.concat(*[conv(DATA, filters, f"part{filters}") for filters in parts], dim=1)
+    return conv(net, 5, "after")
+
+
+def many_transformers():
+    grey = mx.sym.slice_axis(DATA, axis=1, begin=0, end=1)
+    loc = stn.localisation_head(grey)
+    parts = [stn.spatial_transformer(grey, loc, (9, 9), name=f"stn{index}") for index in range(16)]
+    return conv(mx.sym.concat(*parts, dim=1), 10, "after")
+
+
+def skip():
+    first = relu_pool(conv(DATA, 10, "a"), "a")
+    second = conv(first, 6, "b", pad=(1, 1))
+    return conv(mx.sym.Activation(mx.sym.concat(first, second, dim=1), act_type="relu"), 10, "c")
+
+
 def computed_weight():
     return conv(DATA, 10, "a", weight=mx.sym.Variable("w", shape=(10, 3, 3, 3)) * 2)
 
@@ -50,6 +68,11 @@ GRAPHS = {
     "groups": lambda: conv(conv(DATA, 10, "a"), 10, "b", num_group=5),
     "shared weight": shared, "batch norm": normalised, "branches": branches,
     "computed weight": computed_weight,
+    "10 + 6": lambda: joined(10, 6), "20 + 12": lambda: joined(20, 12), "skip": skip,
+    "8 + 12 + 4": lambda: joined(8, 12, 4), "10 + 9": lambda: joined(10, 9),
+    "many transformers": many_transformers,
+    "other layout": lambda: mx.sym.Pooling(conv(DATA, 10, "a"), kernel=(2, 2), pool_type="max",
+                                           layout="NHWC", name="pool"),
     "mlp": lambda: symbols.get_symbol("mlp", add_stn=False, image_shape=SHAPE[1:]),
     "lenet": lambda: symbols.get_symbol("lenet", add_stn=False, image_shape=SHAPE[1:]),
     **{f"lenet, {transform}": lambda transform=transform: symbols.get_symbol(
@@ -103,11 +126,19 @@ def test_names_stay(graph):
         assert stated.items() <= attributes.get(name, {}).items()
 
 
-@pytest.mark.parametrize("graph", sorted(set(GRAPHS) - {"groups", "computed weight"}))
+@pytest.mark.parametrize("graph", sorted(
+    set(GRAPHS) - {"groups", "computed weight", "mlp"}))
 def test_every_ordinary_convolution_is_padded(graph):
-    assert all(whole_blocks(pad_convolutions(GRAPHS[graph](), data=SHAPE)))
+    blocks = whole_blocks(pad_convolutions(GRAPHS[graph](), data=SHAPE))
+    assert blocks
+    assert all(blocks)
 
 
 def test_only_ordinary_convolutions_are_padded():
     padded = pad_convolutions(GRAPHS["groups"](), data=SHAPE)
     assert whole_blocks(padded) == [True, False]
+
+
+def test_shapes_that_do_not_suffice_are_refused():
+    with pytest.raises(ValueError, match="the shapes of softmax_label do not settle"):
+        pad_convolutions(symbols.get_symbol("lenet"), softmax_label=(4,))

@@ -53,3 +53,11 @@ def test_rotations_are_learnt(tmp_path):
     assert after < 0.7 * before
     upright, distorted, straightened = figures["accuracy"]
     assert upright > straightened > distorted
+
+
+def test_images_that_do_not_fit_are_refused():
+    labels = np.zeros(150)
+    assert len(recover_theta.whole_batches(np.zeros((150, 28, 28)), labels)[0]) == 100
+    for shape in ((150, 20, 20), (99, 28, 28)):
+        with pytest.raises(ValueError, match="100 or more images of 28 x 28 pixels, got"):
+            recover_theta.whole_batches(np.zeros(shape), labels)

@@ -221,11 +221,18 @@ def test_gradients_are_the_numerical_ones(transform, target_shape):
         np.testing.assert_allclose(gradients[name].asnumpy(), expected, rtol=1e-5, atol=1e-7)
 
 
-def parallel_gradients(transform, count, grad_req, start=0.0):
+def named(count, scopes):
+    """Opens a naming of each of many transformers: by their names, or by the scopes they are in."""
+    for index in range(count):
+        with mx.name.Prefix(f"scope{index}_" if scopes else ""):
+            yield index, "stn" if scopes else f"stn{index}"
+
+
+def parallel_gradients(transform, count, grad_req, start=0.0, scopes=False):
     """Gradients of a sum of transformers on one feature map and with one theta."""
     data, theta = mx.sym.Variable("data") * 1.5, mx.sym.Variable("theta") * 1
-    parts = [stn.spatial_transformer(data, theta, (5, 6), transform, f"stn{index}") * (index + 1)
-             for index in range(count)]
+    parts = [stn.spatial_transformer(data, theta, (5, 6), transform, name) * (index + 1)
+             for index, name in named(count, scopes)]
     executor = bound(mx.sym.add_n(*parts), pictures(2, 3, 7, 8), thetas(transform, 2, 0.1) * 0.9,
                      "float64", grad_req)
     for gradient in executor.grad_arrays:
@@ -237,9 +244,10 @@ def parallel_gradients(transform, count, grad_req, start=0.0):
 
 @pytest.mark.parametrize("count", [1, 4, 7, 8, 12])
 @pytest.mark.parametrize("transform", FAMILIES)
-def test_gradients_of_many_transformers_on_one_map_add_up(transform, count):
+@pytest.mark.parametrize("scopes", [False, True])
+def test_gradients_of_many_transformers_on_one_map_add_up(transform, count, scopes):
     one = parallel_gradients(transform, 1, "write")
-    for single, many in zip(one, parallel_gradients(transform, count, "write")):
+    for single, many in zip(one, parallel_gradients(transform, count, "write", scopes=scopes)):
         np.testing.assert_allclose(many, single * count * (count + 1) / 2, rtol=1e-8, atol=1e-10)
 
 
@@ -406,6 +414,7 @@ def test_inverses_undo_and_compositions_compose(seed):
     first, second = thetas("affine", 3, 0.4, seed), thetas("affine", 3, 0.4, seed + 1)
     np.testing.assert_allclose(stn.compose(first, stn.invert(first)), thetas("affine", 3),
                                atol=1e-9)
+    np.testing.assert_allclose(stn.invert(mx.nd.array(first)), stn.invert(first), rtol=1e-3)
     points = stn.source_points(second, (4, 5), (3, 3)) - 1  # normalised: 3 pixels are -1, 0, 1
     homogeneous = np.concatenate([points, np.ones((3, 4, 5, 1))], axis=3)
     through = np.einsum("nij,nhwj->nhwi", first.reshape(3, 2, 3), homogeneous)
@@ -430,6 +439,25 @@ def test_two_builds_are_one_and_all_nodes_are_named_after_the_transformer(transf
 
 
 @pytest.mark.parametrize("transform", FAMILIES)
+def test_a_prefix_scope_counts_for_every_node(transform):
+    with mx.name.Prefix("net_"):
+        loc = stn.localisation_head(mx.sym.Variable("features"), transform, bounded=True)
+        symbol = stn.spatial_transformer(mx.sym.Variable("data"), loc, (6, 7), transform)
+    names = [node["name"] for node in json.loads(symbol.tojson())["nodes"]]
+    assert len(set(names)) == len(names)
+    assert all(name.startswith("net_stn_") for name in set(names) - {"data", "features", "net_stn"})
+    assert "net_stn_theta_output" in symbol.get_internals().list_outputs()
+
+
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_a_theta_of_another_size_is_refused(transform):
+    count = len(stn.get_transform(transform).identity)
+    for images, wrong in ((2, count + 1), (8, count + 1), (9, count + 1), (2, 2 * count)):
+        with pytest.raises((mx.MXNetError, RuntimeError)):
+            transformed(transform, pictures(images, 1, 9, 9), np.ones((images, wrong)), (6, 7))
+
+
+@pytest.mark.parametrize("transform", FAMILIES)
 def test_nothing_but_data_and_theta_goes_in(transform):
     symbol = transform_symbol(transform, (6, 7))
     assert symbol.list_arguments() == ["data", "theta"]
@@ -439,7 +467,7 @@ def test_nothing_but_data_and_theta_goes_in(transform):
 def test_it_needs_mxnet_and_numpy_alone():
     lines = inspect.getsource(stn).splitlines()
     assert [line for line in lines if line.startswith(("import", "from"))] == [
-        "import mxnet as mx", "import numpy as np"]
+        "from numbers import Integral", "import mxnet as mx", "import numpy as np"]
 
 
 @pytest.mark.parametrize(("transform", "words"), [
@@ -453,10 +481,11 @@ def test_unknown_transforms_are_refused(transform, words):
         stn.localisation_head(mx.sym.Variable("data"), transform)
 
 
-@pytest.mark.parametrize("target_shape", [(1, 5), (5, 1), (0, 5), (-3, 4)])
+@pytest.mark.parametrize("target_shape", [(1, 5), (5, 1), (0, 5), (-3, 4), (6.5, 6), 28, (28,),
+                                          "28", (28, 28, 1)])
 @pytest.mark.parametrize("transform", FAMILIES)
 def test_targets_that_are_too_small_are_refused(transform, target_shape):
-    with pytest.raises(ValueError, match="at least 2 x 2 pixels"):
+    with pytest.raises(ValueError, match="at least 2 x 2 pixels, got"):
         transform_symbol(transform, target_shape)
 
 

@@ -69,12 +69,12 @@ accuracy: $(RESULTS)
 TRAIN_SEED = $(RUN) train_mnist.py --seed $* --model-prefix models/$(@D)/seed-$* --result $@
 
 results/lenet-stn/seed-%.json: | setup
-	$(TRAIN_SEED) --num-epochs 20 --add-stn
+	$(TRAIN_SEED) --add-stn
 results/lenet-stn-3-epochs/seed-%.json: | setup
 	$(TRAIN_SEED) --num-epochs 3 --add-stn
 results/lenet/seed-%.json: | setup
-	$(TRAIN_SEED) --num-epochs 20
+	$(TRAIN_SEED)
 results/mlp-stn/seed-%.json: | setup
-	$(TRAIN_SEED) --num-epochs 20 --network mlp --add-stn
+	$(TRAIN_SEED) --network mlp --add-stn
 results/mlp/seed-%.json: | setup
-	$(TRAIN_SEED) --num-epochs 20 --network mlp
+	$(TRAIN_SEED) --network mlp

@@ -24,9 +24,9 @@ SMALLEST_SHARE = 16  # images of a batch that are worth a CPU device of their ow
 def add_training_flags(parser):
     """Adds the flags of training to a parser; upstream's names and meanings where it has them."""
     flag = parser.add_argument_group("training").add_argument
-    flag("--num-epochs", type=cli.number(int, least=1), default=15, help="passes over the data")
-    flag("--batch-size", type=cli.number(int, least=1), default=64, help="images in a step")
-    flag("--lr", type=cli.number(float, above=0), default=0.002, help="peak learning rate")
+    flag("--num-epochs", type=cli.number(int, least=1), default=20, help="passes over the data")
+    flag("--batch-size", type=cli.number(int, least=1), default=128, help="images in a step")
+    flag("--lr", type=cli.number(float, above=0), default=0.003, help="peak learning rate")
     flag("--lr-schedule", choices=SCHEDULES,
          help="how the rate falls: to 0 at --num-epochs (linear, cosine), at --lr-step-epochs, or "
               "never; by default step if --lr-step-epochs is given, else linear")
@@ -40,7 +40,7 @@ def add_training_flags(parser):
     flag("--mom", type=cli.number(float, least=0, below=1), default=0.9,
          help="momentum of " + ", ".join(WITH_MOMENTUM))
     flag("--wd", type=cli.number(float, least=0), default=0.0, help="weight decay")
-    flag("--initializer", choices=sorted(INITIALIZERS), default="xavier",
+    flag("--initializer", choices=sorted(INITIALIZERS), default="msra",
          help="for parameters that do not bring their own")
     flag("--seed", type=cli.number(int, least=0, most=2**31 - 1), default=0, help="of everything")
 

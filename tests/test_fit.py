@@ -83,7 +83,7 @@ def test_seeds_decide_everything(tmp_path):
 def test_a_resumed_run_that_differs_says_so(tmp_path, caplog):
     run(parsed(tmp_path, "--num-epochs", "1"))
     run(parsed(tmp_path, "--load-epoch", "1", "--lr", "0.004"))
-    assert "lr is 0.004, was 0.002" in caplog.text
+    assert "lr is 0.004, was 0.003" in caplog.text
     assert "num_epochs is 2, was 1" in caplog.text
 
 

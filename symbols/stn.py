@@ -69,15 +69,18 @@ class Affine(Transform):
 
     Attributes:
         entries: function that makes the six entries of the affine theta, row by row, from the
-            parameters' columns (N, 1) and the target's (width - 1) / (height - 1).
+            target's (width - 1) / (height - 1) and the parameters' columns (N, 1); None where the
+            parameters are those entries.
     """
 
-    def __init__(self, identity, reach, entries):
+    def __init__(self, identity, reach, entries=None):
         super().__init__(identity, reach)
         self.entries = entries
 
     def affine(self, theta, target_shape):
         """The affine theta (N, 6) of the same map."""
+        if self.entries is None:
+            return theta
         height, width = target_shape
         count = len(self.identity)
         columns = mx.sym.split(theta, num_outputs=count, axis=1)
@@ -167,8 +170,7 @@ TRANSFORMS = {
     "similarity": Affine((1, 0, 0, 0), (0.9, np.pi, 1, 1), lambda aspect, s, t, a, b: (
         s * mx.sym.cos(t), s * mx.sym.sin(t) / -aspect, a,
         s * mx.sym.sin(t) * aspect, s * mx.sym.cos(t), b)),
-    "affine": Affine((1, 0, 0, 0, 1, 0), (0.9, 0.9, 1) + (0.9, 0.9, 1),
-                     lambda _, *entries: entries),
+    "affine": Affine((1, 0, 0, 0, 1, 0), (0.9, 0.9, 1, 0.9, 0.9, 1)),
     "projective": Projective(),
     "tps": ThinPlateSpline(),
 }

@@ -60,7 +60,6 @@ SEEDS := 0 1 2 3 4
 MORE_SEEDS := 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19
 ROWS := lenet-stn lenet lenet-stn-3-epochs mlp-stn mlp
 RESULTS := $(foreach row,$(ROWS),$(SEEDS:%=results/$(row)/seed-%.json)) \
-    $(MORE_SEEDS:%=results/lenet-stn-3-epochs/seed-%.json) \
     $(MORE_SEEDS:%=results/lenet-stn/seed-%.json)
 
 accuracy: $(RESULTS)

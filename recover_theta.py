@@ -207,7 +207,7 @@ def parse_flags():
     parser = cli.Parser(prog="recover_theta.py", description=__doc__.splitlines()[0])
     flag = parser.add_argument
     flag("--transforms", nargs="+", choices=SPREAD, default=list(SPREAD), help="which to train")
-    flag("--num-epochs", type=cli.number(int, least=1), default=20, help="of training")
+    flag("--num-epochs", type=cli.number(int, least=1), default=10, help="of training")
     flag("--num-examples", type=cli.number(int, least=BATCH), default=20000,
          help=f"training images to use, rounded down to a multiple of {BATCH}")
     flag("--data-dir", help="folder of MNIST's idx files")

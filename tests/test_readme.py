@@ -1,14 +1,18 @@
 """What the README shows is run."""
+import json
 import os
 import re
 
-from common import data
+import recover_theta
+from common import data, results
 from tests.conftest import ROOT
+
+with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as readme:
+    README = readme.read()
 
 
 def blocks(language):
-    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
-        return re.findall(rf"^```{language}\n(.*?)^```", file.read(), flags=re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
 
 
 def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
@@ -27,6 +31,13 @@ def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
 
 def test_every_flag_in_the_readme_exists(train):
     known = set(re.findall(r"--[a-z-]+", train("--help").stdout))
-    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
-        used = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", file.read()))
+    used = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", README))
     assert used - known <= {"--help"}
+
+
+def test_the_tables_are_those_of_the_results():
+    folder = os.path.join(ROOT, "results")
+    assert results.table(folder) in README
+    with open(os.path.join(folder, "recover_theta.json"), encoding="utf-8") as file:
+        recovered = json.load(file)["transforms"]
+    assert "\n".join(recover_theta.row(*item) for item in recovered.items()) in README

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from common import mnist
+from symbols import stn
 from tests.conftest import ROOT
 
 QUICK = ["--dataset", "synthetic", "--num-examples", "300", "--num-epochs", "2"]
@@ -86,13 +87,26 @@ def test_reading_speed_and_monitor(train, tmp_path):
     (["--load-epoch", "2"], ["--load-epoch 2", "nothing to train"]),
     (["--model-prefix", "file/a"], ["file"]),
     (["--result", "file/a"], ["file"]),
+    (["--result", "."], ["names no file"]),
     (["--ad-stn"], ["--ad-stn"]),
+    (["--add-stn", "--transform", "zoom"], ["--transform", "'zoom'", "translation", "tps:K"]),
+    (["--add-stn", "--transform", "tps:1"], ["--transform", "2 x 2 points or more"]),
+    (["--transform", "tps"], ["--transform", "--add-stn"]),
+    (["--bounded"], ["--bounded", "--add-stn"]),
 ])
 def test_bad_flags_are_refused(train, refused, tmp_path, flags, words):
     (tmp_path / "file").write_text("in the way of a folder")
     refused(train(*QUICK, *flags, cwd=str(tmp_path)), *words)
     left = {os.path.join(folder, name) for folder, _, names in os.walk(tmp_path) for name in names}
     assert left == {str(tmp_path / "file")}
+
+
+@pytest.mark.parametrize("transform", [*stn.TRANSFORMS, "tps:3"])
+def test_every_transform_trains_and_names_its_files(train, tmp_path, transform):
+    done = train(*QUICK, "--add-stn", "--transform", transform, "--bounded", cwd=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    prefix = f"synthetic-lenet-stn-{transform.replace(':', '')}-bounded"
+    assert (tmp_path / "models" / f"{prefix}-export" / "model-symbol.json").exists()
 
 
 def test_a_checkpoint_of_another_network_is_refused(train, refused, tmp_path):

@@ -3,6 +3,7 @@
 # make setup       only set up: .venv, the pinned requirements, the data
 # make accuracy    the table in README.md: many full runs; can be stopped, goes on where it was
 # make recover     how well each transform learns to undo a distortion
+# make bench       images/s beside PyTorch's, which it sets up in .venv-torch
 #
 # PYTHON=python3.9     the interpreter for .venv; by default the first suitable one
 # MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2; remembered
@@ -32,7 +33,7 @@ endif
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 
-.PHONY: train test setup accuracy recover
+.PHONY: train test setup accuracy recover bench
 .DELETE_ON_ERROR:
 
 train: setup
@@ -55,6 +56,14 @@ $(READY): requirements.txt requirements-test.txt
 
 recover: setup
 	$(RUN) recover_theta.py --result results/recover_theta.json
+
+bench: setup .venv-torch/ready
+	$(RUN) benchmark.py
+
+.venv-torch/ready:
+	$(RUN) -m venv --clear .venv-torch
+	.venv-torch/bin/python -m pip install -q torch==2.13.0 numpy
+	touch $@
 
 SEEDS := 0 1 2 3 4
 MORE_SEEDS := 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19

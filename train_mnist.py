@@ -78,7 +78,7 @@ def main():
                                 image_shape=train.image_shape, transform=args.transform or "affine",
                                 bounded=args.bounded)
     module, figures = fit.fit(args, symbol, train, test)
-    params = fit.params(module)
+    params = module.get_params()
     exported = checkpoint.export(f"{args.model_prefix}-export", symbol, *params)
 
     figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed,

@@ -15,6 +15,7 @@ import mxnet as mx
 import numpy as np
 
 from common import files
+from common.graph import label_free
 
 
 def paths(prefix, epoch):
@@ -30,7 +31,7 @@ def save(prefix, epoch, symbol, arg_params, aux_params, optimizer_arrays, meta):
         epoch: finished epochs.
         symbol: the training symbol.
         arg_params, aux_params: name -> NDArray.
-        optimizer_arrays: name -> NumPy array, from ``optimizer_arrays``.
+        optimizer_arrays: name -> NumPy array, from ``Module.optimizer_state``.
         meta: whatever JSON holds; comes back from ``load_state``.
 
     Raises:
@@ -105,32 +106,6 @@ def load_state(prefix, epoch):
     return arrays, meta
 
 
-def optimizer_arrays(updater):
-    """The state of an optimizer as NumPy arrays, ``<parameter>.<number>`` -> array."""
-    return {f"{name}.{index}": leaf.asnumpy()
-            for name, state in updater.states.items() for index, leaf in enumerate(_leaves(state))}
-
-
-def restore_optimizer(updater, arg_params, arrays):
-    """Gives an updater, keyed by parameter name, the state that ``optimizer_arrays`` took.
-
-    Raises ValueError if the arrays belong to another optimizer or network.
-    """
-    arrays = dict(arrays)
-    for name, weight in arg_params.items():
-        state = updater.optimizer.create_state_multi_precision(name, weight)
-        for index, leaf in enumerate(_leaves(state)):
-            value = arrays.pop(f"{name}.{index}", None)
-            if value is None or value.shape != leaf.shape:
-                raise ValueError(f"the state holds nothing fit for {name}: "
-                                 "it is of another optimizer")
-            leaf[:] = mx.nd.array(value, dtype=value.dtype)
-        updater.states[name] = state
-        updater.states_synced[name] = False  # moves to the device at its first use
-    if arrays:
-        raise ValueError(f"the state holds {', '.join(sorted(arrays))}: it is of another optimizer")
-
-
 def export(folder, symbol, arg_params, aux_params):
     """Writes a network for prediction in other programs.
 
@@ -144,11 +119,9 @@ def export(folder, symbol, arg_params, aux_params):
     Returns:
         The paths of the JSON and the params.
     """
-    logits = symbol.get_children()[0]
-    deployed = mx.sym.softmax(logits, name="softmax")
     symbol_path, params_path, _ = paths(os.path.join(folder, "model"), 0)
     os.makedirs(folder, exist_ok=True)
-    files.write_bytes(symbol_path, deployed.tojson().encode())
+    files.write_bytes(symbol_path, label_free(symbol).tojson().encode())
     with files.replacing(params_path) as temporary:
         _save_params(temporary, arg_params, aux_params)
     return symbol_path, params_path
@@ -171,12 +144,6 @@ def _check_shapes(path, params, expected):
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"{path}: of another network: {', '.join(wrong[:3])}{more}")
-
-
-def _leaves(state):
-    if isinstance(state, (tuple, list)):
-        return [leaf for part in state for leaf in _leaves(part)]
-    return [] if state is None else [state]
 
 
 def _sha256(path):

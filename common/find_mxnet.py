@@ -107,6 +107,12 @@ def _prepare():
     # Batches are split over as many CPU devices as there are cores, one thread each: on small
     # convolutions that is faster than many threads in one operator.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # CPU devices share their scratch memory and their random numbers. With 4 pieces of scratch they
+    # wait for each other; and while one runs a piece of the graph that draws dropout, the others'
+    # wait, so such pieces are to be short. Backward draws nothing: there long pieces are quicker.
+    os.environ.setdefault("MXNET_CPU_TEMP_COPY", "64")
+    os.environ.setdefault("MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_FWD", "5")
+    os.environ.setdefault("MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD", "100")
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
     # The import takes a second; Ctrl-C in it should not print a traceback.
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -12,9 +12,9 @@ import mxnet as mx
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from common import checkpoint, cli, files, options
+from common import checkpoint, cli, files, graph, options
 from common.data import derive_seed
-from common.padding import pad_convolutions
+from common.module import Module
 from common.progress import Interruption, Progress, log_epoch
 from common.score import Tally, one_late, score
 
@@ -66,7 +66,8 @@ def start(args, recipe, contexts, symbol, train):
     Returns:
         The Module, and what it has behind it: ``{"updates": steps, "seconds": time}``.
     """
-    module = mx.mod.Module(_executed(args, contexts, symbol, train), context=contexts)
+    executed = graph.faster(symbol, contexts, args.dtype, data=train.provide_data[0].shape)
+    module = Module(executed, context=contexts)
     module.bind(train.provide_data, train.provide_label)
     run, arrays = {"updates": 0, "seconds": 0.0}, None
     if args.load_epoch is None:
@@ -80,20 +81,12 @@ def start(args, recipe, contexts, symbol, train):
         run = _resume(args, recipe, meta, train.num_batches)
     module.init_optimizer(mx.kv.create(args.kv_store), args.optimizer,
                           options.optimizer_params(args, train.num_batches, run["updates"]))
-    arg_params, _ = params(module)
     if arrays is not None:
-        checkpoint.restore_optimizer(_updater(module), arg_params, arrays)
+        module.set_optimizer_state(arrays)
     logging.info("Training %d parameters with %d images on %s",
-                 sum(value.size for value in arg_params.values()), train.num_images,
+                 sum(value.size for value in module.get_params()[0].values()), train.num_images,
                  ", ".join(map(str, contexts)))
     return module, run
-
-
-def _executed(args, contexts, symbol, batches):
-    """The graph that is run for a symbol: the same function, faster."""
-    if args.dtype != "float32" or contexts[0].device_type != "cpu":
-        return symbol
-    return pad_convolutions(symbol, data=batches.provide_data[0].shape)
 
 
 def _resume(args, recipe, meta, num_batches):
@@ -147,28 +140,13 @@ def save(args, symbol, module, epoch, meta):
 
     Raises cli.Diverged, and writes nothing, if a parameter is not finite.
     """
-    arg_params, aux_params = params(module)
+    arg_params, aux_params = module.get_params()
     for name, value in {**arg_params, **aux_params}.items():
         if not np.isfinite(value.asnumpy()).all():
             raise cli.Diverged(f"{name} became non-finite in epoch {epoch - 1}: lower --lr "
                                f"({args.lr:g}); {_last_checkpoint(args, epoch - 1)}")
     checkpoint.save(args.model_prefix, epoch, symbol, arg_params, aux_params,
-                    checkpoint.optimizer_arrays(_updater(module)), meta)
-
-
-def params(module):
-    """The arg_params and aux_params of a Module that is being trained, name -> NDArray, exactly.
-
-    ``Module.get_params`` averages the copies on all devices, which rounds where there are three.
-    """
-    arg_params, aux_params = module.get_params()
-    for name, value in arg_params.items():
-        module._kvstore.pull(name, out=value)
-    return arg_params, aux_params
-
-
-def _updater(module):
-    return module._kvstore._updater  # keyed by parameter name; Module has no public way to it
+                    module.optimizer_state(), meta)
 
 
 def _last_checkpoint(args, epoch):

@@ -14,13 +14,15 @@ CHANNELWISE = ("Activation", "Pooling", "relu", "sigmoid", "tanh")  # each chann
 CHANNELS_FIRST = ("None", "NCW", "NCHW", "NCDHW")
 
 
-def pad_convolutions(symbol, **shapes):
+def pad_convolutions(symbol, for_training=True, **shapes):
     """A symbol that computes the same, with all its convolutions in whole blocks of channels.
 
     Convolutions in groups or in a layout other than channels first are left as they are.
 
     Args:
         symbol: a symbol of float32; oneDNN trains in no other type.
+        for_training: False for a graph that is run forward only. The forward kernels take less than
+            a block of input channels as it is; the backward ones do not.
         shapes: of its inputs, such as ``data=(64, 1, 28, 28)``; the batch size stays free.
 
     Returns:
@@ -33,7 +35,8 @@ def pad_convolutions(symbol, **shapes):
     if arg_shapes is None:
         raise ValueError(f"the shapes of {', '.join(shapes)} do not settle those of all arguments")
     graph = json.loads(symbol.tojson())
-    copy = _PaddedCopy(graph["nodes"], dict(zip(symbol.list_arguments(), arg_shapes)))
+    copy = _PaddedCopy(graph["nodes"], dict(zip(symbol.list_arguments(), arg_shapes)),
+                        for_training)
     heads = [copy.entry(head) for head in graph["heads"]]
     variables = [index for index, node in enumerate(copy.nodes) if node["op"] == "null"]
     return mx.sym.load_json(json.dumps(dict(graph, nodes=copy.nodes, arg_nodes=variables,
@@ -43,8 +46,9 @@ def pad_convolutions(symbol, **shapes):
 class _PaddedCopy:
     """The nodes of a graph, copied one by one, in the form of a symbol's JSON."""
 
-    def __init__(self, nodes, shapes):
+    def __init__(self, nodes, shapes, for_training):
         self.nodes, self._originals, self._shapes = [], nodes, shapes
+        self._for_training = for_training
         self._copies = {}  # index of a node -> index of its copy
         self._padded = {}  # index of a node -> index of its copy with added channels, real channels
         for index, node in enumerate(nodes):
@@ -79,12 +83,12 @@ class _PaddedCopy:
             self._state_shape(parameter)
         weight, *bias = map(self.entry, parameters)
         filters, channels, *kernel = self._shapes[self._originals[parameters[0][0]]["name"]]
-        if source in self._padded:
+        if source in self._padded and (self._for_training or channels > BLOCK):
             added = -channels % BLOCK
             weight = self._append_zeros(weight, 1, (filters, added, *kernel))
             channels, data = channels + added, [self._padded[source][0], 0, 0]
         else:
-            data = self._in_plain_layout(node["inputs"][0])
+            data = self._in_plain_layout(node["inputs"][0], channels)
         added = -filters % BLOCK
         weight = self._append_zeros(weight, 0, (added, channels, *kernel))
         bias = [self._append_zeros(entry, 0, (added,)) for entry in bias]
@@ -94,15 +98,15 @@ class _PaddedCopy:
         else:
             self._copies[index] = self._add(node, [data, weight, *bias])
 
-    def _in_plain_layout(self, source):
+    def _in_plain_layout(self, source, channels):
         """The entry of the data of a convolution, from where its gradient goes back unblocked.
 
-        A gradient in blocks of 16 channels crashes MXNet's Concat where its parts are no blocks; a
-        slice of everything gives plain ones.
+        A gradient in blocks of 8 or 16 channels crashes MXNet's Concat where its parts are no
+        blocks; a slice of everything gives plain ones.
         """
         entry = self.entry(source)
         origin = self.nodes[entry[0]]
-        if origin["op"] == "null":
+        if origin["op"] == "null" or channels % 8 or not self._for_training:
             return entry
         node = {"op": "slice_axis", "name": f"{origin['name']}_unblocked",
                 "attrs": {"axis": "1", "begin": "0", "end": "None"}}

@@ -46,13 +46,14 @@ def score(module, batches):
     tally = Tally()
     batches.seek(0)
     mx.nd.waitall()  # forward sets the mode for all that is still queued: steps would lose dropout
-    for outputs, batch in one_late(_predictions(module, batches)):
+    for outputs, batch in one_late(predictions(module, batches)):
         real = batches.batch_size - batch.pad
         tally.add(outputs.asnumpy()[:real], batch.label[0].asnumpy()[:real])
     return tally
 
 
-def _predictions(module, batches):
+def predictions(module, batches):
+    """Yields the outputs of a Module for each batch, and the batch."""
     for batch in batches:
         module.forward(batch, is_train=False)
         yield module.get_outputs()[0].copy(), batch  # the next batch overwrites the outputs

@@ -178,15 +178,6 @@ def test_every_initializer_trains(tmp_path, name):
     run(parsed(tmp_path, "--num-epochs", "1", "--initializer", name))
 
 
-def test_the_localisation_rate_holds_where_the_kvstore_updates(tmp_path):
-    args = parsed(tmp_path, "--lr", "0.5", "--lr-schedule", "constant")
-    module, _ = fit.start(args, {}, options.contexts(None, 2, BATCH), symbols.get_symbol("lenet"),
-                          iterators(args)[0])
-    optimizer = module._kvstore._updater.optimizer
-    assert optimizer._get_lr("fc1_weight") == 0.5
-    assert optimizer._get_lr("stn_loc_fc2_bias") == 0.5 * 0.01
-
-
 def test_devices():
     assert options.contexts(None, 3, 128) == [mx.cpu(0), mx.cpu(1), mx.cpu(2)]
     assert options.contexts(None, None, 1) == [mx.cpu(0)]
@@ -214,6 +205,6 @@ def test_scoring_does_not_disturb_the_steps_that_are_still_queued(tmp_path):
         if wait:
             mx.nd.waitall()
         fit.score(module, test)
-        trained.append(fit.params(module)[0])
+        trained.append(module.get_params()[0])
     for name, value in trained[0].items():
         np.testing.assert_array_equal(value.asnumpy(), trained[1][name].asnumpy())

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import symbols
+from common.graph import faster
 from common.padding import BLOCK, pad_convolutions
 from symbols import stn
 
@@ -93,6 +94,17 @@ def run(symbol):
                      if name != "softmax_label"}
 
 
+def predict(symbol):
+    """Outputs without training, from some parameters."""
+    executor = symbol.simple_bind(mx.cpu(), grad_req="null", data=SHAPE)
+    rng = np.random.RandomState(0)
+    for array in executor.arg_arrays:
+        array[:] = mx.nd.array(rng.uniform(-0.1, 0.12, array.shape))
+    for array in executor.aux_arrays:
+        array[:] = mx.nd.array(rng.uniform(0.1, 1, array.shape))  # variances among them
+    return executor.forward(is_train=False)
+
+
 def whole_blocks(symbol):
     nodes = json.loads(symbol.tojson())["nodes"]
     return [int(node["attrs"]["num_filter"]) % BLOCK == 0
@@ -114,9 +126,19 @@ def test_padding_changes_neither_outputs_nor_gradients(graph):
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_names_stay(graph):
+def test_padding_for_prediction_changes_no_output(graph):
     plain = GRAPHS[graph]()
-    padded = pad_convolutions(plain, data=SHAPE)
+    for padded in (pad_convolutions(plain, for_training=False, data=SHAPE),
+                   faster(plain, [mx.cpu()], "float32", for_training=False, data=SHAPE)):
+        for one, other in zip(predict(plain), predict(padded)):
+            np.testing.assert_allclose(one.asnumpy(), other.asnumpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("for_training", [True, False])
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_names_stay(graph, for_training):
+    plain = GRAPHS[graph]()
+    padded = pad_convolutions(plain, for_training, data=SHAPE)
     for names in ("list_arguments", "list_auxiliary_states", "list_outputs"):
         assert getattr(padded, names)() == getattr(plain, names)()
     attributes = padded.attr_dict()

@@ -1,0 +1,44 @@
+"""Class probabilities of a trained network, as fast as the machine has them."""
+import mxnet as mx
+import numpy as np
+
+from common import graph, options
+from common.data import ImageIter
+from common.score import one_late, predictions
+
+
+class Predictor:
+    """A network with fixed parameters: called with images, it gives their probabilities.
+
+    Args:
+        symbol: without label, as from ``graph.label_free`` or an export; its input is "data".
+        arg_params, aux_params: name -> NDArray.
+        image_shape: (C, H, W).
+        batch_size: images in a batch; 1 answers soonest, some hundred answer most in a second.
+        gpus: numbers of GPUs, or None for the CPU.
+        cpus: number of CPU devices, or None for one for each core.
+
+    Raises:
+        ValueError: there are no such GPUs.
+    """
+
+    def __init__(self, symbol, arg_params, aux_params, image_shape, batch_size=256,
+                 gpus=None, cpus=None):
+        self.batch_size = batch_size
+        contexts = options.contexts(gpus, cpus, batch_size)
+        if gpus is None:
+            # The thread of the first CPU device copies the batches to all of them. Where it has to
+            # compute too, the other devices wait for theirs.
+            contexts = [mx.cpu(context.device_id + 1) for context in contexts]
+        shape = (batch_size, *image_shape)
+        self.module = mx.mod.Module(
+            graph.faster(symbol, contexts, "float32", for_training=False, data=shape),
+            label_names=None, context=contexts)
+        self.module.bind([("data", shape)], for_training=False)
+        self.module.set_params(arg_params, aux_params)
+
+    def __call__(self, images):
+        """The probabilities (N, classes), float32, of uint8 images (N, H, W) or (N, C, H, W)."""
+        batches = ImageIter(images, np.zeros(len(images), np.uint8), self.batch_size)
+        return np.concatenate([outputs.asnumpy()[:self.batch_size - batch.pad]
+                               for outputs, batch in one_late(predictions(self.module, batches))])

@@ -1,0 +1,98 @@
+import json
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+import symbols
+from common.graph import faster, flops, pool_before_relu
+
+DATA, SHAPE = mx.sym.Variable("data"), (2, 3, 9, 11)
+
+
+def relu(net, **attrs):
+    return mx.sym.Activation(net, act_type="relu", name="relu", **attrs)
+
+
+def pool(net, pool_type="max", **options):
+    options = {"kernel": (3, 2), "stride": (2, 2), "pad": (1, 0), **options}
+    return mx.sym.Pooling(net, pool_type=pool_type, name="pool", **options)
+
+
+def shared():
+    net = relu(DATA)
+    return pool(net * 2) + pool(net)
+
+
+def between():
+    net = relu(DATA)
+    return mx.sym.Group([pool(net) * 2, net])
+
+
+SWAPPED = {
+    "relu": lambda: pool(relu(DATA)) * 2,
+    "operator relu": lambda: pool(mx.sym.relu(DATA, name="relu")) * 2,
+    "global": lambda: pool(relu(DATA), kernel=(1, 1), global_pool=True) * 2,
+    "pooled twice": lambda: mx.sym.Pooling(pool(relu(DATA)), kernel=(2, 2), pool_type="max",
+                                           name="second") * 2,
+}
+LEFT = {
+    "average": lambda: pool(relu(DATA), "avg") * 2,
+    "another activation": lambda: pool(mx.sym.tanh(DATA)) * 2,
+    "full": lambda: pool(relu(DATA), pooling_convention="full") * 2,
+    "two consumers": shared,
+    "an output between": between,
+    "an output behind": lambda: pool(relu(DATA)),
+}
+
+
+def order(symbol):
+    return [node["op"] for node in json.loads(symbol.tojson())["nodes"]
+            if node["op"] in ("Pooling", "Activation", "relu")]
+
+
+def run(symbol):
+    executor = symbol.simple_bind(mx.cpu(), data=SHAPE)
+    rng = np.random.RandomState(0)
+    executor.arg_dict["data"][:] = mx.nd.array(rng.uniform(-1, 1, SHAPE))
+    outputs = executor.forward(is_train=True)
+    executor.backward([mx.nd.array(rng.uniform(-1, 1, output.shape)) for output in outputs])
+    return [array.asnumpy() for array in (*outputs, *executor.grad_arrays)]
+
+
+@pytest.mark.parametrize("name", [*SWAPPED, *LEFT])
+def test_pooling_first_changes_nothing_that_can_be_seen(name):
+    symbol = {**SWAPPED, **LEFT}[name]()
+    changed = pool_before_relu(symbol)
+    assert changed.list_outputs() == symbol.list_outputs()
+    for one, other in zip(run(symbol), run(changed)):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", [*SWAPPED, *LEFT])
+def test_pooling_comes_first_where_it_may(name):
+    symbol = {**SWAPPED, **LEFT}[name]()
+    before, after = order(symbol), order(pool_before_relu(symbol))
+    assert (after != before) == (name in SWAPPED)
+    if name in SWAPPED:
+        assert after[0] == "Pooling"
+        assert sorted(after) == sorted(before)
+
+
+def test_a_lenet_pools_first():
+    names = faster(symbols.get_symbol("lenet"), [mx.cpu()], "float32",
+                   data=(4, 1, 28, 28)).get_internals().list_outputs()
+    assert names.index("pool1_padded_output") < names.index("relu1_padded_output")
+
+
+@pytest.mark.parametrize(("context", "dtype"), [(mx.gpu(0), "float32"), (mx.cpu(), "float64")])
+def test_elsewhere_the_symbol_stays(context, dtype):
+    symbol = symbols.get_symbol("lenet")
+    assert faster(symbol, [context], dtype, data=(4, 1, 28, 28)) is symbol
+
+
+def test_operations_are_counted():
+    # multiplications; each goes with an addition
+    counted = {"conv1": 24 * 24 * 10 * 25, "conv2": 8 * 8 * 20 * 250, "fc1": 320 * 50, "fc2": 500}
+    symbol = symbols.get_symbol("lenet", add_stn=False)
+    assert flops(symbol, data=(3, 1, 28, 28)) == 3 * 2 * sum(counted.values())

@@ -1,0 +1,139 @@
+import mxnet as mx
+import numpy as np
+import pytest
+
+import symbols
+from common import options
+from common.module import Module
+
+BATCH = 12
+
+
+def normalised():
+    """A network that MXNet keeps in its own layouts: convolutions in blocks of 16."""
+    net = mx.sym.Variable("data")
+    for name, num_filter in (("one", 16), ("two", 32)):
+        net = mx.sym.Convolution(net, num_filter=num_filter, kernel=(3, 3), name=name)
+        net = mx.sym.BatchNorm(net, fix_gamma=False, name=f"{name}_norm")
+        net = mx.sym.Activation(net, act_type="relu", name=f"{name}_relu")
+    net = mx.sym.FullyConnected(net, num_hidden=10, name="fc")
+    return mx.sym.SoftmaxOutput(net, name="softmax")
+
+
+NETWORKS = {"normalised": normalised, "lenet": lambda: symbols.get_symbol("lenet"),
+            "one parameter": lambda: mx.sym.SoftmaxOutput(
+                mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=10, no_bias=True,
+                                      name="fc"), name="softmax")}
+
+
+def started(kind, network, optimizer, devices=1, learning_rate=0.01, **params):
+    mx.random.seed(0)
+    module = kind(NETWORKS[network](), context=[mx.cpu(index) for index in range(devices)])
+    module.bind([("data", (BATCH, 1, 12, 12) if network != "lenet" else (BATCH, 1, 28, 28))],
+                [("softmax_label", (BATCH,))])
+    module.init_params(mx.init.Xavier())
+    module.init_optimizer(mx.kv.create("local"), optimizer,
+                          dict(learning_rate=learning_rate, **params))
+    return module
+
+
+def step(module, number):
+    """A prediction, which moves weights into MXNet's own layout, and then a step of training."""
+    rng = np.random.RandomState(number)
+    batch = mx.io.DataBatch([mx.nd.array(rng.rand(*module.data_shapes[0].shape))],
+                            [mx.nd.array(rng.randint(0, 10, BATCH))])
+    module.forward(batch, is_train=False)
+    mx.nd.waitall()
+    mx.random.seed(number)
+    module.forward_backward(batch)
+    module.update()
+    mx.nd.waitall()
+
+
+def parameters(module):
+    return {name: value.asnumpy() for part in module.get_params() for name, value in part.items()}
+
+
+def check_equal(one, other, tolerance=0):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(value, other[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3])
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("optimizer", [(name, wd) for name in options.OPTIMIZERS
+                                       for wd in (0.0, 0.05)], ids=str)
+def test_it_trains_as_mxnets_own_does(network, optimizer, devices):
+    name, wd = optimizer
+    params = {"wd": wd, **({"momentum": 0.9} if name in options.WITH_MOMENTUM else {})}
+    upstream, ours = (started(kind, network, name, devices, **params)
+                      for kind in (mx.mod.Module, Module))
+    start = parameters(ours)
+    for number in range(4):
+        step(upstream, number)
+        step(ours, number)
+    # upstream's get_params takes the mean of the copies, which rounds where there are three
+    check_equal(parameters(upstream), parameters(ours), 1e-7 if devices == 3 else 0)
+    assert any((value != start[name]).any() for name, value in parameters(ours).items())
+
+
+@pytest.mark.parametrize("optimizer", options.OPTIMIZERS)
+def test_it_goes_on_from_its_state(optimizer):
+    undisturbed, stopped = (started(Module, "lenet", optimizer, 2, wd=0.01) for _ in range(2))
+    for number in range(4):
+        step(undisturbed, number)
+    for number in range(2):
+        step(stopped, number)
+    state = stopped.optimizer_state()
+    resumed = started(Module, "lenet", optimizer, 2, wd=0.01, begin_num_update=2)
+    resumed.set_params(*stopped.get_params())
+    resumed = _with_optimizer_of(resumed, optimizer, state)
+    for number in range(2, 4):
+        step(resumed, number)
+    check_equal(parameters(undisturbed), parameters(resumed))
+    check_equal(undisturbed.optimizer_state(), resumed.optimizer_state())
+
+
+def _with_optimizer_of(module, optimizer, state):
+    """The optimizer starts from the parameters that the Module has by then."""
+    module.optimizer_initialized = False
+    module.init_optimizer(mx.kv.create("local"), optimizer,
+                          {"learning_rate": 0.01, "wd": 0.01, "begin_num_update": 2})
+    module.set_optimizer_state(state)
+    return module
+
+
+def test_the_state_has_the_names_and_shapes_of_the_parameters():
+    module = started(Module, "lenet", "adam")
+    assert module.optimizer_state() == {}
+    step(module, 0)
+    state, arg_params = module.optimizer_state(), module.get_params()[0]
+    assert {name: value.shape for name, value in state.items()} == {
+        f"{name}.{number}": value.shape for name, value in arg_params.items()
+        for number in (0, 1)}
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda state: state.pop("fc1_bias.1"), "nothing fit for fc1_bias"),
+    (lambda state: state.update({"fc1_bias.1": np.zeros(3, np.float32)}), "nothing fit for fc1_b"),
+    (lambda state: state.update(other=np.zeros(3, np.float32)), "the state holds other"),
+], ids=["missing", "shape", "unexpected"])
+def test_a_state_of_another_optimizer_is_refused(change, words):
+    module = started(Module, "lenet", "adam")
+    step(module, 0)
+    state = module.optimizer_state()
+    change(state)
+    with pytest.raises(ValueError, match=words):
+        module.set_optimizer_state(state)
+
+
+def test_the_localisation_network_has_its_own_rate():
+    module = started(Module, "lenet", "sgd", learning_rate=10)
+    before = parameters(module)
+    step(module, 0)
+    gradients = {name: arrays[0].asnumpy() for name, arrays
+                 in zip(module._param_names, module._exec_group.grad_arrays)}
+    for name, multiplier in (("fc2_bias", 1), ("stn_loc_fc2_bias", 0.01)):
+        np.testing.assert_allclose(before[name] - parameters(module)[name],
+                                   10 * multiplier / BATCH * gradients[name], rtol=1e-3)

@@ -1,0 +1,50 @@
+import mxnet as mx
+import numpy as np
+import pytest
+
+import symbols
+from common import synthetic
+from common.graph import label_free
+from common.predict import Predictor
+from symbols import stn
+
+IMAGES = synthetic.draw(70, seed=0)[0]
+
+
+def network(**options):
+    """A symbol with parameters, the transformer's off the identity, and what it says of IMAGES."""
+    symbol = symbols.get_symbol("lenet", **options)
+    module = mx.mod.Module(symbol)
+    module.bind([("data", (70, 1, 28, 28))], [("softmax_label", (70,))])
+    mx.random.seed(0)
+    module.init_params(mx.init.Xavier(magnitude=6))
+    arg_params, aux_params = module.get_params()
+    if "stn_loc_fc2_bias" in arg_params:
+        arg_params["stn_loc_fc2_bias"] += 0.05
+    module.set_params(arg_params, aux_params)
+    module.forward(mx.io.DataBatch([mx.nd.array(IMAGES[:, None] / 255)]), is_train=False)
+    return label_free(symbol), arg_params, aux_params, module.get_outputs()[0].asnumpy()
+
+
+@pytest.mark.parametrize("transform", [None, *stn.TRANSFORMS])
+def test_it_says_what_the_network_says(transform):
+    *trained, expected = network(add_stn=transform is not None, transform=transform or "affine")
+    predict = Predictor(*trained, (1, 28, 28), batch_size=32)
+    np.testing.assert_allclose(predict(IMAGES), expected, atol=1e-5)
+    assert expected.std(axis=0).max() > 0.01
+
+
+@pytest.mark.parametrize(("batch_size", "cpus"), [(1, 1), (7, 3), (70, 2), (100, None)])
+def test_any_number_of_images_in_any_batches(batch_size, cpus):
+    *trained, expected = network()
+    predict = Predictor(*trained, (1, 28, 28), batch_size=batch_size, cpus=cpus)
+    for count in (1, 69, 70):
+        answer = predict(IMAGES[:count])
+        assert answer.shape == (count, 10)
+        np.testing.assert_allclose(answer, expected[:count], atol=1e-5)
+
+
+def test_gpus_that_are_not_there_are_refused():
+    *trained, _ = network()
+    with pytest.raises(ValueError, match="--gpus"):
+        Predictor(*trained, (1, 28, 28), gpus=[99])

@@ -62,7 +62,7 @@ bench: setup .venv-torch/ready
 
 .venv-torch/ready:
 	$(RUN) -m venv --clear .venv-torch
-	.venv-torch/bin/python -m pip install -q torch==2.13.0 numpy
+	.venv-torch/bin/python -m pip install -q torch==2.13.0 numpy tqdm
 	touch $@
 
 SEEDS := 0 1 2 3 4

@@ -30,6 +30,7 @@ COMPETITORS = {  # name -> the worker's module and flags
 MXNETS_OWN = {  # settings, for the worker with --plain; common/find_mxnet.py has better ones
     "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),
     "MXNET_CPU_TEMP_COPY": "4",
+    "MXNET_CPU_PRIORITY_NTHREADS": "4",
     "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_FWD": "15",
     "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD": "15",
 }

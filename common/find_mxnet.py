@@ -111,8 +111,10 @@ def _prepare():
     # wait for each other; and while one runs a piece of the graph that draws dropout, the others'
     # wait, so such pieces are to be short. Backward draws nothing: there long pieces are quicker.
     os.environ.setdefault("MXNET_CPU_TEMP_COPY", "64")
-    os.environ.setdefault("MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_FWD", "5")
+    os.environ.setdefault("MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_FWD", "8")
     os.environ.setdefault("MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD", "100")
+    # Sums of gradients are so short that more threads for them only get in each other's way.
+    os.environ.setdefault("MXNET_CPU_PRIORITY_NTHREADS", "1")
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
     # The import takes a second; Ctrl-C in it should not print a traceback.
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler

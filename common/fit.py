@@ -16,7 +16,7 @@ from common import checkpoint, cli, files, graph, options
 from common.data import derive_seed
 from common.module import Module
 from common.progress import Interruption, Progress, log_epoch
-from common.score import Tally, one_late, score
+from common.score import Tally, late, outputs_to_keep, score
 
 
 def fit(args, symbol, train, test):
@@ -111,8 +111,8 @@ def train_epoch(args, module, batches, epoch, monitor=None, interruption=None):
     mx.random.seed(derive_seed(args.seed, epoch))
     with logging_redirect_tqdm(), Progress(epoch, batches.num_batches, batches.batch_size,
                                            args.disp_batches) as progress:
-        for outputs, batch in one_late(_steps(module, batches, monitor)):
-            tally.add(outputs.asnumpy(), batch.label[0].asnumpy())
+        for outputs, batch in late(_steps(module, batches, monitor)):
+            tally.add(outputs.asnumpy(), batches.labels[batch.index])
             if not math.isfinite(tally.loss):
                 raise cli.Diverged(f"the loss became non-finite in epoch {epoch}: lower --lr "
                                    f"({args.lr:g}); {_last_checkpoint(args, epoch)}")
@@ -132,7 +132,7 @@ def _steps(module, batches, monitor):
         module.update()
         if monitor:
             monitor.toc_print()
-        yield module.get_outputs()[0].copy(), batch  # the next step overwrites the outputs
+        yield outputs_to_keep(module), batch
 
 
 def save(args, symbol, module, epoch, meta):

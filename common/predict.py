@@ -4,7 +4,7 @@ import numpy as np
 
 from common import graph, options
 from common.data import ImageIter
-from common.score import one_late, predictions
+from common.score import late, predictions
 
 
 class Predictor:
@@ -26,7 +26,7 @@ class Predictor:
                  gpus=None, cpus=None):
         self.batch_size = batch_size
         contexts = options.contexts(gpus, cpus, batch_size)
-        if gpus is None:
+        if gpus is None and len(contexts) > 1:
             # The thread of the first CPU device copies the batches to all of them. Where it has to
             # compute too, the other devices wait for theirs.
             contexts = [mx.cpu(context.device_id + 1) for context in contexts]
@@ -41,4 +41,4 @@ class Predictor:
         """The probabilities (N, classes), float32, of uint8 images (N, H, W) or (N, C, H, W)."""
         batches = ImageIter(images, np.zeros(len(images), np.uint8), self.batch_size)
         return np.concatenate([outputs.asnumpy()[:self.batch_size - batch.pad]
-                               for outputs, batch in one_late(predictions(self.module, batches))])
+                               for outputs, batch in late(predictions(self.module, batches))])

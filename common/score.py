@@ -46,9 +46,9 @@ def score(module, batches):
     tally = Tally()
     batches.seek(0)
     mx.nd.waitall()  # forward sets the mode for all that is still queued: steps would lose dropout
-    for outputs, batch in one_late(predictions(module, batches)):
+    for outputs, batch in late(predictions(module, batches)):
         real = batches.batch_size - batch.pad
-        tally.add(outputs.asnumpy()[:real], batch.label[0].asnumpy()[:real])
+        tally.add(outputs.asnumpy()[:real], batches.labels[batch.index[:real]])
     return tally
 
 
@@ -56,18 +56,25 @@ def predictions(module, batches):
     """Yields the outputs of a Module for each batch, and the batch."""
     for batch in batches:
         module.forward(batch, is_train=False)
-        yield module.get_outputs()[0].copy(), batch  # the next batch overwrites the outputs
+        yield outputs_to_keep(module), batch
 
 
-def one_late(items):
-    """Yields each item once the next one has been taken.
+def outputs_to_keep(module):
+    """The output of a Module's last forward, in an array that its next one does not overwrite."""
+    parts, = module.get_outputs(merge_multi_context=False)
+    return mx.nd.concat(*parts, dim=0) if len(parts) > 1 else parts[0].copy()
 
-    MXNet computes asynchronously: so the device has the next batch to work on while the host waits
-    for the outputs of this one and counts them.
+
+def late(items, burst=4):
+    """Yields items in bursts, when as many again have been taken.
+
+    MXNet computes asynchronously: so the device has batches to work on while the host waits for the
+    outputs of earlier ones and counts them; and the host does not wake up for each of them.
     """
     waiting = []
     for item in items:
         waiting.append(item)
-        if len(waiting) > 1:
-            yield waiting.pop(0)
+        if len(waiting) == 2 * burst:
+            yield from waiting[:burst]
+            del waiting[:burst]
     yield from waiting

@@ -112,7 +112,7 @@ def train_epoch(args, module, batches, epoch, monitor=None, interruption=None):
     with logging_redirect_tqdm(), Progress(epoch, batches.num_batches, batches.batch_size,
                                            args.disp_batches) as progress:
         for outputs, batch in late(_steps(module, batches, monitor)):
-            tally.add(outputs.asnumpy(), batches.labels[batch.index])
+            tally.add(outputs.asnumpy(), batch.label[0].asnumpy())
             if not math.isfinite(tally.loss):
                 raise cli.Diverged(f"the loss became non-finite in epoch {epoch}: lower --lr "
                                    f"({args.lr:g}); {_last_checkpoint(args, epoch)}")

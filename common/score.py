@@ -48,7 +48,7 @@ def score(module, batches):
     mx.nd.waitall()  # forward sets the mode for all that is still queued: steps would lose dropout
     for outputs, batch in late(predictions(module, batches)):
         real = batches.batch_size - batch.pad
-        tally.add(outputs.asnumpy()[:real], batches.labels[batch.index[:real]])
+        tally.add(outputs.asnumpy()[:real], batch.label[0].asnumpy()[:real])
     return tally
 
 

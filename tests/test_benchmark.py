@@ -21,7 +21,7 @@ def test_a_run_that_does_not_learn_took_longest():
                                                                "peak_mib": 302}]
     results = {f"learn, here, seed {seed}": run for seed, run in enumerate(times)}
     assert benchmark.learning_table(results).splitlines()[2:] == [
-        "| here | 30 | not in 20 epochs | 301 |"]
+        "| here | 30 | not reached | 301 |"]
 
 
 def test_the_roofline_counts_operations():

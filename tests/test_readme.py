@@ -3,6 +3,7 @@ import json
 import os
 import re
 
+import benchmark
 import recover_theta
 from common import data, results
 from tests.conftest import ROOT
@@ -38,6 +39,9 @@ def test_every_flag_in_the_readme_exists(train):
 def test_the_tables_are_those_of_the_results():
     folder = os.path.join(ROOT, "results")
     assert results.table(folder) in README
+    measured = benchmark.load(os.path.join(folder, "benchmark.json"))
+    assert set(measured) >= {benchmark.key(*case) for case in benchmark.cases()}
+    assert benchmark.report(measured) in README
     with open(os.path.join(folder, "recover_theta.json"), encoding="utf-8") as file:
         recovered = json.load(file)["transforms"]
     assert "\n".join(recover_theta.row(*item) for item in recovered.items()) in README

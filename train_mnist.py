@@ -18,7 +18,10 @@ import numpy as np
 
 import symbols
 from common import checkpoint, cli, data, files, fit, options
+from common.distort import DISTORTIONS, distort
 from symbols import stn
+
+TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
 
 
 def parse_flags():
@@ -35,6 +38,8 @@ def parse_flags():
     flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
     flag("--num-examples", type=cli.number(int, least=1),
          help="training images to use; by default all, or 10000 of the synthetic ones")
+    flag("--distort", choices=sorted(DISTORTIONS),
+         help="distort the images as the paper does; those for training anew in each epoch")
     flag("--result", help="file to write the figures to, as JSON")
     flag("--test-io", type=int, choices=(0, 1), default=0,
          help="1 to measure how fast batches can be read, without training")
@@ -44,7 +49,7 @@ def parse_flags():
     if not args.add_stn and (args.transform or args.bounded):
         raise ValueError("--transform and --bounded are of the transformer: they need --add-stn")
     if args.model_prefix is None:
-        parts = [args.dataset, args.network, "stn" if args.add_stn else None,
+        parts = [args.dataset, args.distort, args.network, "stn" if args.add_stn else None,
                  args.transform, "bounded" if args.bounded else None]
         args.model_prefix = "models/" + "-".join(filter(None, parts)).replace(":", "")
     return args
@@ -58,6 +63,21 @@ def _transform(name):
     return name
 
 
+def distortion(name):
+    """What ``ImageIter`` calls to have images distorted; None where they are not to be."""
+    if name is None:
+        return None
+    return lambda images, labels, seed: (distort(name, images, seed), labels)
+
+
+def test_set(dataset, name, seed):
+    """Test images, distorted by a map that depends on the seed alone, and labels."""
+    images, labels = dataset.test_images, dataset.test_labels
+    if name is None:
+        return images, labels
+    return distort(name, images, data.derive_seed(seed, TEST)), labels
+
+
 def main():
     started = time.monotonic()
     args = parse_flags()
@@ -67,8 +87,8 @@ def main():
 
     dataset = data.load(args.dataset, args.data_dir, args.num_examples)
     train = data.ImageIter(dataset.train_images, dataset.train_labels, args.batch_size,
-                           seed=args.seed, dtype=args.dtype)
-    test = data.ImageIter(dataset.test_images, dataset.test_labels, args.batch_size,
+                           seed=args.seed, dtype=args.dtype, fresh=distortion(args.distort))
+    test = data.ImageIter(*test_set(dataset, args.distort, args.seed), args.batch_size,
                           dtype=args.dtype)
     if args.test_io:
         print(f"{fit.reading_speed(train):.0f} images/s read")

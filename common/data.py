@@ -11,6 +11,7 @@ from common import mnist, synthetic
 
 DATASETS = (*mnist.SHA256, "synthetic")
 NUM_CLASSES = mnist.CLASSES
+BLOCK = 1000  # images that are made fresh at once
 
 
 class Dataset(NamedTuple):
@@ -68,6 +69,8 @@ class ImageIter(mx.io.DataIter):
         batch_size: images in a batch.
         seed: None to keep the order, else a number from 0.
         dtype: of the batches: "float32" or "float64".
+        fresh: for training, a function of images, labels and a seed that returns what is to be
+            trained on in their place, anew in each epoch; such as a distortion.
         num_parts, part_index: shares the images between workers. Each epoch, worker ``part_index``
             takes its own part of the order; all parts are equally long.
 
@@ -76,7 +79,7 @@ class ImageIter(mx.io.DataIter):
     """
 
     def __init__(self, images, labels, batch_size, seed=None, dtype="float32",
-                 num_parts=1, part_index=0):
+                 num_parts=1, part_index=0, fresh=None):
         super().__init__(batch_size)
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images but {len(labels)} labels")
@@ -86,15 +89,11 @@ class ImageIter(mx.io.DataIter):
         if self.num_images < (1 if seed is None else batch_size):
             raise ValueError(f"a batch of {batch_size} is more than the "
                              f"{self.num_images} images there are")
-        self.images = images if images.ndim == 4 else images[:, None]  # (N, C, H, W)
-        self.labels, self.seed, self.dtype = labels, seed, dtype
+        self.images, self.labels, self.seed, self.dtype = images, labels, seed, dtype
+        self.fresh = fresh
+        self.image_shape = self._taken(images[:1], labels[:1], seed=0)[0].shape[1:]  # (C, H, W)
         self.num_parts, self.part_index = num_parts, part_index
         self.seek(0)
-
-    @property
-    def image_shape(self):
-        """(C, H, W)."""
-        return self.images.shape[1:]
 
     @property
     def num_batches(self):
@@ -113,7 +112,7 @@ class ImageIter(mx.io.DataIter):
 
     def seek(self, epoch):
         """Starts an epoch from its beginning."""
-        self.epoch, self._batch = epoch, 0
+        self.epoch, self._batch, self._blocks = epoch, 0, {}
         order = np.arange(len(self.images))
         if self.seed is not None:
             order = np.random.RandomState(derive_seed(self.seed, epoch)).permutation(order)
@@ -130,9 +129,32 @@ class ImageIter(mx.io.DataIter):
         pad = self.batch_size - len(which)
         which = np.concatenate([which, np.resize(self._order, pad)])
         self._batch += 1
+        images, labels = (self._taken(self.images[which], self.labels[which]) if self.fresh is None
+                          else self._from_blocks(start))
         # from_numpy, because nd.array would wait for all that the device has been told to do.
-        images = self.images[which] * np.dtype(self.dtype).type(1 / 255)
-        labels = self.labels[which].astype(self.dtype)
+        images = images * np.dtype(self.dtype).type(1 / 255)
+        labels = labels.astype(self.dtype)
         return mx.io.DataBatch(data=[mx.nd.from_numpy(images)], label=[mx.nd.from_numpy(labels)],
                                pad=pad, index=which,
                                provide_data=self.provide_data, provide_label=self.provide_label)
+
+    def _taken(self, images, labels, seed=None):
+        """What becomes of some of the images (N, C, H, W) and labels."""
+        if self.fresh is not None:
+            images, labels = self.fresh(images, labels, seed)
+        return images if images.ndim == 4 else images[:, None], labels
+
+    def _from_blocks(self, start):
+        """A batch of what is made fresh: in blocks, so that batches of any size give the same."""
+        stop = start + self.batch_size
+        numbers = range(start // BLOCK, (stop - 1) // BLOCK + 1)
+        self._blocks = {number: self._blocks.get(number) or self._block(number)
+                        for number in numbers}
+        first = numbers[0] * BLOCK
+        return (np.concatenate(parts)[start - first:stop - first]
+                for parts in zip(*self._blocks.values()))
+
+    def _block(self, number):
+        which = self._order[number * BLOCK:(number + 1) * BLOCK]
+        return self._taken(self.images[which], self.labels[which],
+                           derive_seed(self.seed, self.epoch, self.part_index, number))

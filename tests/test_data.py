@@ -33,7 +33,7 @@ def test_batches_are_scaled_uint8(digits):
     assert batch.data[0].dtype == np.float32
     np.testing.assert_allclose(batch.data[0].asnumpy()[:, 0], images[:10] / 255, rtol=1e-6)
     np.testing.assert_array_equal(batch.label[0].asnumpy(), labels[:10])
-    assert batches.images.base is images
+    assert batches.images is images
 
 
 def test_evaluation_covers_each_image_once(digits):
@@ -106,3 +106,28 @@ def test_the_iterator_is_mxnets(digits):
     module.fit(batches, num_epoch=15, optimizer_params={"learning_rate": 0.5})
     accuracy = dict(module.score(data.ImageIter(*digits, batch_size=20), "acc"))["accuracy"]
     assert accuracy > 0.9
+
+
+def shifted(images, labels, seed):
+    """Larger images, brighter by something that depends on the seed, and other labels."""
+    return np.pad(images, ((0, 0), (0, 2), (0, 0))) // 2 + np.uint8(seed % 100), labels + 1
+
+
+def fresh_epoch(digits, epoch, batch_size=40):
+    batches = data.ImageIter(*digits, batch_size, seed=5, fresh=shifted)
+    batches.seek(epoch)
+    taken = list(batches)
+    return [np.concatenate([getattr(batch, part)[0].asnumpy() for batch in taken])
+            for part in ("data", "label")]
+
+
+def test_what_is_made_fresh_differs_by_epoch_but_not_by_batch_size(digits, monkeypatch):
+    monkeypatch.setattr(data, "BLOCK", 30)  # batches of 40 begin in one block and end in another
+    images, labels = fresh_epoch(digits, 0)
+    assert images.shape == (80, 1, 30, 28)
+    for one, other in zip(fresh_epoch(digits, 0, 20), (images, labels)):
+        np.testing.assert_array_equal(one[:80], other)
+    assert (fresh_epoch(digits, 1)[0] != images).any()
+    plain = np.concatenate([batch.label[0].asnumpy() for batch
+                            in data.ImageIter(*digits, 40, seed=5)])
+    np.testing.assert_array_equal(labels, plain + 1)

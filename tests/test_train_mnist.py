@@ -109,6 +109,16 @@ def test_every_transform_trains_and_names_its_files(train, tmp_path, transform):
     assert (tmp_path / "models" / f"{prefix}-export" / "model-symbol.json").exists()
 
 
+def test_distorted_images_train_and_name_their_files(train, tmp_path):
+    done = train(*QUICK, "--add-stn", "--distort", "RTS", cwd=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert os.path.exists(tmp_path / "models" / "synthetic-RTS-lenet-stn-0001.params")
+    _, symbol_path, params_path = done.stdout.splitlines()[-1].split()
+    block = mx.gluon.SymbolBlock.imports(str(tmp_path / symbol_path), ["data"],
+                                         str(tmp_path / params_path))
+    assert block(mx.nd.zeros((1, 1, 42, 42))).shape == (1, 10)
+
+
 def test_a_checkpoint_of_another_network_is_refused(train, refused, tmp_path):
     prefix = ["--model-prefix", tmp_path / "a"]
     assert train(*QUICK, *prefix).returncode == 0

@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+
+from common import synthetic
+from common.distort import (
+    CROP,
+    CROPS,
+    DISTORTIONS,
+    LEAST_DENOMINATOR,
+    addition_pairs,
+    distort,
+    warp,
+)
+from symbols import stn
+
+IMAGES, LABELS = synthetic.draw(700, seed=0)
+CENTRE = 13.5  # of an image, in pixels
+
+
+def sampled(image, points):
+    """Bilinear samples of an image at points (..., 2) in pixels, 0 outside; in plain NumPy."""
+    padded = np.pad(image.astype(float), 1)
+    x, y = np.clip(np.moveaxis(points, -1, 0) + 1, 0, np.array(padded.shape)[::-1, None, None] - 1)
+    left, top = (np.clip(np.floor(value).astype(int), 0, size - 2)
+                 for value, size in ((x, padded.shape[1]), (y, padded.shape[0])))
+    right, down = x - left, y - top
+    return ((padded[top, left] * (1 - right) + padded[top, left + 1] * right) * (1 - down)
+            + (padded[top + 1, left] * (1 - right) + padded[top + 1, left + 1] * right) * down)
+
+
+def target_shape(name):
+    return DISTORTIONS[name].target_shape or IMAGES.shape[1:]
+
+
+def in_pixels(theta, name):
+    """The maps from target to source pixels, (N, 3, 3), of affine thetas."""
+    def scale(shape):
+        half = np.array(shape[::-1]) / 2 - 0.5
+        return np.array([[half[0], 0, half[0]], [0, half[1], half[1]], [0, 0, 1]])
+
+    rows = np.concatenate([theta.reshape(-1, 2, 3),
+                           np.tile([[[0, 0, 1]]], (len(theta), 1, 1))], axis=1)
+    return scale(IMAGES.shape[1:]) @ rows @ np.linalg.inv(scale(target_shape(name)))
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_the_seed_decides(name):
+    images, theta = distort(name, IMAGES, 3, with_theta=True)
+    assert images.dtype == np.uint8
+    assert images.shape == (700, *target_shape(name))
+    np.testing.assert_array_equal(distort(name, IMAGES, 3), images)
+    other, other_theta = distort(name, IMAGES, 4, with_theta=True)
+    assert (other != images).any(axis=(1, 2)).all()
+    assert (other_theta != theta).any(axis=1).all()
+
+
+@pytest.mark.parametrize("name", sorted(set(DISTORTIONS) - {"TC"}))
+def test_the_map_that_is_returned_was_applied(name):
+    images, theta = distort(name, IMAGES, 0, with_theta=True)
+    for index in (0, 499, 500, 699):
+        points = stn.source_points(theta[index:index + 1], target_shape(name), IMAGES.shape[1:],
+                                   DISTORTIONS[name].transform)[0]
+        np.testing.assert_allclose(images[index], sampled(IMAGES[index], points), atol=0.6)
+
+
+@pytest.mark.parametrize("name", ["R", "RTS", "T"])
+def test_the_inverse_map_undoes_it(name):
+    images, theta = distort(name, IMAGES, 0, with_theta=True)
+    undone = warp(images, stn.invert(theta), IMAGES.shape[1:]).astype(float)
+    left = np.abs(undone - IMAGES).mean() / np.abs(IMAGES.astype(float)).mean()
+    assert left < (0.01 if name == "T" else 0.35)  # what two interpolations blur
+    confused = np.abs(undone - np.roll(IMAGES, 1, axis=0)).mean() / np.abs(IMAGES).mean()
+    assert confused > 2 * left
+
+
+def test_turns_reach_90_degrees_and_nothing_else_happens():
+    maps = in_pixels(distort("R", IMAGES, 0, with_theta=True)[1], "R")
+    angle = np.degrees(np.arctan2(maps[:, 0, 1], maps[:, 0, 0]))
+    assert 85 < angle.max() < 90
+    assert -90 < angle.min() < -85
+    assert abs(angle.mean()) < 6
+    np.testing.assert_allclose(np.linalg.det(maps[:, :2, :2]), 1)
+    np.testing.assert_allclose(maps @ [CENTRE, CENTRE, 1], [[CENTRE, CENTRE, 1]] * 700)
+
+
+@pytest.mark.parametrize("name", ["RTS", "T"])
+def test_digits_are_placed_where_they_fit(name):
+    maps = in_pixels(distort(name, IMAGES, 0, with_theta=True)[1], name)
+    scale = np.linalg.det(maps[:, :2, :2]) ** -0.5
+    angle = np.degrees(np.arctan2(maps[:, 0, 1], maps[:, 0, 0]))
+    centre = np.linalg.solve(maps[:, :2, :2], (CENTRE - maps[:, :2, 2])[..., None])[..., 0]
+    if name == "RTS":
+        assert 0.7 < scale.min() < 0.71
+        assert 1.19 < scale.max() < 1.2
+        assert 43 < np.abs(angle).max() < 45
+    else:
+        np.testing.assert_allclose(scale, 1)
+        np.testing.assert_allclose(angle, 0, atol=1e-6)
+    size = target_shape(name)[0]
+    reach = 14 * scale[:, None] + np.abs(centre - (size - 1) / 2)
+    assert size / 2 - 0.2 < reach.max() <= size / 2 + 1e-6
+
+
+def test_corners_move_by_5_pixels_and_nothing_folds():
+    theta = distort("P", IMAGES, 0, with_theta=True)[1]
+    matrix = np.concatenate([theta, np.ones((700, 1))], axis=1).reshape(-1, 3, 3)
+    corners = np.array([(-1, -1, 1), (1, -1, 1), (1, 1, 1), (-1, 1, 1)])
+    assert (corners @ matrix[:, 2].T).min() >= LEAST_DENOMINATOR
+    moved = np.einsum("nij,cj->nci", np.linalg.inv(matrix), corners)
+    moved = (moved[..., :2] / moved[..., 2:] + 1) / 2 * 27
+    distance = moved - (CENTRE + 0.875 * CENTRE * corners[:, :2])
+    assert 4.5 < distance.std() < 5.2  # a little less than 5: what folds is drawn again
+    assert np.abs(distance.mean(axis=0)).max() < 0.8
+
+
+def test_the_lattice_moves_by_a_pixel_and_a_half():
+    theta = distort("E", IMAGES, 0, with_theta=True)[1].reshape(700, 2, 16)
+    lattice = np.array(stn.get_transform("tps").identity).reshape(2, 16)
+    scale = np.einsum("nij,ij->n", theta, lattice) / (lattice ** 2).sum()  # least squares
+    assert 0.97 < np.percentile(scale, 5) < 1.05
+    assert 1.28 < np.percentile(scale, 95) < 1.4
+    moves = (theta - scale[:, None, None] * lattice) * CENTRE
+    assert 1.4 < moves.std() < 1.6
+
+
+def test_clutter_is_six_crops_of_digits():
+    plain, cluttered = distort("T", IMAGES, 0), distort("TC", IMAGES, 0)
+    changed = cluttered != plain
+    assert (cluttered >= plain).all()
+    assert changed.sum(axis=(1, 2)).max() <= CROPS * CROP ** 2
+    assert np.median(changed.sum(axis=(1, 2))) > CROP ** 2
+
+
+def test_pairs_are_added():
+    pairs, sums = addition_pairs(IMAGES, LABELS, 7)
+    assert pairs.shape == (700, 2, 42, 42)
+    np.testing.assert_array_equal(pairs[:, 0], distort("RTS", IMAGES, 8))
+    partner = np.random.RandomState(7).permutation(700)
+    np.testing.assert_array_equal(pairs[:, 1], distort("RTS", IMAGES[partner], 9))
+    np.testing.assert_array_equal(sums, LABELS + LABELS[partner])
+    assert set(sums) <= set(range(19))
+
+
+@pytest.mark.parametrize("count", [1, 2, 500, 501])
+def test_any_number_of_images(count):
+    assert distort("TC", IMAGES[:count], 0).shape == (count, 60, 60)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="no distortion 'X': there is R, RTS"):
+        distort("X", IMAGES, 0)
+    with pytest.raises(ValueError, match="RTS needs images of at most 42 x 42 pixels, got 50 x 50"):
+        distort("RTS", np.zeros((1, 50, 50), np.uint8), 0)

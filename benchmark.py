@@ -1,6 +1,6 @@
 """How fast the LeNet is here, with MXNet as usually written, and with PyTorch, side by side.
 
-    make bench        # sets up PyTorch in an environment of its own; about 25 minutes
+    make bench        # sets up PyTorch in an environment of its own; about 20 minutes
 
 Each rate is the median of several rounds, in which the competitors take turns. What is finished is
 in the result file, and is not measured again when the command is given again.
@@ -80,8 +80,11 @@ def learn(command):
     Returns:
         Seconds to each target from the start of the process (None if not reached), and the peak
         memory in MiB.
+
+    Raises:
+        OSError: the command failed; with its last line.
     """
-    begin, reached = time.monotonic(), dict.fromkeys(map(str, TARGETS))
+    begin, reached, line = time.monotonic(), dict.fromkeys(map(str, TARGETS)), ""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                universal_newlines=True)
     for line in process.stdout:
@@ -90,11 +93,13 @@ def learn(command):
             if float(found.group(1)) >= target and reached[str(target)] is None:
                 reached[str(target)] = time.monotonic() - begin
         if None not in reached.values():
+            os.kill(process.pid, signal.SIGKILL)
             break
-    os.kill(process.pid, signal.SIGTERM)  # Popen's own would wait for it, and lose its usage
-    _, _, usage = os.wait4(process.pid, 0)
-    process.returncode = 0  # waited for
     process.stdout.close()
+    _, status, usage = os.wait4(process.pid, 0)  # Popen's own wait would lose the usage
+    process.returncode = 0  # nobody needs to wait for it again
+    if status and None in reached.values():
+        raise OSError(f"{' '.join(command)}: failed: {line.strip()}")
     return dict(reached, peak_mib=usage.ru_maxrss / 1024)
 
 
@@ -154,7 +159,7 @@ def _share(results, what, add_stn):
 
 def report(results):
     """All of it, in Markdown."""
-    return "\n\n".join(part for part in (table(results), learning_table(results), notes(results)))
+    return "\n\n".join((table(results), learning_table(results), notes(results)))
 
 
 def load(path):

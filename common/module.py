@@ -16,7 +16,10 @@ class Module(mx.mod.Module):
         """As upstream's; ``kvstore`` is a KVStore, which then holds the vectors."""
         super().init_optimizer(kvstore, optimizer, optimizer_params)
         alike = {}
-        for index, name in enumerate(self._param_names):
+        trained = [index for index, (gradient, *_) in enumerate(self._exec_group.grad_arrays)
+                   if gradient is not None]
+        for index in trained:
+            name = self._param_names[index]
             alike.setdefault(self._multipliers(name), []).append(index)
         self._vectors = [_Vector(f"vector{number}", self._exec_group, indices)
                          for number, indices in enumerate(alike.values())]

@@ -52,6 +52,8 @@ def test_a_learner_is_stopped_at_the_last_target():
     assert 0 < reached["0.9852"] <= reached["0.99"] < 30
     assert 1 < reached["peak_mib"] < 1000
     assert benchmark.learn([sys.executable, "-c", "print('nothing')"])["0.99"] is None
+    with pytest.raises(OSError, match="failed: no such digits"):
+        benchmark.learn([sys.executable, "-c", "raise SystemExit('no such digits')"])
 
 
 def test_a_file_that_is_no_result_is_left_alone(tmp_path):

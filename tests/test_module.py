@@ -26,9 +26,10 @@ NETWORKS = {"normalised": normalised, "lenet": lambda: symbols.get_symbol("lenet
                                       name="fc"), name="softmax")}
 
 
-def started(kind, network, optimizer, devices=1, learning_rate=0.01, **params):
+def started(kind, network, optimizer, devices=1, learning_rate=0.01, fixed=None, **params):
     mx.random.seed(0)
-    module = kind(NETWORKS[network](), context=[mx.cpu(index) for index in range(devices)])
+    module = kind(NETWORKS[network](), context=[mx.cpu(index) for index in range(devices)],
+                  fixed_param_names=fixed)
     module.bind([("data", (BATCH, 1, 12, 12) if network != "lenet" else (BATCH, 1, 28, 28))],
                 [("softmax_label", (BATCH,))])
     module.init_params(mx.init.Xavier())
@@ -76,6 +77,16 @@ def test_it_trains_as_mxnets_own_does(network, optimizer, devices):
     # upstream's get_params takes the mean of the copies, which rounds where there are three
     check_equal(parameters(upstream), parameters(ours), 1e-7 if devices == 3 else 0)
     assert any((value != start[name]).any() for name, value in parameters(ours).items())
+
+
+def test_fixed_parameters_stay():
+    module = started(Module, "lenet", "sgd", 2, fixed=["conv1_weight", "fc2_bias"])
+    before = parameters(module)
+    step(module, 0)
+    after = parameters(module)
+    assert {name for name in before if (before[name] == after[name]).all()} >= {
+        "conv1_weight", "fc2_bias"}
+    assert (before["fc1_weight"] != after["fc1_weight"]).any()
 
 
 @pytest.mark.parametrize("optimizer", options.OPTIMIZERS)

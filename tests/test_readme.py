@@ -21,13 +21,16 @@ def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
                  os.path.join(ROOT, "data", "mnist"), cwd=str(tmp_path))
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(tmp_path)
-    load, lift = blocks("python")
+    load, lift, deform = blocks("python")
     image = data.load("synthetic", num_examples=100).train_images[0]
     exec(load, {"image": image})
     assert int(capsys.readouterr().out) in range(10)
     names = {}
     exec(lift, names)
     assert names["straightened"].infer_shape(data=(2, 1, 28, 28))[1] == [(2, 1, 28, 28)]
+    monkeypatch.chdir(ROOT)
+    exec(deform, names)
+    assert names["turned"].shape == (100, 28, 28)
 
 
 def test_every_flag_in_the_readme_exists(train):

@@ -22,6 +22,7 @@ import numpy as np
 from symbols import stn
 
 CHUNK = 500  # images that are warped at once
+DEVICES = 70, 71  # numbers of CPU devices that do nothing else: no step of training is waited for
 CROPS, CROP = 6, 6
 LEAST_DENOMINATOR = 0.2  # of a projective map, anywhere in the target
 
@@ -107,17 +108,21 @@ def warp(images, theta, target_shape, transform="affine"):
     symbol = stn.spatial_transformer(mx.sym.Variable("data"), mx.sym.Variable("theta"),
                                      target_shape, transform)
     executors = [symbol.simple_bind(mx.cpu(device), grad_req="null", theta=(count, theta.shape[1]),
-                                    data=(count, 1, *images.shape[1:])) for device in (0, 1)]
+                                    data=(count, 1, *images.shape[1:])) for device in DEVICES]
     warped = np.empty((len(images), *target_shape), np.uint8)
     starts = [min(start, len(images) - count) for start in range(0, len(images), count)]
     for pair in zip(starts[::2], [*starts[1::2], None]):  # two at a time, on two devices
-        outputs = [executor.forward(
-            data=mx.nd.array(images[start:start + count, None], executor._ctx),
-            theta=mx.nd.array(theta[start:start + count], executor._ctx))[0]
-            for executor, start in zip(executors, pair) if start is not None]
+        outputs = [executor.forward(data=_floats(images[start:start + count, None]),
+                                    theta=_floats(theta[start:start + count]))[0]
+                   for executor, start in zip(executors, pair) if start is not None]
         for start, output in zip(pair, outputs):
             warped[start:start + count] = np.rint(output.asnumpy()[:, 0])
     return warped
+
+
+def _floats(array):
+    # from_numpy, because nd.array would wait for all that the device has been told to do.
+    return mx.nd.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
 def _turned(rng, count, target_shape, source_shape):

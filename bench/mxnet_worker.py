@@ -20,15 +20,6 @@ from common.predict import Predictor
 PLAIN = "--plain" in sys.argv
 
 
-def network(add_stn, shape):
-    """A training symbol, and where and in which graph it is run."""
-    symbol = symbols.get_symbol("lenet", add_stn=add_stn)
-    if PLAIN:
-        return symbol, mx.mod.Module(symbol)
-    contexts = options.contexts(None, None, shape[0])
-    return symbol, Module(graph.faster(symbol, contexts, "float32", data=shape), context=contexts)
-
-
 def batch_of(batch_size):
     return mx.io.DataBatch([mx.nd.random.uniform(shape=(batch_size, 1, 28, 28))],
                            [mx.nd.array(range(batch_size)) % 10])
@@ -36,8 +27,12 @@ def batch_of(batch_size):
 
 def ready(add_stn, batch_size):
     """A Module that is ready to be trained, and its symbol."""
-    shape = (batch_size, 1, 28, 28)
-    symbol, module = network(add_stn, shape)
+    shape, symbol = (batch_size, 1, 28, 28), symbols.get_symbol("lenet", add_stn=add_stn)
+    if PLAIN:
+        module = mx.mod.Module(symbol)
+    else:
+        contexts = options.contexts(None, None, batch_size)
+        module = Module(graph.faster(symbol, contexts, "float32", data=shape), context=contexts)
     module.bind([("data", shape)], [("softmax_label", (batch_size,))])
     module.init_params(mx.init.Xavier())
     module.init_optimizer(mx.kv.create("local"), "adam", {"learning_rate": 0.003})
@@ -62,17 +57,16 @@ def _steps(module, batch_size, seconds):
 
 def predict(add_stn, batch_size, seconds):
     """Images/s of predictions of one batch."""
-    symbol, module = ready(add_stn, batch_size)
+    symbol, trained = ready(add_stn, batch_size)
+    batch = batch_of(batch_size)
     if PLAIN:
-        params, module = module.get_params(), mx.mod.Module(symbol)
-        batch = batch_of(batch_size)
-        module.bind([("data", batch.data[0].shape)], [("softmax_label", (batch_size,))],
-                    for_training=False)
-        module.set_params(*params)
+        module = mx.mod.Module(symbol)
+        module.bind(trained.data_shapes, trained.label_shapes, for_training=False)
+        module.set_params(*trained.get_params())
     else:
-        module = Predictor(graph.label_free(symbol), *module.get_params(), (1, 28, 28),
+        module = Predictor(graph.label_free(symbol), *trained.get_params(), (1, 28, 28),
                            batch_size).module
-        batch = mx.io.DataBatch(batch_of(batch_size).data)
+        batch.label = None
     return rate(lambda: module.forward(batch), mx.nd.waitall, seconds, batch_size)
 
 

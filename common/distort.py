@@ -14,6 +14,7 @@ them open: scale and angle are uniform; "anywhere" is wherever the frame of the 
 turned, stays inside; corners that would fold the picture over are drawn again; crops come from the
 middle of the digits, where there is ink, and cover what is darker.
 """
+import functools
 from typing import Callable, NamedTuple, Optional, Tuple
 
 import mxnet as mx
@@ -105,10 +106,7 @@ def warp(images, theta, target_shape, transform="affine"):
         uint8 (N, height, width).
     """
     count = min(CHUNK, len(images))
-    symbol = stn.spatial_transformer(mx.sym.Variable("data"), mx.sym.Variable("theta"),
-                                     target_shape, transform)
-    executors = [symbol.simple_bind(mx.cpu(device), grad_req="null", theta=(count, theta.shape[1]),
-                                    data=(count, 1, *images.shape[1:])) for device in DEVICES]
+    executors = _samplers(count, images.shape[1:], tuple(target_shape), transform)
     warped = np.empty((len(images), *target_shape), np.uint8)
     starts = [min(start, len(images) - count) for start in range(0, len(images), count)]
     for pair in zip(starts[::2], [*starts[1::2], None]):  # two at a time, on two devices
@@ -118,6 +116,16 @@ def warp(images, theta, target_shape, transform="affine"):
         for start, output in zip(pair, outputs):
             warped[start:start + count] = np.rint(output.asnumpy()[:, 0])
     return warped
+
+
+@functools.lru_cache(maxsize=4)  # an epoch is distorted in many calls of one kind
+def _samplers(count, source_shape, target_shape, transform):
+    """Executors of the transformer for ``count`` images, one on each of ``DEVICES``."""
+    symbol = stn.spatial_transformer(mx.sym.Variable("data"), mx.sym.Variable("theta"),
+                                     target_shape, transform)
+    parameters = len(stn.get_transform(transform).identity)
+    return [symbol.simple_bind(mx.cpu(device), grad_req="null", theta=(count, parameters),
+                               data=(count, 1, *source_shape)) for device in DEVICES]
 
 
 def _floats(array):

@@ -18,10 +18,8 @@ import numpy as np
 
 import symbols
 from common import checkpoint, cli, data, files, fit, options
-from common.distort import DISTORTIONS, distort
+from common.distort import TASKS, task
 from symbols import stn
-
-TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
 
 
 def parse_flags():
@@ -34,20 +32,29 @@ def parse_flags():
               "points; by default affine")
     flag("--bounded", action="store_true",
          help="keep the warp near the identity: scales positive, denominators away from 0")
+    flag("--pool", type=cli.number(int, least=1),
+         help="average its output over squares of that many pixels; 2 in the paper for RTS and TC")
+    flag("--width", type=cli.number(int, least=1),
+         help="hidden units of mlp and addition, filters of cnn's second convolution")
     flag("--dataset", choices=data.DATASETS, default="mnist", help="dataset")
     flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
     flag("--num-examples", type=cli.number(int, least=1),
          help="training images to use; by default all, or 10000 of the synthetic ones")
-    flag("--distort", choices=sorted(DISTORTIONS),
-         help="distort the images as the paper does; those for training anew in each epoch")
+    flag("--distort", choices=TASKS,
+         help="distort the images as the paper does, those for training anew in each epoch; "
+              "addition: two digits in two channels, to be added")
     flag("--result", help="file to write the figures to, as JSON")
     flag("--test-io", type=int, choices=(0, 1), default=0,
          help="1 to measure how fast batches can be read, without training")
     options.add_training_flags(parser)
     args = parser.parse_args()
     options.complete(args)
-    if not args.add_stn and (args.transform or args.bounded):
-        raise ValueError("--transform and --bounded are of the transformer: they need --add-stn")
+    if not args.add_stn and (args.transform or args.bounded or args.pool):
+        raise ValueError("--transform, --bounded and --pool are of the transformer: "
+                         "they need --add-stn")
+    names = ("transform", "bounded", "pool", "width")
+    args.network_options = {name: value for name, value in vars(args).items()
+                            if name in names and value}
     if args.model_prefix is None:
         parts = [args.dataset, args.distort, args.network, "stn" if args.add_stn else None,
                  args.transform, "bounded" if args.bounded else None]
@@ -63,21 +70,6 @@ def _transform(name):
     return name
 
 
-def distortion(name):
-    """What ``ImageIter`` calls to have images distorted; None where they are not to be."""
-    if name is None:
-        return None
-    return lambda images, labels, seed: (distort(name, images, seed), labels)
-
-
-def test_set(dataset, name, seed):
-    """Test images, distorted by a map that depends on the seed alone, and labels."""
-    images, labels = dataset.test_images, dataset.test_labels
-    if name is None:
-        return images, labels
-    return distort(name, images, data.derive_seed(seed, TEST)), labels
-
-
 def main():
     started = time.monotonic()
     args = parse_flags()
@@ -86,17 +78,17 @@ def main():
         files.check_writable(args.result)
 
     dataset = data.load(args.dataset, args.data_dir, args.num_examples)
+    fresh, num_classes = task(args.distort)
     train = data.ImageIter(dataset.train_images, dataset.train_labels, args.batch_size,
-                           seed=args.seed, dtype=args.dtype, fresh=distortion(args.distort))
-    test = data.ImageIter(*test_set(dataset, args.distort, args.seed), args.batch_size,
+                           seed=args.seed, dtype=args.dtype, fresh=fresh)
+    test = data.ImageIter(*data.held_out(dataset, args.seed, fresh), args.batch_size,
                           dtype=args.dtype)
     if args.test_io:
         print(f"{fit.reading_speed(train):.0f} images/s read")
         return
 
-    symbol = symbols.get_symbol(args.network, num_classes=data.NUM_CLASSES, add_stn=args.add_stn,
-                                image_shape=train.image_shape, transform=args.transform or "affine",
-                                bounded=args.bounded)
+    symbol = symbols.get_symbol(args.network, num_classes=num_classes, add_stn=args.add_stn,
+                                image_shape=train.image_shape, **args.network_options)
     module, figures = fit.fit(args, symbol, train, test)
     params = module.get_params()
     exported = checkpoint.export(f"{args.model_prefix}-export", symbol, *params)

@@ -10,8 +10,8 @@ import numpy as np
 from common import mnist, synthetic
 
 DATASETS = (*mnist.SHA256, "synthetic")
-NUM_CLASSES = mnist.CLASSES
 BLOCK = 1000  # images that are made fresh at once
+TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
 
 
 class Dataset(NamedTuple):
@@ -53,6 +53,12 @@ def load(name, data_dir=None, num_examples=None):
 def derive_seed(seed, *path):
     """A seed (31 bits) for one purpose, a pure function of the run's seed and whole numbers."""
     return int(np.random.SeedSequence((seed, *path)).generate_state(1)[0]) & 0x7FFFFFFF
+
+
+def held_out(dataset, seed, fresh=None):
+    """The test images and labels of a ``Dataset``, or what ``fresh`` makes of them for a seed."""
+    images, labels = dataset.test_images, dataset.test_labels
+    return fresh(images, labels, derive_seed(seed, TEST)) if fresh else (images, labels)
 
 
 class ImageIter(mx.io.DataIter):

@@ -20,6 +20,7 @@ from typing import Callable, NamedTuple, Optional, Tuple
 import mxnet as mx
 import numpy as np
 
+from common.mnist import CLASSES
 from symbols import stn
 
 CHUNK = 500  # images that are warped at once
@@ -61,8 +62,7 @@ def distort(name, images, seed, with_theta=False):
     Raises:
         ValueError: unknown distortion, or images that are too large for the target.
     """
-    if name not in DISTORTIONS:
-        raise ValueError(f"no distortion {name!r}: there is {', '.join(DISTORTIONS)}")
+    _check_name(name, DISTORTIONS)
     distortion, source_shape = DISTORTIONS[name], images.shape[1:]
     target_shape = distortion.target_shape or source_shape
     if min(np.subtract(target_shape, source_shape)) < 0:
@@ -74,6 +74,27 @@ def distort(name, images, seed, with_theta=False):
     if distortion.cluttered:
         _clutter(rng, warped, images)
     return (warped, theta) if with_theta else warped
+
+
+def task(name):
+    """What is to be learnt from distorted images.
+
+    Args:
+        name: one of ``TASKS``, or None to leave the images as they are.
+
+    Returns:
+        A function of images (N, H, W), labels (N,) and a seed that returns what takes their place,
+        or None; and the number of classes.
+
+    Raises:
+        ValueError: unknown task.
+    """
+    if name is None:
+        return None, CLASSES
+    if name == "addition":
+        return addition_pairs, 2 * CLASSES - 1
+    _check_name(name, TASKS)
+    return lambda images, labels, seed: (distort(name, images, seed), labels), CLASSES
 
 
 def addition_pairs(images, labels, seed):
@@ -131,6 +152,11 @@ def _samplers(count, source_shape, target_shape, transform):
 def _floats(array):
     # from_numpy, because nd.array would wait for all that the device has been told to do.
     return mx.nd.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _check_name(name, names):
+    if name not in names:
+        raise ValueError(f"no distortion {name!r}: there is {', '.join(names)}")
 
 
 def _turned(rng, count, target_shape, source_shape):
@@ -230,3 +256,4 @@ DISTORTIONS = {
     "T": Distortion(_placed_only, target_shape=(60, 60)),
     "TC": Distortion(_placed_only, target_shape=(60, 60), cluttered=True),
 }
+TASKS = (*DISTORTIONS, "addition")

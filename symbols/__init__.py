@@ -1,9 +1,9 @@
 """The zoo's networks: name -> module. The names are also the choices of ``--network``."""
 import inspect
 
-from . import lenet, mlp
+from . import addition, cnn, lenet, mlp
 
-NETWORKS = {"lenet": lenet, "mlp": mlp}
+NETWORKS = {"addition": addition, "cnn": cnn, "lenet": lenet, "mlp": mlp}
 
 
 def get_symbol(network, **options):

@@ -54,7 +54,7 @@ def get_symbol(num_classes=10, flag="training", add_stn=True, image_shape=(1, 28
     if flag not in ("training", "always"):
         raise ValueError(f"flag must be 'training' or 'always', got {flag!r}")
     if target_shape is not None and not add_stn:
-        raise ValueError("target_shape is an option of the transformer: it needs add_stn=True")
+        raise ValueError("target_shape is of the transformer: it needs add_stn=True")
     _check_size("classifier", target_shape or image_shape[1:])
 
     net = mx.sym.Variable("data")  # (N, C, H, W)

@@ -102,14 +102,15 @@ class Projective(Transform):
         super().__init__((1, 0, 0, 0, 1, 0, 0, 0), (0.9, 0.9, 1, 0.9, 0.9, 1, 0.45, 0.45))
 
     def grid(self, theta, target_shape):
-        last = mx.sym.ones_like(mx.sym.slice_axis(theta, axis=1, begin=0, end=1))
-        matrix = mx.sym.reshape(mx.sym.concat(theta, last, dim=1), shape=(0, 3, 3))
-        points = mx.sym.dot(matrix, _homogeneous(_lattice(theta, target_shape)))
-        denominator = mx.sym.slice_axis(points, axis=1, begin=2, end=3)
-        sign = (denominator >= 0) * 2 - 1
-        denominator = sign * mx.sym.maximum(mx.sym.abs(denominator), SMALLEST_DENOMINATOR)
-        points = mx.sym.slice_axis(points, axis=1, begin=0, end=2)
-        return _as_grid(mx.sym.broadcast_div(points, denominator), target_shape)
+        lattice = _lattice(theta, target_shape)
+        rows = [mx.sym.slice_axis(theta, axis=1, begin=begin, end=end)
+                for begin, end in ((0, 3), (3, 6), (6, 8))]
+        # Row by row, because MXNet is slow at dividing by what has to be broadcast.
+        x, y = (mx.sym.dot(row, _homogeneous(lattice)) for row in rows[:2])  # (N, target points)
+        denominator = mx.sym.dot(rows[2], lattice) + 1
+        too_small = mx.sym.abs(denominator) < SMALLEST_DENOMINATOR
+        denominator = denominator + too_small * (2 * SMALLEST_DENOMINATOR)
+        return _as_grid(mx.sym.stack(x / denominator, y / denominator, axis=1), target_shape)
 
 
 class ThinPlateSpline(Transform):
@@ -233,7 +234,7 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
         return transform.bounded(theta)
 
 
-def spatial_transformer(data, loc, target_shape, transform="affine", name="stn"):
+def spatial_transformer(data, loc, target_shape, transform="affine", name="stn", pool=1):
     """Warps each image by its own map.
 
     Args:
@@ -242,14 +243,19 @@ def spatial_transformer(data, loc, target_shape, transform="affine", name="stn")
         target_shape: (height, width) of the output in pixels, at least 2 each.
         transform: as for ``get_transform``.
         name: of the node, whose output is ``<name>_output``; that of ``<name>_theta`` is theta.
+        pool: the target is averaged over squares of that many pixels, so that a picture which the
+            map makes smaller loses less; the node is ``<name>_pool``.
 
     Returns:
-        Symbol (N, C, height, width).
+        Symbol (N, C, height, width), or of a ``pool``-th of that size.
 
     Raises:
-        ValueError: no such transform, or the target is too small for coordinates from -1 to 1.
+        ValueError: no such transform, the target is too small for coordinates from -1 to 1, or for
+            the pooling.
     """
     transform, target_shape = get_transform(transform), _checked(target_shape)
+    if not isinstance(pool, Integral) or not 1 <= pool <= min(target_shape):
+        raise ValueError(f"pool must be a whole number from 1 to {min(target_shape)}, got {pool!r}")
     name = _full_name(name)
     # Copies for this transformer alone: where gradients are to be added, as from 8 consumers of a
     # tensor on, SpatialTransformer and clip overwrite them. The attribute keeps MXNet from merging
@@ -261,14 +267,11 @@ def spatial_transformer(data, loc, target_shape, transform="affine", name="stn")
         theta = mx.sym.broadcast_to(loc, shape=(0, len(transform.identity)),
                                     name=f"{name}_loc_copy", attr=own)
         theta = mx.sym.clip(theta, a_min=-LIMIT, a_max=LIMIT, name=f"{name}_theta")
-        if isinstance(transform, Affine):
-            with mx.name.Prefix(f"{name}_grid_"):
-                theta = transform.affine(theta, target_shape)
-            return mx.sym.SpatialTransformer(data, theta, target_shape=target_shape, name=name,
-                                             transform_type="affine", sampler_type="bilinear")
-        with mx.name.Prefix(f"{name}_grid_"):
-            grid = transform.grid(theta, target_shape)
-        return mx.sym.BilinearSampler(data, grid, name=name)
+        net = _sampled(data, theta, target_shape, transform, name)
+        if pool == 1:
+            return net
+        return mx.sym.Pooling(net, pool_type="avg", kernel=(pool, pool), stride=(pool, pool),
+                              name=f"{name}_pool")
 
 
 def source_points(theta, target_shape, source_shape, transform="affine"):
@@ -311,6 +314,16 @@ def compose(first, second):
 def invert(theta):
     """The affine theta (N, 6) that undoes one; numpy.linalg.LinAlgError if there is none."""
     return np.linalg.inv(_square(theta))[:, :2].reshape(-1, 6)
+
+
+def _sampled(data, theta, target_shape, transform, name):
+    with mx.name.Prefix(f"{name}_grid_"):
+        affine = isinstance(transform, Affine)
+        grid = (transform.affine if affine else transform.grid)(theta, target_shape)
+    if not affine:
+        return mx.sym.BilinearSampler(data, grid, name=name)
+    return mx.sym.SpatialTransformer(data, grid, target_shape=target_shape, name=name,
+                                     transform_type="affine", sampler_type="bilinear")
 
 
 def _checked(target_shape):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from common import data, synthetic
+from common.distort import task
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +132,13 @@ def test_what_is_made_fresh_differs_by_epoch_but_not_by_batch_size(digits, monke
     plain = np.concatenate([batch.label[0].asnumpy() for batch
                             in data.ImageIter(*digits, 40, seed=5)])
     np.testing.assert_array_equal(labels, plain + 1)
+
+
+def test_the_test_images_are_distorted_by_the_seed_alone():
+    dataset = data.load("synthetic", num_examples=500)
+    fresh, _ = task("R")
+    images, labels = data.held_out(dataset, 3, fresh)
+    np.testing.assert_array_equal(images, data.held_out(dataset, 3, fresh)[0])
+    np.testing.assert_array_equal(labels, dataset.test_labels)
+    assert (images != data.held_out(dataset, 4, fresh)[0]).any()
+    assert data.held_out(dataset, 3, None)[0] is dataset.test_images

@@ -7,8 +7,10 @@ from common.distort import (
     CROPS,
     DISTORTIONS,
     LEAST_DENOMINATOR,
+    TASKS,
     addition_pairs,
     distort,
+    task,
     warp,
 )
 from symbols import stn
@@ -151,3 +153,19 @@ def test_bad_input():
         distort("X", IMAGES, 0)
     with pytest.raises(ValueError, match="RTS needs images of at most 42 x 42 pixels, got 50 x 50"):
         distort("RTS", np.zeros((1, 50, 50), np.uint8), 0)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_makes_images_and_labels_and_knows_the_classes(name):
+    make, num_classes = task(name)
+    images, labels = make(IMAGES, LABELS, 5)
+    assert images.shape[0] == labels.shape[0] == len(IMAGES)
+    assert num_classes == (19 if name == "addition" else 10)
+    assert set(labels) <= set(range(num_classes))
+    np.testing.assert_array_equal(make(IMAGES, LABELS, 5)[0], images)
+
+
+def test_without_a_distortion_there_is_nothing_to_make():
+    assert task(None) == (None, 10)
+    with pytest.raises(ValueError, match="no distortion 'zoom': there is R, .*addition"):
+        task("zoom")

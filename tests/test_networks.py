@@ -7,12 +7,14 @@ import symbols
 from common import data, options, synthetic
 from symbols import stn
 
-SIZES = [(1, 28, 28), (1, 40, 24), (3, 32, 32)]
+SIZES = [(1, 28, 28), (1, 40, 30), (3, 32, 32)]
 TRANSFORMS = [*stn.TRANSFORMS, "tps:3"]
 VARIANTS = [{"add_stn": False}, *({"transform": transform} for transform in TRANSFORMS),
             {"transform": "projective", "bounded": True}]
 EVERY = [pytest.param(network, variant, id=" ".join(map(str, [network, *variant.values()])))
          for network in symbols.NETWORKS for variant in VARIANTS]
+ONE_TRANSFORMER = sorted(set(symbols.NETWORKS) - {"addition"})
+LR_MULT = {"lenet": 0.01, "mlp": 0.1, "cnn": 0.1, "addition": 0.1}
 
 
 def bound(symbol, image_shape, batch_size=4, seed=0):
@@ -43,7 +45,8 @@ def test_outputs_are_probabilities(network, variant, image_shape):
     np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("network", "variant"), EVERY)
+@pytest.mark.parametrize(("network", "variant"), [
+    case for case in EVERY if case.values[0] in ONE_TRANSFORMER])
 @pytest.mark.parametrize("image_shape", SIZES)
 def test_with_and_without_transformer_start_as_the_same_function(network, variant, image_shape):
     modules = [bound(symbols.get_symbol(network, image_shape=image_shape, **options), image_shape)
@@ -83,7 +86,7 @@ def test_every_parameter_learns(network, variant):
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("network", symbols.NETWORKS)
+@pytest.mark.parametrize("network", ONE_TRANSFORMER)
 def test_the_localisation_layers_learn_at_their_own_rate(network, transform):
     steps = []
     for lr_mult in (1, 0.01):
@@ -114,28 +117,67 @@ def with_lr_mult(network, transform, lr_mult):
 
 
 @pytest.mark.parametrize("network", symbols.NETWORKS)
-def test_the_localisation_multiplier_is_a_hundredth_by_default(network):
+def test_the_localisation_layers_have_a_lower_rate_by_default(network):
     module = bound(symbols.get_symbol(network), (1, 28, 28))
     module.init_optimizer()
-    assert module._optimizer.lr_mult == {
-        f"stn_loc_{layer}_{kind}": 0.01 for layer in ("fc1", "fc2") for kind in ("weight", "bias")}
+    rates = module._optimizer.lr_mult
+    assert set(rates.values()) == {LR_MULT[network]}
+    connected = [name for name in module.get_params()[0]
+                 if name.startswith("stn") and "_fc" in name or "_hidden" in name]
+    assert sorted(rates) == sorted(connected)
 
 
-@pytest.mark.parametrize("network", symbols.NETWORKS)
+@pytest.mark.parametrize("network", ONE_TRANSFORMER)
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_nodes_can_be_found_by_name(network, transform):
-    internals = symbols.get_symbol(network, transform=transform).get_internals()
-    picture, theta = internals["stn_output"], internals["stn_theta_output"]
-    shapes = mx.sym.Group([picture, theta]).infer_shape(data=(2, 1, 28, 28))[1]
-    assert shapes == [(2, 1, 28, 28), (2, len(stn.get_transform(transform).identity))]
+    assert found(network, "stn", transform=transform) == [
+        (2, 1, 28, 28), (2, len(stn.get_transform(transform).identity))]
 
 
-@pytest.mark.parametrize("network", symbols.NETWORKS)
-def test_the_transformer_can_have_another_size(network):
-    symbol = symbols.get_symbol(network, image_shape=(1, 60, 40), target_shape=(20, 24))
+def found(network, name, **options):
+    """The shapes of the picture and of theta of the transformer of that name."""
+    internals = symbols.get_symbol(network, image_shape=(1, 28, 28), **options).get_internals()
+    nodes = [internals[f"{name}_output"], internals[f"{name}_theta_output"]]
+    return mx.sym.Group(nodes).infer_shape(data=(2, 1, 28, 28))[1]
+
+
+@pytest.mark.parametrize("name", ["stn0", "stn1"])
+def test_addition_has_two_transformers(name):
+    assert found("addition", name, target_shape=(20, 24), transform="tps:3") == [
+        (2, 1, 20, 24), (2, 18)]
+
+
+def test_the_transformers_of_addition_come_to_look_at_different_places():
+    symbol = symbols.get_symbol("addition")
+    module, batch = bound(symbol, (2, 42, 42)), batch_of((2, 42, 42))
+    module.init_optimizer(optimizer="adam", optimizer_params={"learning_rate": 0.1})
+    for _ in range(3):
+        module.forward_backward(batch)
+        module.update()
     internals = symbol.get_internals()
-    assert internals["stn_output"].infer_shape(data=(2, 1, 60, 40))[1] == [(2, 1, 20, 24)]
+    thetas = mx.sym.Group([internals[f"stn{index}_theta_output"] for index in (0, 1)])
+    params = {name: value for name, value in module.get_params()[0].items()
+              if name.startswith("stn")}
+    first, second = thetas.eval(data=batch.data[0], **params)
+    assert np.abs((first - second).asnumpy()).max() > 0.01
+
+
+@pytest.mark.parametrize("network", ONE_TRANSFORMER)
+def test_the_transformer_can_have_another_size(network):
+    symbol = symbols.get_symbol(network, image_shape=(1, 60, 40), target_shape=(24, 22))
+    internals = symbol.get_internals()
+    assert internals["stn_output"].infer_shape(data=(2, 1, 60, 40))[1] == [(2, 1, 24, 22)]
     assert predict(bound(symbol, (1, 60, 40)), batch_of((1, 60, 40))).shape == (4, 10)
+
+
+@pytest.mark.parametrize("image_shape", [(1, 42, 42), (1, 43, 60)])
+@pytest.mark.parametrize("network", ["cnn", "mlp", "addition"])
+def test_a_pooling_behind_the_transformer(network, image_shape):
+    symbol = symbols.get_symbol(network, num_classes=10, image_shape=image_shape, pool=2)
+    name = "stn0_pool_output" if network == "addition" else "stn_pool_output"
+    pooled = symbol.get_internals()[name].infer_shape(data=(4, *image_shape))[1]
+    assert pooled == [(4, 1, *(size // 2 for size in image_shape[1:]))]
+    assert predict(bound(symbol, image_shape), batch_of(image_shape)).shape == (4, 10)
 
 
 def test_lenet_is_the_seed_network():
@@ -157,8 +199,16 @@ def test_always_dropping_makes_predictions_random():
 
 
 @pytest.mark.parametrize(("network", "wrong", "words"), [
-    ("resnet", {}, "there is lenet, mlp"),
-    ("mlp", {"flag": "always"}, "it has num_classes, add_stn"),
+    ("resnet", {}, "there is addition, cnn, lenet, mlp"),
+    ("lenet", {"pool": 2}, "has no option pool"),
+    ("cnn", {"pool": 2}, "classifier needs at least 21 x 21 pixels, got 14 x 14"),
+    ("cnn", {"pool": 2, "add_stn": False}, "needs? add_stn=True"),
+    ("cnn", {"image_shape": (1, 27, 40)}, "localisation network needs at least 28 x 28"),
+    ("cnn", {"image_shape": (1, 20, 40), "add_stn": False}, "classifier needs at least 21"),
+    ("mlp", {"pool": 0}, "pool must be a whole number from 1 to 28"),
+    ("mlp", {"pool": 29}, "pool must be a whole number from 1 to 28"),
+    ("addition", {"pool": 2, "add_stn": False}, "needs? add_stn=True"),
+    ("mlp", {"flag": "always"}, "it has num_classes, width, add_stn"),
     ("lenet", {"flag": "sometimes"}, "'training' or 'always'"),
     ("lenet", {"image_shape": (1, 17, 28)}, "localisation network needs at least 18 x 18"),
     ("lenet", {"target_shape": (15, 20)}, "classifier needs at least 16 x 16"),
@@ -166,7 +216,7 @@ def test_always_dropping_makes_predictions_random():
     ("mlp", {"target_shape": (1, 28)}, "at least 2 x 2"),
     ("mlp", {"transform": "tps:1"}, "2 x 2 points or more"),
     ("lenet", {"transform": "zoom"}, "no transform 'zoom'"),
-    ("mlp", {"target_shape": (8, 8), "add_stn": False}, "needs add_stn=True"),
+    ("mlp", {"target_shape": (8, 8), "add_stn": False}, "needs? add_stn=True"),
 ])
 def test_wrong_options_are_refused(network, wrong, words):
     with pytest.raises(ValueError, match=words):

@@ -43,7 +43,7 @@ def test_it_learns_mnist(train, tmp_path):
     assert (np.concatenate(answers) == labels).mean() == figures["test_accuracy"]
 
 
-@pytest.mark.parametrize("network", ["lenet", "mlp"])
+@pytest.mark.parametrize("network", ["cnn", "lenet", "mlp"])
 def test_without_the_transformer(train, tmp_path, network):
     done = train(*QUICK, "--network", network, "--model-prefix", tmp_path / "a")
     assert done.returncode == 0, done.stderr
@@ -93,6 +93,10 @@ def test_reading_speed_and_monitor(train, tmp_path):
     (["--add-stn", "--transform", "tps:1"], ["--transform", "2 x 2 points or more"]),
     (["--transform", "tps"], ["--transform", "--add-stn"]),
     (["--bounded"], ["--bounded", "--add-stn"]),
+    (["--pool", "2"], ["--pool", "--add-stn"]),
+    (["--add-stn", "--pool", "2"], ["lenet has no option pool", "transform"]),
+    (["--add-stn", "--network", "cnn", "--pool", "2"], ["cnn's classifier", "21 x 21"]),
+    (["--distort", "zoom"], ["--distort", "RTS", "addition"]),
 ])
 def test_bad_flags_are_refused(train, refused, tmp_path, flags, words):
     (tmp_path / "file").write_text("in the way of a folder")
@@ -117,6 +121,16 @@ def test_distorted_images_train_and_name_their_files(train, tmp_path):
     block = mx.gluon.SymbolBlock.imports(str(tmp_path / symbol_path), ["data"],
                                          str(tmp_path / params_path))
     assert block(mx.nd.zeros((1, 1, 42, 42))).shape == (1, 10)
+
+
+@pytest.mark.parametrize("network", ["mlp", "addition"])
+def test_the_paper_s_networks_add_digits(train, tmp_path, network):
+    done = train(*QUICK, "--add-stn", "--distort", "addition", "--network", network, "--pool", 2,
+                 "--width", 20, "--model-prefix", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    symbol_path, params_path = done.stdout.split()[-2:]
+    block = mx.gluon.SymbolBlock.imports(symbol_path, ["data"], params_path)
+    assert block(mx.nd.zeros((1, 2, 42, 42))).shape == (1, 19)
 
 
 def test_a_checkpoint_of_another_network_is_refused(train, refused, tmp_path):

@@ -1,0 +1,229 @@
+"""Reruns the paper's experiments on distorted MNIST and compares the errors with its own.
+
+    python paper.py              # trains what is missing, hours; prints the tables
+    python paper.py --quick      # four cells of them, shorter: minutes
+    python paper.py --print      # prints the tables of what there is
+
+Each run is a ``train_mnist.py`` on one CPU device, so that its bits do not depend on how many cores
+a machine has; as many run at once as there are cores. A run that was stopped goes on from its last
+checkpoint; a finished one leaves its figures in ``results/paper/<column>/<row>/seed-<n>.json``.
+"""
+import glob
+import itertools
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+from common import cli
+from common.find_mxnet import usable_cores
+
+RECIPE = ["--cpus", "1", "--batch-size", "128", "--lr", "0.004", "--warmup-epochs", "2"]
+EPOCHS = {"mlp": 60, "addition": 60, "cnn": 16}  # the CNNs' take six times as long
+SEEDS = range(3)
+QUICK = {"columns": ["R"], "rows": ["FCN", "CNN", "ST-FCN affine", "ST-CNN affine"], "epochs": 3}
+
+# Test errors of the paper, %; None for what it did not train.
+PAPER = {
+    "distorted digits": {
+        "columns": ("R", "RTS", "P", "E", "TC"),
+        "FCN": (2.1, 5.2, 3.1, 3.2, 13.2),
+        "CNN": (1.2, 0.8, 1.5, 1.4, 3.5),
+        "ST-FCN affine": (1.2, 0.8, 1.5, 2.7, 2.0),
+        "ST-FCN projective": (1.3, 0.9, 1.4, 2.6, None),
+        "ST-FCN tps": (1.1, 0.8, 1.4, 2.4, None),
+        "ST-CNN affine": (0.7, 0.5, 0.8, 1.2, 1.7),
+        "ST-CNN projective": (0.8, 0.6, 0.8, 1.3, None),
+        "ST-CNN tps": (0.7, 0.5, 0.8, 1.1, None),
+    },
+    "two digits to add": {
+        "columns": ("addition",),
+        "FCN": (47.7,),
+        "CNN": (14.7,),
+        "ST-FCN affine": (22.6,),
+        "2 x ST-FCN affine": (9.0,),
+        "2 x ST-FCN projective": (5.9,),
+        "2 x ST-FCN tps": (5.8,),
+    },
+}
+NETWORKS = {"FCN": "mlp", "CNN": "cnn", "ST-FCN": "mlp", "ST-CNN": "cnn", "2 x ST-FCN": "addition"}
+# So that in each column the FCNs have 400,000 parameters each, within 1%, and the CNNs as many as
+# each other.
+WIDTHS = {
+    "FCN": {"R": 349, "RTS": 202, "P": 349, "E": 349, "TC": 108, "addition": 109},
+    "ST-FCN": {"R": 343, "RTS": 433, "P": 343, "E": 343, "TC": 303, "addition": 306},
+    "CNN": {"R": 64, "RTS": 64, "P": 64, "E": 64, "TC": 64, "addition": 64},
+    "ST-CNN": {"R": 57, "RTS": 67, "P": 57, "E": 57, "TC": 73},
+    "2 x ST-FCN": {"addition": 173},
+}
+POOLED = ("RTS", "TC", "addition")
+
+
+class Run(NamedTuple):
+    """One training: of a row (a network) on a column (a distortion) of a table, from a seed."""
+
+    row: str
+    column: str
+    seed: int
+    epochs: int
+
+    @property
+    def name(self):
+        return f"{cell_name(self.row, self.column)}/seed-{self.seed}"
+
+    def flags(self):
+        """Those of ``train_mnist.py`` that make this run what it is."""
+        family, transform = _parts(self.row)
+        flags = ["--network", NETWORKS[family], "--width", WIDTHS[family][self.column],
+                 "--distort", self.column, "--seed", self.seed, "--num-epochs", self.epochs]
+        if transform:
+            flags += ["--add-stn", "--transform", transform]
+            flags += ["--pool", 2] if self.column in POOLED else []
+        return [*map(str, flags), *RECIPE]
+
+
+def cell_name(row, column):
+    """The folder of the runs of a cell."""
+    return f"{column}/{row.lower().replace(' ', '-')}"
+
+
+def _parts(row):
+    """A key of ``NETWORKS`` and the transform, or None, of a row of ``PAPER``."""
+    family, _, transform = row.rpartition(" ") if "ST-" in row else (row, "", None)
+    return family, transform
+
+
+def rows(table):
+    """The names of the networks of a table of ``PAPER``."""
+    return [name for name in table if name != "columns"]
+
+
+def all_runs():
+    """The runs of all tables, seed by seed, so that each table is filled evenly."""
+    return [Run(row, column, seed, EPOCHS[NETWORKS[_parts(row)[0]]])
+            for seed in SEEDS for table in PAPER.values() for row in rows(table)
+            for column, error in zip(table["columns"], table[row]) if error is not None]
+
+
+def quick_runs():
+    """Some of them, shorter, with one seed."""
+    return [run._replace(epochs=QUICK["epochs"]) for run in all_runs()
+            if run.row in QUICK["rows"] and run.column in QUICK["columns"] and run.seed == 0]
+
+
+def train(runs, jobs, folder, scratch):
+    """Trains what has no result yet, each in a process of its own.
+
+    Args:
+        runs: list of ``Run``.
+        jobs: how many at a time.
+        folder: of the figures.
+        scratch: folder of logs and checkpoints; a finished run keeps its log and its export.
+
+    Raises:
+        ValueError: runs failed; the others are done.
+        KeyboardInterrupt: passed on, once the processes have been ended.
+    """
+    missing = [run for run in runs if not os.path.exists(result_path(folder, run))]
+    print(f"{len(runs) - len(missing)} of {len(runs)} runs are done", flush=True)
+    todo, processes, failed = iter(missing), {}, []
+    try:
+        while True:
+            for run in itertools.islice(todo, jobs - len(processes)):
+                processes[run] = _start(run, folder, os.path.join(scratch, run.name))
+            if not processes:
+                break
+            time.sleep(0.2)
+            for run in [run for run, process in processes.items() if process.poll() is not None]:
+                prefix = os.path.join(scratch, run.name)
+                if processes.pop(run).returncode:
+                    failed.append(f"{prefix}.log")
+                else:
+                    for path in checkpoints(prefix):
+                        os.remove(path)
+                    print(f"{run.name}: {error_of(result_path(folder, run)):.2f}%", flush=True)
+    finally:
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.wait()
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(missing)} runs failed: see {', '.join(failed)}")
+
+
+def _start(run, folder, prefix):
+    flags = [*run.flags(), "--model-prefix", prefix, "--result", result_path(folder, run)]
+    epochs = [int(path[-11:-7]) for path in checkpoints(prefix) if path.endswith(".params")]
+    resumable = [epoch for epoch in epochs if epoch < run.epochs]
+    if resumable:
+        flags += ["--load-epoch", str(max(resumable))]
+    os.makedirs(os.path.dirname(prefix), exist_ok=True)
+    with open(f"{prefix}.log", "a", encoding="utf-8") as log:
+        return subprocess.Popen([sys.executable, "train_mnist.py", *flags], stdout=log,
+                                stderr=log, stdin=subprocess.DEVNULL)
+
+
+def checkpoints(prefix):
+    """The paths of the params and states that a run has written."""
+    return glob.glob(f"{glob.escape(prefix)}-[0-9][0-9][0-9][0-9].*")
+
+
+def result_path(folder, run):
+    return os.path.join(folder, f"{run.name}.json")
+
+
+def error_of(path):
+    """Test error, %, of a result of ``train_mnist.py``."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return 100 * (1 - json.load(file)["test_accuracy"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: not a result of train_mnist.py; remove it") from None
+
+
+def markdown(folder):
+    """The tables as Markdown: mean and standard deviation, the paper's figure, the difference."""
+    return "\n\n".join(_table(folder, title, table) for title, table in PAPER.items())
+
+
+def _table(folder, title, table):
+    columns = table["columns"]
+    lines = [f"| {title} | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
+    for row in rows(table):
+        cells = [_cell(folder, row, column, paper) for column, paper in zip(columns, table[row])]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(folder, row, column, paper):
+    errors = [error_of(path) for path in
+              glob.glob(os.path.join(glob.escape(folder), cell_name(row, column), "seed-*.json"))]
+    if not errors:
+        return "" if paper is None else f"({paper})"
+    mean = statistics.mean(errors)
+    spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
+    return f"{mean:.2f}{spread} ({paper}, {mean - paper:+.2f})"
+
+
+def main():
+    parser = cli.Parser(prog="paper.py", description=__doc__.splitlines()[0])
+    flag = parser.add_argument
+    flag("--quick", action="store_true", help="train a few cells only, for a few epochs")
+    flag("--print", action="store_true", help="train nothing, print what there is")
+    flag("--jobs", type=cli.number(int, least=1), default=usable_cores(), help="runs at a time")
+    args = parser.parse_args()
+    name = "paper-quick" if args.quick else "paper"
+    folder = os.path.join("models" if args.quick else "results", name)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the processes, too
+    if not args.print:
+        train(quick_runs() if args.quick else all_runs(), args.jobs, folder,
+              os.path.join("models", name))
+    print(markdown(folder))
+
+
+if __name__ == "__main__":
+    cli.run(main)

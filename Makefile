@@ -2,12 +2,14 @@
 # make test        run the tests
 # make setup       only set up: .venv, the pinned requirements, the data
 # make accuracy    the table in README.md: many full runs; can be stopped, goes on where it was
+# make paper       the tables of the paper's MNIST experiments: many hours, likewise; for some
+#                  minutes ARGS=--quick
 # make recover     how well each transform learns to undo a distortion
 # make bench       images/s beside PyTorch's, which it sets up in .venv-torch
 #
 # PYTHON=python3.9     the interpreter for .venv; by default the first suitable one
 # MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2; remembered
-# ARGS="--lr 0.001"    more flags for make train
+# ARGS="--lr 0.001"    more flags for make train, make paper
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -33,7 +35,7 @@ endif
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 
-.PHONY: train test setup accuracy recover bench
+.PHONY: train test setup accuracy paper recover bench
 .DELETE_ON_ERROR:
 
 train: setup
@@ -53,6 +55,9 @@ $(READY): requirements.txt requirements-test.txt
 	$(RUN) -m pip install -q --only-binary=:all: -r requirements.txt -r requirements-test.txt
 	$(RUN) -m pip install -q --only-binary=:all: --no-deps $(MXNET)==1.9.1
 	touch $@
+
+paper: setup
+	$(RUN) paper.py $(ARGS)
 
 recover: setup
 	$(RUN) recover_theta.py --result results/recover_theta.json

@@ -3,6 +3,7 @@
     python paper.py              # trains what is missing, hours; prints the tables
     python paper.py --quick      # four cells of them, shorter: minutes
     python paper.py --print      # prints the tables of what there is
+    python paper.py --draw       # draws the distortions, and the angles that a network found
 
 Each run is a ``train_mnist.py`` on one CPU device, so that its bits do not depend on how many cores
 a machine has; as many run at once as there are cores. A run that was stopped goes on from its last
@@ -19,7 +20,13 @@ import sys
 import time
 from typing import NamedTuple
 
-from common import cli
+from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
+
+# isort: split
+import numpy as np
+
+from common import checkpoint, cli, data, pictures, trained
+from common.distort import DISTORTIONS, distort
 from common.find_mxnet import usable_cores
 
 RECIPE = ["--cpus", "1", "--batch-size", "128", "--lr", "0.004", "--warmup-epochs", "2"]
@@ -157,10 +164,9 @@ def train(runs, jobs, folder, scratch):
 
 def _start(run, folder, prefix):
     flags = [*run.flags(), "--model-prefix", prefix, "--result", result_path(folder, run)]
-    epochs = [int(path[-11:-7]) for path in checkpoints(prefix) if path.endswith(".params")]
-    resumable = [epoch for epoch in epochs if epoch < run.epochs]
-    if resumable:
-        flags += ["--load-epoch", str(max(resumable))]
+    epoch = checkpoint.newest(prefix, before=run.epochs)
+    if epoch is not None:
+        flags += ["--load-epoch", str(epoch)]
     os.makedirs(os.path.dirname(prefix), exist_ok=True)
     with open(f"{prefix}.log", "a", encoding="utf-8") as log:
         return subprocess.Popen([sys.executable, "train_mnist.py", *flags], stdout=log,
@@ -209,19 +215,52 @@ def _cell(folder, row, column, paper):
     return f"{mean:.2f}{spread} ({paper}, {mean - paper:+.2f})"
 
 
+def draw(scratch, folder):
+    """Writes ``distortions.png`` and, from a finished run, ``angles.png``.
+
+    Raises ValueError or OSError if that run has not been trained.
+    """
+    images = data.load("mnist").test_images
+    rows = {name: distort(name, images[:10], seed=0) for name in DISTORTIONS}
+    pictures.save(pictures.grid_of_images({"MNIST": images[:10], **rows}),
+                  os.path.join(folder, "distortions.png"))
+
+    turned, applied = distort("R", images, seed=0, with_theta=True)
+    network = trained.load(os.path.join(scratch, "R/st-cnn-affine/seed-0-export"))
+    found = network.predictor((1, *turned.shape[1:]), "stn_theta_output")(turned)
+    true, found = -angle_of(applied), angle_of(found)
+    # Nothing in training says which way is up: any one angle between them will do.
+    offset = np.median(found - true)
+    left = np.abs(found - true - offset)
+    pictures.save(
+        pictures.angles(true, found, f"ST-CNN affine on R: offset {offset:.1f}°, "
+                                     f"mean of the rest {left.mean():.1f}°"),
+        os.path.join(folder, "angles.png"))
+
+
+def angle_of(theta):
+    """By how much affine thetas (N, 6) turn, in degrees: the angle of the nearest rotation."""
+    a, b, _, d, e, _ = theta.T
+    return np.degrees(np.arctan2(d - b, a + e))
+
+
 def main():
     parser = cli.Parser(prog="paper.py", description=__doc__.splitlines()[0])
     flag = parser.add_argument
     flag("--quick", action="store_true", help="train a few cells only, for a few epochs")
     flag("--print", action="store_true", help="train nothing, print what there is")
+    flag("--draw", action="store_true", help="train nothing, draw the pictures of README.md")
     flag("--jobs", type=cli.number(int, least=1), default=usable_cores(), help="runs at a time")
     args = parser.parse_args()
     name = "paper-quick" if args.quick else "paper"
     folder = os.path.join("models" if args.quick else "results", name)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the processes, too
+    scratch = os.path.join("models", name)
+    if args.draw:
+        draw(scratch, "pictures")
+        return
     if not args.print:
-        train(quick_runs() if args.quick else all_runs(), args.jobs, folder,
-              os.path.join("models", name))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the processes, too
+        train(quick_runs() if args.quick else all_runs(), args.jobs, folder, scratch)
     print(markdown(folder))
 
 

@@ -5,6 +5,7 @@ A checkpoint is ``prefix-symbol.json``, ``prefix-NNNN.params`` (both as MXNet's 
 holds the optimizer's arrays and, as JSON, the number of updates, the recipe of the run and the
 SHA-256 of the params it belongs to. The params are written last: where they are, the rest is.
 """
+import glob
 import hashlib
 import io
 import json
@@ -63,6 +64,27 @@ def load_params(prefix, epoch, symbol, **data_shapes):
         ValueError: it is damaged, or belongs to another network.
     """
     symbol_path, path, _ = paths(prefix, epoch)
+    arg_params, aux_params = read_params(path)
+    arg_shapes, _, aux_shapes = symbol.infer_shape(**data_shapes)
+    check_shapes(path, arg_params, {
+        name: shape for name, shape in zip(symbol.list_arguments(), arg_shapes)
+        if name not in data_shapes})
+    check_shapes(path, aux_params, dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
+    if os.path.exists(symbol_path) and _read(symbol_path) != symbol.tojson().encode():
+        raise ValueError(f"{symbol_path}: of another network than the flags say")
+    return arg_params, aux_params
+
+
+def read_params(path):
+    """Reads a params file.
+
+    Returns:
+        arg_params and aux_params, name -> NDArray.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is damaged.
+    """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
     try:
@@ -71,16 +93,15 @@ def load_params(prefix, epoch, symbol, **data_shapes):
         loaded = None
     if not isinstance(loaded, dict) or not all(key[:4] in ("arg:", "aux:") for key in loaded):
         raise ValueError(f"{path}: not a whole params file")
-    arg_params, aux_params = ({key[4:]: value for key, value in loaded.items()
-                               if key.startswith(kind)} for kind in ("arg:", "aux:"))
-    arg_shapes, _, aux_shapes = symbol.infer_shape(**data_shapes)
-    _check_shapes(path, arg_params, {
-        name: shape for name, shape in zip(symbol.list_arguments(), arg_shapes)
-        if name not in data_shapes})
-    _check_shapes(path, aux_params, dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
-    if os.path.exists(symbol_path) and _read(symbol_path) != symbol.tojson().encode():
-        raise ValueError(f"{symbol_path}: of another network than the flags say")
-    return arg_params, aux_params
+    return tuple({key[4:]: value for key, value in loaded.items() if key.startswith(kind)}
+                 for kind in ("arg:", "aux:"))
+
+
+def newest(prefix, before=None):
+    """The last epoch that has params, below ``before`` if that is given; None if there is none."""
+    found = glob.glob(f"{glob.escape(prefix)}-[0-9][0-9][0-9][0-9].params")
+    epochs = [int(path[-len("0000.params"):-len(".params")]) for path in found]
+    return max((epoch for epoch in epochs if before is None or epoch < before), default=None)
 
 
 def load_state(prefix, epoch):
@@ -136,7 +157,8 @@ def _save_params(path, arg_params, aux_params):
         raise OSError(f"{path}: cannot be written ({str(error).splitlines()[-1]})") from None
 
 
-def _check_shapes(path, params, expected):
+def check_shapes(path, params, expected):
+    """Raises ValueError, with ``path`` in front, if the shapes of params are not the expected."""
     wrong = [f"{name} is missing" for name in expected if name not in params]
     wrong += [f"{name} is unexpected" for name in params if name not in expected]
     wrong += [f"{name} is {params[name].shape}, not {shape}" for name, shape in expected.items()

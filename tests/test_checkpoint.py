@@ -98,7 +98,7 @@ def test_changed_params_are_noticed(tmp_path, network):
 
 def test_params_of_another_network_are_refused(tmp_path, network):
     save(tmp_path / "a", network)
-    for other, words in ((symbols.get_symbol("mlp"), "fc3_weight is missing"),
+    for other, words in ((symbols.get_symbol("mlp"), "stn_loc_hidden1_weight is missing"),
                          (symbols.get_symbol("lenet", add_stn=False),
                           "stn_loc_conv1_weight is unexpected"),
                          (symbols.get_symbol("lenet", num_classes=5),

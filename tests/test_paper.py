@@ -7,13 +7,19 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import paper
 import symbols
-from common import synthetic
-from common.distort import task
+from common import checkpoint, synthetic
+from common.distort import distort, task
+from symbols import stn
 from tests.conftest import ROOT
+from tests.test_networks import bound
+
+IMAGES, _ = synthetic.draw(50, seed=0)
 
 TINY = ["--cpus", "1", "--batch-size", "20", "--dataset", "synthetic", "--num-examples", "400"]
 RUNS = [paper.Run("FCN", "R", 0, epochs=2), paper.Run("ST-FCN affine", "R", 0, epochs=2)]
@@ -110,6 +116,26 @@ def test_a_table_compares_with_the_paper(tmp_path):
     path.write_text("{}")
     with pytest.raises(ValueError, match="seed-1.json: not a result"):
         paper.markdown(str(tmp_path))
+
+
+def test_pictures_are_drawn_of_a_trained_network(tmp_path):
+    with pytest.raises(FileNotFoundError, match="st-cnn-affine.seed-0-export"):
+        paper.draw(str(tmp_path), str(tmp_path))
+    symbol = symbols.get_symbol("cnn")
+    checkpoint.export(str(tmp_path / "R" / "st-cnn-affine" / "seed-0-export"), symbol,
+                      *bound(symbol, (1, 28, 28)).get_params())
+    paper.draw(str(tmp_path), str(tmp_path))
+    for name in ("distortions", "angles"):
+        assert Image.open(tmp_path / f"{name}.png").size[0] >= 500
+
+
+def test_the_angle_of_a_turn():
+    _, theta = distort("R", IMAGES[:50], seed=0, with_theta=True)
+    angles = paper.angle_of(theta)
+    np.testing.assert_allclose(theta[:, 0], np.cos(np.radians(angles)), atol=1e-6)
+    assert angles.min() < -60
+    assert angles.max() > 60
+    np.testing.assert_allclose(paper.angle_of(stn.invert(theta)), -angles, atol=1e-6)
 
 
 def test_bad_flags_are_refused(refused):

@@ -10,22 +10,15 @@ a machine has; as many run at once as there are cores. A run that was stopped go
 checkpoint; a finished one leaves its figures in ``results/paper/<column>/<row>/seed-<n>.json``.
 """
 import glob
-import itertools
-import json
 import os
-import signal
 import statistics
-import subprocess
-import sys
-import time
-from typing import NamedTuple
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
 import numpy as np
 
-from common import checkpoint, cli, data, pictures, trained
+from common import cli, data, pictures, runs, trained
 from common.distort import DISTORTIONS, distort
 from common.find_mxnet import usable_cores
 
@@ -70,125 +63,39 @@ WIDTHS = {
 POOLED = ("RTS", "TC", "addition")
 
 
-class Run(NamedTuple):
-    """One training: of a row (a network) on a column (a distortion) of a table, from a seed."""
-
-    row: str
-    column: str
-    seed: int
-    epochs: int
-
-    @property
-    def name(self):
-        return f"{cell_name(self.row, self.column)}/seed-{self.seed}"
-
-    def flags(self):
-        """Those of ``train_mnist.py`` that make this run what it is."""
-        family, transform = _parts(self.row)
-        flags = ["--network", NETWORKS[family], "--width", WIDTHS[family][self.column],
-                 "--distort", self.column, "--seed", self.seed, "--num-epochs", self.epochs]
-        if transform:
-            flags += ["--add-stn", "--transform", transform]
-            flags += ["--pool", 2] if self.column in POOLED else []
-        return [*map(str, flags), *RECIPE]
-
-
-def cell_name(row, column):
-    """The folder of the runs of a cell."""
-    return f"{column}/{row.lower().replace(' ', '-')}"
-
-
-def _parts(row):
-    """A key of ``NETWORKS`` and the transform, or None, of a row of ``PAPER``."""
-    family, _, transform = row.rpartition(" ") if "ST-" in row else (row, "", None)
-    return family, transform
-
-
 def rows(table):
     """The names of the networks of a table of ``PAPER``."""
     return [name for name in table if name != "columns"]
 
 
 def all_runs():
-    """The runs of all tables, seed by seed, so that each table is filled evenly."""
-    return [Run(row, column, seed, EPOCHS[NETWORKS[_parts(row)[0]]])
-            for seed in SEEDS for table in PAPER.values() for row in rows(table)
-            for column, error in zip(table["columns"], table[row]) if error is not None]
+    """The ``runs.Run`` of all cells, seed by seed, so that the tables are filled evenly."""
+    return [run_of(row, column, seed) for seed in SEEDS for table in PAPER.values()
+            for row in rows(table) for column, error in zip(table["columns"], table[row])
+            if error is not None]
 
 
 def quick_runs():
     """Some of them, shorter, with one seed."""
-    return [run._replace(epochs=QUICK["epochs"]) for run in all_runs()
-            if run.row in QUICK["rows"] and run.column in QUICK["columns"] and run.seed == 0]
+    return [run_of(row, column, 0, QUICK["epochs"])
+            for column in QUICK["columns"] for row in QUICK["rows"]]
 
 
-def train(runs, jobs, folder, scratch):
-    """Trains what has no result yet, each in a process of its own.
-
-    Args:
-        runs: list of ``Run``.
-        jobs: how many at a time.
-        folder: of the figures.
-        scratch: folder of logs and checkpoints; a finished run keeps its log and its export.
-
-    Raises:
-        ValueError: runs failed; the others are done.
-        KeyboardInterrupt: passed on, once the processes have been ended.
-    """
-    missing = [run for run in runs if not os.path.exists(result_path(folder, run))]
-    print(f"{len(runs) - len(missing)} of {len(runs)} runs are done", flush=True)
-    todo, processes, failed = iter(missing), {}, []
-    try:
-        while True:
-            for run in itertools.islice(todo, jobs - len(processes)):
-                processes[run] = _start(run, folder, os.path.join(scratch, run.name))
-            if not processes:
-                break
-            time.sleep(0.2)
-            for run in [run for run, process in processes.items() if process.poll() is not None]:
-                prefix = os.path.join(scratch, run.name)
-                if processes.pop(run).returncode:
-                    failed.append(f"{prefix}.log")
-                else:
-                    for path in checkpoints(prefix):
-                        os.remove(path)
-                    print(f"{run.name}: {error_of(result_path(folder, run)):.2f}%", flush=True)
-    finally:
-        for process in processes.values():
-            process.terminate()
-        for process in processes.values():
-            process.wait()
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(missing)} runs failed: see {', '.join(failed)}")
+def run_of(row, column, seed, epochs=None):
+    """The training of a network (a row of ``PAPER``) on a distortion, from a seed."""
+    family, _, transform = row.rpartition(" ") if "ST-" in row else (row, "", None)
+    epochs = epochs or EPOCHS[NETWORKS[family]]
+    flags = ["--network", NETWORKS[family], "--width", WIDTHS[family][column],
+             "--distort", column, "--seed", seed, "--num-epochs", epochs]
+    if transform:
+        flags += ["--add-stn", "--transform", transform]
+        flags += ["--pool", 2] if column in POOLED else []
+    return runs.Run(f"{cell_name(row, column)}/seed-{seed}", [*map(str, flags), *RECIPE], epochs)
 
 
-def _start(run, folder, prefix):
-    flags = [*run.flags(), "--model-prefix", prefix, "--result", result_path(folder, run)]
-    epoch = checkpoint.newest(prefix, before=run.epochs)
-    if epoch is not None:
-        flags += ["--load-epoch", str(epoch)]
-    os.makedirs(os.path.dirname(prefix), exist_ok=True)
-    with open(f"{prefix}.log", "a", encoding="utf-8") as log:
-        return subprocess.Popen([sys.executable, "train_mnist.py", *flags], stdout=log,
-                                stderr=log, stdin=subprocess.DEVNULL)
-
-
-def checkpoints(prefix):
-    """The paths of the params and states that a run has written."""
-    return glob.glob(f"{glob.escape(prefix)}-[0-9][0-9][0-9][0-9].*")
-
-
-def result_path(folder, run):
-    return os.path.join(folder, f"{run.name}.json")
-
-
-def error_of(path):
-    """Test error, %, of a result of ``train_mnist.py``."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return 100 * (1 - json.load(file)["test_accuracy"])
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: not a result of train_mnist.py; remove it") from None
+def cell_name(row, column):
+    """The folder of the runs of a cell."""
+    return f"{column}/{row.lower().replace(' ', '-')}"
 
 
 def markdown(folder):
@@ -206,7 +113,7 @@ def _table(folder, title, table):
 
 
 def _cell(folder, row, column, paper):
-    errors = [error_of(path) for path in
+    errors = [100 * (1 - runs.read(path)["test_accuracy"]) for path in
               glob.glob(os.path.join(glob.escape(folder), cell_name(row, column), "seed-*.json"))]
     if not errors:
         return "" if paper is None else f"({paper})"
@@ -259,8 +166,7 @@ def main():
         draw(scratch, "pictures")
         return
     if not args.print:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the processes, too
-        train(quick_runs() if args.quick else all_runs(), args.jobs, folder, scratch)
+        runs.train(quick_runs() if args.quick else all_runs(), folder, scratch, args.jobs)
     print(markdown(folder))
 
 

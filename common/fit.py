@@ -30,7 +30,7 @@ def fit(args, symbol, train, test):
 
     Returns:
         The trained Module and its figures: accuracy and mean cross-entropy on both sets, the
-        seconds and the number of epochs.
+        seconds and the number of epochs; and under "history" the same after each epoch.
 
     Raises:
         ValueError, OSError: no such device, an unfit checkpoint, a prefix that cannot be written.
@@ -48,28 +48,34 @@ def fit(args, symbol, train, test):
     with Interruption() as interruption:
         for epoch in range(args.load_epoch or 0, args.num_epochs):
             trained = train_epoch(args, module, train, epoch, monitor, interruption)
-            run["updates"] += train.num_batches
-            run["seconds"] = time.monotonic() - begin
-            if (epoch + 1) % args.save_period == 0 or epoch + 1 == args.num_epochs:
-                save(args, symbol, module, epoch + 1, dict(run, recipe=recipe))
             tested = score(module, test)
             log_epoch(epoch, "Validation", tested)
+            run["updates"] += train.num_batches
+            run["seconds"] = time.monotonic() - begin
+            run["history"] = run["history"] + [_figures(trained, tested, run["seconds"])]
+            if (epoch + 1) % args.save_period == 0 or epoch + 1 == args.num_epochs:
+                save(args, symbol, module, epoch + 1, dict(run, recipe=recipe))
     mx.nd.waitall()  # so that the last batches, which are NumPy's memory, are freed before Python
-    return module, {"test_accuracy": tested.accuracy, "test_loss": tested.loss,
-                    "train_accuracy": trained.accuracy, "train_loss": trained.loss,
-                    "seconds": time.monotonic() - begin, "epochs": args.num_epochs}
+    return module, dict(_figures(trained, tested, time.monotonic() - begin),
+                        epochs=args.num_epochs, history=run["history"])
+
+
+def _figures(trained, tested, seconds):
+    return {"test_accuracy": tested.accuracy, "test_loss": tested.loss,
+            "train_accuracy": trained.accuracy, "train_loss": trained.loss, "seconds": seconds}
 
 
 def start(args, recipe, contexts, symbol, train):
     """Binds a Module for training and starts it, or resumes it from ``args.load_epoch``.
 
     Returns:
-        The Module, and what it has behind it: ``{"updates": steps, "seconds": time}``.
+        The Module, and what it has behind it: ``{"updates": steps, "seconds": time, "history": the
+        figures after each epoch}``.
     """
     executed = graph.faster(symbol, contexts, args.dtype, data=train.provide_data[0].shape)
     module = Module(executed, context=contexts)
     module.bind(train.provide_data, train.provide_label)
-    run, arrays = {"updates": 0, "seconds": 0.0}, None
+    run, arrays = {"updates": 0, "seconds": 0.0, "history": []}, None
     if args.load_epoch is None:
         module.init_params(
             options.SeededInit(options.INITIALIZERS[args.initializer](), args.seed))
@@ -92,12 +98,13 @@ def start(args, recipe, contexts, symbol, train):
 def _resume(args, recipe, meta, num_batches):
     if meta is None:
         logging.warning("The checkpoint has no state: the optimizer starts anew")
-        return {"updates": args.load_epoch * num_batches, "seconds": 0.0}
+        return {"updates": args.load_epoch * num_batches, "seconds": 0.0, "history": []}
     changed = [f"{name} is {value}, was {meta['recipe'].get(name)}"
                for name, value in recipe.items() if value != meta["recipe"].get(name)]
     if changed:
         logging.warning("Goes on, but not as the run would have: %s", "; ".join(changed))
-    return {"updates": meta["updates"], "seconds": meta["seconds"]}
+    return {"updates": meta["updates"], "seconds": meta["seconds"],
+            "history": meta.get("history", [])}  # which older checkpoints lack
 
 
 def train_epoch(args, module, batches, epoch, monitor=None, interruption=None):

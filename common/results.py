@@ -4,11 +4,10 @@
 writes them with ``train_mnist.py --result``.
 """
 import glob
-import json
 import os
 import statistics
 
-from common import cli
+from common import cli, runs
 
 
 def table(folder):
@@ -28,12 +27,8 @@ def table(folder):
 
 
 def _figures(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            figures = json.load(file)
-        return figures["test_accuracy"], figures["parameters"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: not a result of train_mnist.py") from None
+    figures = runs.read(path)
+    return figures["test_accuracy"], figures["parameters"]
 
 
 def _row(name, figures):

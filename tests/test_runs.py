@@ -1,0 +1,69 @@
+"""Real processes, one of them stopped."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from common import runs
+from tests.conftest import ROOT
+
+
+def run_of(name, *flags, epochs=2):
+    return runs.Run(name, ["--dataset", "synthetic", "--num-examples", "400", "--cpus", "1",
+                           "--num-epochs", str(epochs), "--network", "mlp", *flags], epochs)
+
+
+RUNS = [run_of("plain/seed-0"), run_of("stn/seed-0", "--add-stn")]
+
+
+def test_what_is_missing_is_trained(tmp_path, capsys):
+    folders = str(tmp_path / "results"), str(tmp_path / "models")
+    runs.train(RUNS, *folders, jobs=2)
+    assert "0 of 2 runs are done" in capsys.readouterr().out
+    left = {path.name for path in (tmp_path / "models" / "stn").iterdir()}
+    assert left == {"seed-0.log", "seed-0-export", "seed-0-symbol.json"}
+    path = tmp_path / "results" / "stn" / "seed-0.json"
+    before = path.read_bytes()
+    runs.train(RUNS, *folders)
+    assert capsys.readouterr().out == "2 of 2 runs are done\n"
+    assert path.read_bytes() == before
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_figures(tmp_path):
+    run = run_of("a", "--add-stn", epochs=6)
+    runs.train([run], str(tmp_path / "undisturbed"), str(tmp_path / "models"))
+    folders = [str(tmp_path / "results"), str(tmp_path / "scratch")]
+    code = (f"from common import find_mxnet, runs; "
+            f"runs.train([runs.Run(*{tuple(run)})], *{folders})")
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE)
+    while not os.path.exists(os.path.join(folders[1], "a-0002.params")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    assert not os.path.exists(runs.result_path(folders[0], "a"))
+    runs.train([run], *folders)
+    figures = [json.loads((tmp_path / name / "a.json").read_text())
+               for name in ("undisturbed", "results")]
+    assert "--load-epoch" in figures[1]["command"]
+    for name in ("test_accuracy", "test_loss", "train_loss"):
+        assert figures[0][name] == figures[1][name]
+
+
+def test_failed_runs_are_reported_and_the_others_done(tmp_path):
+    wrong = run_of("wrong", "--pool", "2")
+    with pytest.raises(ValueError, match="1 of 2 runs failed: see .*wrong.log"):
+        runs.train([wrong, RUNS[0]], str(tmp_path / "results"), str(tmp_path / "models"))
+    assert os.path.exists(runs.result_path(str(tmp_path / "results"), RUNS[0].name))
+    assert "they need --add-stn" in (tmp_path / "models" / "wrong.log").read_text()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "{"])
+def test_what_is_no_result_is_refused(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match="a.json: not a result of train_mnist.py"):
+        runs.read(str(tmp_path / "a.json"))

@@ -1,0 +1,78 @@
+import mxnet as mx
+import numpy as np
+import pytest
+
+import symbols
+from common.transformers import Transformer, inside, source_grid, transformers
+from symbols import stn
+
+DATA = mx.sym.Variable("data")
+SOURCE, TARGET = (7, 9), (5, 6)  # (height, width)
+FAMILIES = [*stn.TRANSFORMS, "tps:3"]
+
+
+def points(symbol, transformer, theta):
+    """What a network samples at for theta: the points of its ``where``."""
+    where = symbol.get_internals()[transformer.where]
+    value = where.eval(mx.cpu(), theta=mx.nd.array(theta))[0].asnumpy()
+    return source_grid(value, transformer)
+
+
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_the_source_points_are_those_of_stn(transform):
+    symbol = stn.spatial_transformer(DATA, mx.sym.Variable("theta"), TARGET, transform)
+    (transformer,) = transformers(symbol)
+    identity = np.array([stn.get_transform(transform).identity])
+    theta = identity + np.random.RandomState(0).uniform(-0.2, 0.2, (3, identity.size))
+    found = points(symbol, transformer, theta)
+    expected = stn.source_points(theta, TARGET, SOURCE, transform)
+    assert found.shape == (3, *TARGET, 2)
+    np.testing.assert_allclose((found + 1) / 2 * (SOURCE[1] - 1, SOURCE[0] - 1), expected,
+                               atol=1e-5)
+
+
+@pytest.mark.parametrize(("transform", "where", "target_shape"), [
+    ("affine", "stn_theta_output", (28, 28)),
+    ("rotation", "stn_grid_concat0_output", (28, 28)),
+    ("projective", None, None), ("tps", None, None)])
+def test_a_transformer_of_the_zoo(transform, where, target_shape):
+    (found,) = transformers(symbols.get_symbol("lenet", transform=transform))
+    assert found == Transformer("stn", "stn_data_copy_output", where or found.where,
+                                "stn_theta_output", target_shape)
+    assert found.where.startswith("stn_")
+
+
+def test_several_come_in_the_order_of_the_graph():
+    names = [found.name for found in transformers(symbols.get_symbol("addition"))]
+    assert names == ["stn0", "stn1"]
+    assert transformers(symbols.get_symbol("lenet", add_stn=False)) == []
+
+
+def test_transformers_from_elsewhere():
+    theta, maps = mx.sym.Variable("theta"), mx.sym.split(DATA, num_outputs=2, name="maps")
+    first = mx.sym.SpatialTransformer(maps[1], theta, target_shape=(4, 5), name="warp",
+                                      transform_type="affine", sampler_type="bilinear")
+    grid = mx.sym.GridGenerator(theta, transform_type="affine", target_shape=(4, 5), name="grid")
+    both = mx.sym.Group([first, mx.sym.BilinearSampler(DATA, grid, name="sampler")])
+    affine, sampler = transformers(both)
+    assert affine == Transformer("warp", "maps_output1", "theta", "theta", (4, 5))
+    assert sampler == Transformer("sampler", "data", "grid_output", "grid_output", None)
+    values = [[0.9, 0.2, -0.1, 0.1, 1.1, 0.3]]
+    np.testing.assert_allclose(points(both, affine, values), points(both, sampler, values),
+                               atol=1e-6)
+
+
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_the_identity_is_inside(transform):
+    symbol = stn.spatial_transformer(DATA, mx.sym.Variable("theta"), (60, 41), transform)
+    (transformer,) = transformers(symbol)
+    identity = [stn.get_transform(transform).identity]
+    assert inside(points(symbol, transformer, identity)) == [1]
+
+
+def test_the_fraction_inside():
+    grid = np.zeros((3, 2, 2, 2))
+    grid[1, 0, 0] = (1.01, 0)
+    grid[1, 0, 1] = (1, -1)  # the centre of a corner pixel
+    grid[2] = -3
+    np.testing.assert_array_equal(inside(grid), [1, 0.75, 0])

@@ -22,8 +22,8 @@ from common.distort import TASKS, task
 from symbols import stn
 
 
-def parse_flags():
-    parser = cli.Parser(prog="train_mnist.py", description=__doc__.splitlines()[0])
+def add_flags(parser):
+    """Adds the flags of this script to a parser."""
     flag = parser.add_argument
     flag("--network", choices=sorted(symbols.NETWORKS), default="lenet", help="network")
     flag("--add-stn", action="store_true", help="put the spatial transformer before it")
@@ -47,7 +47,10 @@ def parse_flags():
     flag("--test-io", type=int, choices=(0, 1), default=0,
          help="1 to measure how fast batches can be read, without training")
     options.add_training_flags(parser)
-    args = parser.parse_args()
+
+
+def complete(args):
+    """Checks the flags against each other and fills in what depends on others."""
     options.complete(args)
     if not args.add_stn and (args.transform or args.bounded or args.pool):
         raise ValueError("--transform, --bounded and --pool are of the transformer: "
@@ -59,7 +62,6 @@ def parse_flags():
         parts = [args.dataset, args.distort, args.network, "stn" if args.add_stn else None,
                  args.transform, "bounded" if args.bounded else None]
         args.model_prefix = "models/" + "-".join(filter(None, parts)).replace(":", "")
-    return args
 
 
 def _transform(name):
@@ -72,7 +74,10 @@ def _transform(name):
 
 def main():
     started = time.monotonic()
-    args = parse_flags()
+    parser = cli.Parser(prog="train_mnist.py", description=__doc__.splitlines()[0])
+    add_flags(parser)
+    args = parser.parse_args()
+    complete(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.result is not None:
         files.check_writable(args.result)

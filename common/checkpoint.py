@@ -97,11 +97,10 @@ def read_params(path):
                  for kind in ("arg:", "aux:"))
 
 
-def newest(prefix, before=None):
-    """The last epoch that has params, below ``before`` if that is given; None if there is none."""
+def epochs(prefix):
+    """The epochs that there are params of, rising."""
     found = glob.glob(f"{glob.escape(prefix)}-[0-9][0-9][0-9][0-9].params")
-    epochs = [int(path[-len("0000.params"):-len(".params")]) for path in found]
-    return max((epoch for epoch in epochs if before is None or epoch < before), default=None)
+    return sorted(int(path[-len("0000.params"):-len(".params")]) for path in found)
 
 
 def load_state(prefix, epoch):

@@ -3,11 +3,15 @@ import io
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from common import files
 
 INCH = 1.0  # of a picture in a grid
 DPI = 100
+ACROSS = 10  # images in a row
+BEYOND = 0.5  # of an image's size, shown around it where an outline goes there
+OUTLINES = ("tab:orange", "tab:cyan", "tab:pink", "tab:olive")
 
 
 def save(figure, path):
@@ -51,3 +55,95 @@ def angles(true, predicted, title):
              xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     axis.legend(loc="upper left")
     return figure
+
+
+def curves(panels, x_label):
+    """A figure of panels side by side, with the mean of several runs and the range of all of them.
+
+    Args:
+        panels: title -> label of a curve -> (runs, points), the points being 1, 2, ...
+        x_label: what the points count.
+    """
+    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
+    for axis, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0],
+                                    panels.items()):
+        for label, values in lines.items():
+            x = np.arange(1, values.shape[1] + 1)
+            axis.plot(x, values.mean(axis=0), marker=".", label=label)
+            axis.fill_between(x, values.min(axis=0), values.max(axis=0), alpha=0.25)
+        axis.set(xlabel=x_label, ylabel=title)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    return figure
+
+
+def transformed(images, outlines, outputs, captions, title=None):
+    """A figure of images with outlines on them and, below each, what was made of it.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        outlines: for each transformer (N, P, 2), points (x, y) in pixels; a dot marks the first.
+        outputs: for each transformer (N, C, h, w), from 0 to 1.
+        captions: a text over each image.
+        title: a line above all.
+    """
+    bands, lines = -(-len(images) // ACROSS), 1 + len(outputs)
+    across = min(len(images), ACROSS)
+    figure = Figure(figsize=(INCH * across, (INCH * lines + 0.25) * bands), layout="constrained")
+    figure.suptitle(title, fontsize="medium")
+    axes = figure.subplots(bands * lines, across, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    shown, limits = as_rgb(images / 255), _limits(images.shape[2:], outlines)
+    for index, caption in enumerate(captions):
+        band, column = divmod(index, ACROSS)
+        first, *others = axes[band * lines:(band + 1) * lines, column]
+        first.imshow(shown[index])
+        first.set_title(caption, fontsize="small", pad=2)
+        for points, colour in zip(outlines, OUTLINES * len(outlines)):
+            first.plot(*points[index].T, color=colour, linewidth=1.2)
+            first.plot(*points[index][0], ".", color=colour, markersize=5)
+        first.set(xlim=limits[0], ylim=limits[1])
+        for axis, output in zip(others, outputs):
+            axis.imshow(as_rgb(output[index:index + 1])[0])
+    return figure
+
+
+def _limits(shape, outlines):
+    """What to show, (left, right), (bottom, top): the image, and some of what is around it."""
+    points = np.concatenate([part.reshape(-1, 2) for part in outlines])
+    limits = []
+    for size, values in zip(shape[::-1], points.T):
+        beyond = BEYOND * size
+        limits.append((max(-beyond, min(-0.5, values.min() - 1)),
+                       min(size - 1 + beyond, max(size - 0.5, values.max() + 1))))
+    return limits[0], limits[1][::-1]
+
+
+def as_rgb(images):
+    """Images (N, C, H, W) from 0 to 1 as (N, H, W, 3): grey, red and green, colours, or a mean."""
+    channels = images.shape[1]
+    if channels == 2:
+        images = np.concatenate([images, np.zeros_like(images[:, :1])], axis=1)
+    elif channels != 3:
+        images = np.repeat(images.mean(axis=1, keepdims=True), 3, axis=1)
+    return np.clip(images.transpose(0, 2, 3, 1), 0, 1)
+
+
+def animate(paths, path, seconds):
+    """Makes a GIF that repeats for ever of PNG files.
+
+    Args:
+        paths: of the frames.
+        path: of the GIF.
+        seconds: that each frame is shown; the last one four times as long.
+    """
+    frames = [Image.open(frame).convert("RGB").quantize(64) for frame in paths]
+    size = tuple(max(sizes) for sizes in zip(*(frame.size for frame in frames)))
+    frames = [frame if frame.size == size else frame.resize(size) for frame in frames]
+    durations = [1000 * seconds] * (len(frames) - 1) + [4000 * seconds]
+    content = io.BytesIO()
+    frames[0].save(content, format="GIF", save_all=True, append_images=frames[1:], loop=0,
+                   duration=durations)
+    files.write_bytes(path, content.getvalue())

@@ -71,9 +71,9 @@ def train(runs, results, scratch, jobs=1):
 
 def _start(run, results, prefix):
     flags = [*run.flags, "--model-prefix", prefix, "--result", result_path(results, run.name)]
-    epoch = checkpoint.newest(prefix, before=run.num_epochs)
-    if epoch is not None:
-        flags += ["--load-epoch", str(epoch)]
+    epochs = [epoch for epoch in checkpoint.epochs(prefix) if epoch < run.num_epochs]
+    if epochs:
+        flags += ["--load-epoch", str(epochs[-1])]
     os.makedirs(os.path.dirname(prefix), exist_ok=True)
     with open(f"{prefix}.log", "a", encoding="utf-8") as log:
         return subprocess.Popen([sys.executable, SCRIPT, *flags], stdout=log, stderr=log,

@@ -75,10 +75,11 @@ def load(path, epoch=None):
     """
     prefix = os.path.join(path, "model") if os.path.isdir(path) else path
     if epoch is None:
-        epoch = checkpoint.newest(prefix)
-    if epoch is None:
-        raise FileNotFoundError(f"{path}: neither the folder of an export nor the prefix of "
-                                "checkpoints, such as models/mnist-lenet-stn")
+        epochs = checkpoint.epochs(prefix)
+        if not epochs:
+            raise FileNotFoundError(f"{path}: neither the folder of an export nor the prefix of "
+                                    "checkpoints, such as models/mnist-lenet-stn")
+        epoch = epochs[-1]
     symbol_path, params_path, _ = checkpoint.paths(prefix, epoch)
     return Trained(params_path, _label_free(symbol_path), *checkpoint.read_params(params_path))
 

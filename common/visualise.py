@@ -1,0 +1,99 @@
+"""What the transformers of a network make of images, and pictures of it."""
+from typing import List, NamedTuple
+
+import numpy as np
+
+from common import pictures
+from common.transformers import source_grid, transformers
+
+
+class View(NamedTuple):
+    """What one transformer does to a batch.
+
+    Attributes:
+        name: of its node.
+        theta: (N, parameters).
+        outlines: the border of its target on the image, (N, P, 2) points (x, y) in pixels.
+        output: its pictures, (N, C, h, w).
+    """
+
+    name: str
+    theta: np.ndarray
+    outlines: np.ndarray
+    output: np.ndarray
+
+
+class Look(NamedTuple):
+    """A batch as a network sees it: images (N, C, H, W), probabilities (N, classes), views."""
+
+    images: np.ndarray
+    probabilities: np.ndarray
+    views: List[View]
+
+
+def look(network, images):
+    """Runs a network on some images.
+
+    Args:
+        network: a ``trained.Trained``.
+        images: uint8 (N, H, W) or (N, C, H, W).
+
+    Returns:
+        A ``Look``.
+
+    Raises:
+        ValueError: it has no transformer, or is not for such images.
+    """
+    found = transformers(network.symbol)
+    if not found:
+        raise ValueError(f"{network.path}: the network has no transformer")
+    images = images if images.ndim == 4 else images[:, None]
+
+    def output(name=None):
+        return network.predictor(images.shape[1:], name, batch_size=len(images), cpus=1)(images)
+
+    views = [View(part.name, output(part.theta),
+                  outlines(source_grid(output(part.where), part), images.shape[2:]),
+                  output(f"{part.name}_output")) for part in found]
+    return Look(images, output(), views)
+
+
+def outlines(points, image_shape):
+    """The borders of targets, in pixels of the image.
+
+    Args:
+        points: (N, h, w, 2), from -1 to 1.
+        image_shape: (height, width).
+
+    Returns:
+        (N, 2 (h + w) - 3, 2): once around, clockwise from the top left pixel and back to it.
+    """
+    border = np.concatenate([points[:, 0], points[:, 1:, -1], points[:, -1, -2::-1],
+                             points[:, -2::-1, 0]], axis=1)
+    height, width = image_shape
+    return (border + 1) / 2 * (width - 1, height - 1)
+
+
+def draw(seen, labels, title=None):
+    """A figure: the images with the outlines on them, below each what the transformers give.
+
+    Args:
+        seen: a ``Look``.
+        labels: (N,).
+        title: a line above.
+    """
+    predicted = seen.probabilities.argmax(axis=1)
+    captions = [f"{label}" if label == answer else f"{label}, taken for {answer}"
+                for label, answer in zip(labels, predicted)]
+    return pictures.transformed(seen.images, [view.outlines for view in seen.views],
+                                [view.output for view in seen.views], captions, title)
+
+
+def describe(seen, labels):
+    """Lines of text: label, prediction, probability and thetas of each image."""
+    for index, (label, probabilities) in enumerate(zip(labels, seen.probabilities)):
+        answer = probabilities.argmax()
+        thetas = "; ".join(
+            f"{view.name} theta {' '.join(f'{value:.3f}' for value in view.theta[index])}"
+            for view in seen.views)
+        yield f"{index}: {label}, predicted {answer} ({probabilities[answer]:.3f}), {thetas}"

@@ -1,0 +1,153 @@
+"""Trains a network with and without its transformer, over seeds, and compares the two.
+
+    python compare_stn.py                                             # the LeNet on MNIST
+    python compare_stn.py --network cnn --distort R --num-epochs 10   # flags as of train_mnist.py
+
+For each seed both arms see the same batches and start from the same classifier. What has been
+trained is not trained again: the command can be stopped at any time and goes on.
+"""
+import argparse
+import json
+import os
+import statistics
+
+from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
+
+# isort: split
+import numpy as np
+
+import train_mnist
+from common import cli, files, pictures, runs
+
+ARMS = ("without", "with")
+SET_HERE = ("add_stn", "load_epoch", "model_prefix", "result", "seed", "test_io")
+TRANSFORMER = ("bounded", "pool", "transform")
+# 97.5% quantiles of Student's t for 1, 2, ... degrees of freedom.
+T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
+     2.12, 2.11, 2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04)
+
+
+def parse_flags():
+    """The flags, and those among them that runs get: name -> value."""
+    parser = cli.Parser(prog="compare_stn.py", description=__doc__.splitlines()[0])
+    train_mnist.add_flags(parser)
+    flag = parser.add_argument_group("comparison").add_argument
+    flag("--seeds", type=cli.number(int, least=1, most=len(T) + 1), default=5,
+         help="runs of each arm")
+    flag("--output", help="folder to write to; by default results/compare/<name of the model>")
+    args = parser.parse_args()
+    given = {name: value for name, value in vars(args).items()
+             if name not in ("seeds", "output") and value != parser.get_default(name)}
+    for name in SET_HERE:
+        if name in given:
+            raise ValueError(f"--{name.replace('_', '-')} is not for comparisons: "
+                             "each run has its own")
+    complete = argparse.Namespace(**{**vars(args), "add_stn": True})
+    train_mnist.complete(complete)
+    args.num_epochs, args.name = complete.num_epochs, os.path.basename(complete.model_prefix)
+    args.output = args.output or os.path.join("results", "compare", args.name)
+    return args, given
+
+
+def as_flags(given):
+    """Values by name, as ``argparse`` gave them, as flags again."""
+    flags = []
+    for name, value in sorted(given.items()):
+        flags.append("--" + name.replace("_", "-"))
+        if value is not True:
+            flags.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
+    return flags
+
+
+def check_same(folder, flags):
+    """Writes the flags of a comparison into its folder; ValueError if others are there."""
+    path = os.path.join(folder, "flags.json")
+    if not os.path.exists(path):
+        files.check_writable(path)
+        files.write_json(path, flags)
+        return
+    with open(path, encoding="utf-8") as file:
+        before = file.read()
+    if before != json.dumps(flags, indent=2) + "\n":
+        raise ValueError(f"{folder} holds a comparison with other flags, see flags.json in it: "
+                         "give another --output")
+
+
+def runs_of(given, seeds, num_epochs):
+    """The runs of both arms, seed by seed."""
+    plain = {name: value for name, value in given.items() if name not in TRANSFORMER}
+    flags = {"without": as_flags(plain), "with": [*as_flags(given), "--add-stn"]}
+    return [runs.Run(f"{arm}/seed-{seed}", [*flags[arm], "--seed", str(seed)], num_epochs)
+            for seed in range(seeds) for arm in ARMS]
+
+
+def compare(folder, seeds):
+    """What the runs of a folder say.
+
+    Returns:
+        ``{"arms": {arm: figures}, "difference": percentage points, "interval": half the width of
+        its 95% confidence interval, None for one seed, "overhead": of the time}``.
+    """
+    figures = {arm: [runs.read(runs.result_path(folder, f"{arm}/seed-{seed}"))
+                     for seed in range(seeds)] for arm in ARMS}
+    accuracies = {arm: [100 * run["test_accuracy"] for run in figures[arm]] for arm in ARMS}
+    gains = [with_it - without for without, with_it in zip(*(accuracies[arm] for arm in ARMS))]
+    arms = {arm: {
+        "accuracies": accuracies[arm],
+        "mean": statistics.mean(accuracies[arm]),
+        "spread": statistics.stdev(accuracies[arm]) if seeds > 1 else None,
+        "parameters": figures[arm][0]["parameters"],
+        "seconds_per_epoch": statistics.median(
+            run["seconds"] / run["epochs"] for run in figures[arm]),
+        "history": [run["history"] for run in figures[arm]],
+    } for arm in ARMS}
+    interval = T[seeds - 2] * statistics.stdev(gains) / seeds ** 0.5 if seeds > 1 else None
+    return {"arms": arms, "difference": statistics.mean(gains), "interval": interval,
+            "overhead": arms["with"]["seconds_per_epoch"]
+            / arms["without"]["seconds_per_epoch"] - 1}
+
+
+def markdown(compared):
+    """The table of a comparison."""
+    lines = ["| transformer | seeds | test accuracy, % | parameters | s per epoch |",
+             "| --- | --- | --- | --- | --- |"]
+    for arm, figures in compared["arms"].items():
+        lines.append(f"| {arm} | {len(figures['accuracies'])} | "
+                     f"{_plus_minus(figures['mean'], figures['spread'])} | "
+                     f"{figures['parameters']:,} | {figures['seconds_per_epoch']:.1f} |")
+    gain = _plus_minus(compared["difference"], compared["interval"], "+")
+    sure = " (95% confidence)" if compared["interval"] is not None else ""
+    return "\n".join([*lines, "", f"With the transformer: {gain} points{sure}, paired by seed, "
+                                  f"for {compared['overhead']:+.0%} of time."])
+
+
+def _plus_minus(value, spread, sign=""):
+    return f"{value:{sign}.2f}" + ("" if spread is None else f" ± {spread:.2f}")
+
+
+def curves(compared):
+    """A figure of accuracy and loss on the test images after each epoch."""
+    panels = {}
+    for title, name, factor in (("test accuracy, %", "test_accuracy", 100),
+                                ("test loss, nats", "test_loss", 1)):
+        panels[title] = {f"{arm} transformer": factor * np.array(
+            [[epoch[name] for epoch in history] for history in figures["history"]])
+            for arm, figures in compared["arms"].items()}
+    return pictures.curves(panels, "epochs")
+
+
+def main():
+    args, given = parse_flags()
+    check_same(args.output, as_flags(given))
+    runs.train(runs_of(given, args.seeds, args.num_epochs), args.output,
+               os.path.join("models", "compare", args.name))
+    compared = compare(args.output, args.seeds)
+    files.write_json(os.path.join(args.output, "comparison.json"), compared)
+    table = markdown(compared)
+    files.write_bytes(os.path.join(args.output, "comparison.md"), (table + "\n").encode())
+    pictures.save(curves(compared), os.path.join(args.output, "curves.png"))
+    print(f"\n{table}\n\nWritten: {args.output}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -5,20 +5,15 @@
 """
 import argparse
 import logging
-import platform
-import shlex
-import sys
 import time
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-import mxnet as mx
-import numpy as np
-
 import symbols
 from common import checkpoint, cli, data, files, fit, options
 from common.distort import TASKS, task
+from common.provenance import provenance
 from symbols import stn
 
 
@@ -99,9 +94,7 @@ def main():
     exported = checkpoint.export(f"{args.model_prefix}-export", symbol, *params)
 
     figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed,
-                   command=shlex.join(["python", *sys.argv]),
-                   versions={"python": platform.python_version(), "numpy": np.__version__,
-                             "mxnet": mx.__version__})
+                   **provenance())
     if args.result is not None:
         files.write_json(args.result, figures)
     print(f"Test accuracy: {figures['test_accuracy']:.4f}")

@@ -156,15 +156,15 @@ def _save_params(path, arg_params, aux_params):
         raise OSError(f"{path}: cannot be written ({str(error).splitlines()[-1]})") from None
 
 
-def check_shapes(path, params, expected):
-    """Raises ValueError, with ``path`` in front, if the shapes of params are not the expected."""
+def check_shapes(path, params, expected, complaint="of another network"):
+    """Raises ValueError, with path and complaint, if the shapes of params are not the expected."""
     wrong = [f"{name} is missing" for name in expected if name not in params]
     wrong += [f"{name} is unexpected" for name in params if name not in expected]
     wrong += [f"{name} is {params[name].shape}, not {shape}" for name, shape in expected.items()
               if name in params and params[name].shape != shape]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(f"{path}: of another network: {', '.join(wrong[:3])}{more}")
+        raise ValueError(f"{path}: {complaint}: {', '.join(wrong[:3])}{more}")
 
 
 def _sha256(path):

@@ -44,11 +44,7 @@ def add_training_flags(parser):
          help="for parameters that do not bring their own")
     flag("--seed", type=cli.number(int, least=0, most=2**31 - 1), default=0, help="of everything")
 
-    flag = parser.add_argument_group("devices").add_argument
-    flag("--gpus", type=_gpus, help="GPUs to train on, such as 0 or 0,1; by default the CPU")
-    flag("--cpus", type=cli.number(int, least=1, most=64),
-         help="CPU devices to split a batch over; by default one for each core, as long as that "
-              f"leaves {SMALLEST_SHARE} images to each")
+    flag = add_device_flags(parser)
     flag("--kv-store", choices=("local", "device"), default="local",
          help="where the gradients of several devices are added: on the CPU or on a device")
     flag("--dtype", choices=("float32", "float64"), default="float32",
@@ -65,6 +61,16 @@ def add_training_flags(parser):
          help="batches between log lines where there is no terminal")
     flag("--monitor", type=cli.number(int, least=0), default=0,
          help="log the size of all outputs and parameters every that many batches; 0 for never")
+
+
+def add_device_flags(parser):
+    """Adds the flags that choose devices; returns the function that adds more to their group."""
+    flag = parser.add_argument_group("devices").add_argument
+    flag("--gpus", type=_gpus, help="GPUs to run on, such as 0 or 0,1; by default the CPU")
+    flag("--cpus", type=cli.number(int, least=1, most=64),
+         help="CPU devices to split a batch over; by default one for each core, as long as that "
+              f"leaves {SMALLEST_SHARE} images to each")
+    return flag
 
 
 def complete(args):
@@ -164,12 +170,12 @@ def _check_gpus(gpus):
     if not mx.runtime.Features().is_enabled("CUDA"):
         raise ValueError("--gpus: this MXNet is built for the CPU only; on a machine with an "
                          "NVIDIA GPU, `make setup MXNET=mxnet-cu112` installs one for CUDA 11.2; "
-                         "without --gpus training runs on the CPU")
+                         "without --gpus all runs on the CPU")
     available = mx.context.num_gpus()
     missing = [str(number) for number in gpus if number >= available]
     if missing:
         raise ValueError(f"--gpus: no GPU {', '.join(missing)}; MXNet finds {available} in this "
-                         "machine (nvidia-smi lists them); without --gpus training runs on the CPU")
+                         "machine (nvidia-smi lists them); without --gpus all runs on the CPU")
 
 
 def _gpus(text):

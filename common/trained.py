@@ -1,4 +1,6 @@
 """Trained networks, read back from an export or a checkpoint."""
+import contextlib
+import io
 import json
 import os
 from typing import NamedTuple
@@ -44,18 +46,20 @@ class Trained(NamedTuple):
 
     def _checked_params(self, symbol, image_shape):
         """Those parameters that a part of the network needs."""
+        unfit = f"not for images of {' x '.join(map(str, image_shape))}"
         try:
-            arg_shapes, _, aux_shapes = symbol.infer_shape(data=(1, *image_shape))
+            with contextlib.redirect_stdout(io.StringIO()):  # MXNet prints what does not fit
+                arg_shapes, _, aux_shapes = symbol.infer_shape(data=(1, *image_shape))
         except mx.MXNetError:
-            raise ValueError(f"{self.path}: the network is not for images of "
-                             f"{' x '.join(map(str, image_shape))}") from None
+            raise ValueError(f"{self.path}: the network is {unfit}") from None
         params = []
         for names, shapes, values in (
                 (symbol.list_arguments(), arg_shapes, self.arg_params),
                 (symbol.list_auxiliary_states(), aux_shapes, self.aux_params)):
             expected = {name: shape for name, shape in zip(names, shapes) if name != "data"}
             params.append({name: values[name] for name in expected if name in values})
-            checkpoint.check_shapes(self.path, params[-1], expected)
+            checkpoint.check_shapes(self.path, params[-1], expected,
+                                    f"of another network, or {unfit}")
         return params
 
 

@@ -1,4 +1,5 @@
 """Makes MXNet importable before any test module asks for it."""
+import functools
 import os
 import subprocess
 import sys
@@ -11,15 +12,18 @@ sys.path.insert(0, ROOT)
 from common import find_mxnet  # noqa: E402, F401
 
 
+def run_script(name, *flags, cwd=ROOT, timeout=300):
+    """Runs a script as a user would, and returns the finished process."""
+    return subprocess.run(
+        [sys.executable, os.path.join(ROOT, name), *map(str, flags)],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+        stdin=subprocess.DEVNULL, timeout=timeout)
+
+
 @pytest.fixture
 def train():
-    """Runs train_mnist.py as a user would, and returns the finished process."""
-    def run(*flags, cwd=ROOT, timeout=300):
-        return subprocess.run(
-            [sys.executable, os.path.join(ROOT, "train_mnist.py"), *map(str, flags)],
-            cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-            stdin=subprocess.DEVNULL, timeout=timeout)
-    return run
+    """Runs train_mnist.py."""
+    return functools.partial(run_script, "train_mnist.py")
 
 
 @pytest.fixture

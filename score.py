@@ -1,0 +1,139 @@
+"""Scores a trained network on test images, or says what it sees in pictures.
+
+    python score.py models/mnist-lenet-stn-export
+    python score.py models/mnist-lenet-stn-export --predict four.png seven.png
+"""
+import csv
+import io
+import logging
+
+from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
+
+# isort: split
+from common import cli, data, evaluate, files, image_files, options, pictures, trained
+from common.distort import TASKS, task
+from common.provenance import provenance
+
+SCORING = ("dataset", "data_dir", "num_examples", "distort", "seed", "top_k", "confusion",
+           "mistakes")  # flags that have no meaning with --predict
+PREDICTING = ("invert", "csv")  # nor these without
+MOST_MISTAKES = 40  # in a picture
+
+
+def parse_flags():
+    parser = cli.Parser(prog="score.py", description=__doc__.splitlines()[0])
+    flag = parser.add_argument
+    flag("model", help="folder of an export, or prefix of checkpoints")
+    flag("--load-epoch", type=cli.number(int, least=0),
+         help="epoch of the checkpoint; by default the newest")
+    flag("--batch-size", type=cli.number(int, least=1), default=256, help="images at once")
+    flag("--result", help="file to write the figures or the predictions to, as JSON")
+    options.add_device_flags(parser)
+
+    flag = parser.add_argument_group("scoring, on the test images of train_mnist.py").add_argument
+    flag("--dataset", choices=data.DATASETS, default="mnist", help="dataset")
+    flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
+    flag("--num-examples", type=cli.number(int, least=1),
+         help="of the training: the synthetic dataset has a fifth as many test images")
+    flag("--distort", choices=TASKS, help="distort the images as the paper does")
+    flag("--seed", type=cli.number(int, least=0, most=2**31 - 1), default=0,
+         help="of the distortions: that of the training gives the images that it was scored on")
+    flag("--top-k", type=cli.number(int, least=1), default=3,
+         help="also count images whose class is among that many most probable ones")
+    flag("--confusion", metavar="PNG", help="file to draw the confusion matrix in")
+    flag("--mistakes", metavar="PNG",
+         help=f"file to draw the mistakes in, highest loss first, up to {MOST_MISTAKES}")
+
+    flag = parser.add_argument_group("prediction").add_argument
+    flag("--predict", nargs="+", metavar="FILE",
+         help="pictures, and idx files of images, to predict the classes of; they are taken in "
+              "grey and in their own size, white on black as MNIST's digits are")
+    flag("--invert", action="store_true", help="the pictures are black on white")
+    flag("--csv", help="file to write the predictions to, as CSV")
+    args = parser.parse_args()
+    useless = [f"--{name.replace('_', '-')}" for name in (SCORING if args.predict else PREDICTING)
+               if getattr(args, name) != parser.get_default(name)]
+    if useless:
+        raise ValueError(f"{useless[0]} has no meaning {'with' if args.predict else 'without'} "
+                         "--predict")
+    if args.num_examples and args.dataset != "synthetic":
+        raise ValueError("--num-examples is for --dataset synthetic: other datasets have their "
+                         "test images, however many they train on")
+    return args
+
+
+def score(args, network):
+    """Scores a network on the test images that the flags name; draws, writes and prints that."""
+    dataset = data.load(args.dataset, args.data_dir, args.num_examples)
+    images, labels = data.held_out(dataset, args.seed, task(args.distort)[0])
+    answers = evaluate.probabilities(network, images, **devices(args))
+    figures = evaluate.evaluate(answers, labels, args.top_k)
+    if args.confusion is not None:
+        title = f"{figures['correct']} of {figures['images']} right"
+        pictures.save(pictures.confusion(figures["confusion"], title), args.confusion)
+    if args.mistakes is not None:
+        pictures.save(draw_mistakes(images, labels, answers), args.mistakes)
+    if args.result is not None:
+        files.write_json(args.result, {"model": network.path, "dataset": args.dataset,
+                                       "distort": args.distort, "seed": args.seed,
+                                       **figures, **provenance()})
+    print(f"Test accuracy: {figures['test_accuracy']:.4f} "
+          f"({figures['correct']} of {figures['images']})")
+    print(f"Top-{args.top_k} accuracy: {figures['top_k_accuracy']:.4f}")
+    print(f"Test loss: {figures['test_loss']:.4f}")
+    for number, row in enumerate(figures["confusion"]):
+        print(f"Class {number}: {row[number]} of {sum(row)}")
+
+
+def draw_mistakes(images, labels, answers):
+    """The figure of the worst mistakes among images (N, [C,] H, W), from their probabilities."""
+    predicted = answers.argmax(axis=1)
+    worst = evaluate.worst_mistakes(answers, labels, MOST_MISTAKES)
+    captions = [f"{labels[which]} → {predicted[which]}  {answers[which].max():.2f}"
+                for which in worst]
+    title = (f"{len(worst)} of {(predicted != labels).sum()} mistakes, highest loss first: "
+             "true → predicted class, its probability")
+    return pictures.sheet(images[worst], captions, title)
+
+
+def predict(args, network):
+    """Predicts the classes of the images in files; writes and prints them."""
+    images, sources = image_files.read_all(args.predict, args.invert)
+    answers = evaluate.probabilities(network, images, **devices(args))
+    found = [{"file": path, "index": index, "class": int(answer.argmax()),
+              "probability": float(answer.max())}
+             for (path, index), answer in zip(sources, answers)]
+    if args.csv is not None:
+        text = io.StringIO()
+        table = csv.DictWriter(text, found[0], lineterminator="\n")
+        table.writeheader()
+        table.writerows(found)
+        files.write_bytes(args.csv, text.getvalue().encode())
+    if args.result is not None:
+        files.write_json(args.result, {"model": network.path, "predictions": found,
+                                       **provenance()})
+    for image in found:
+        index = "" if image["index"] is None else f"[{image['index']}]"
+        print(f"{image['file']}{index}: {image['class']} ({image['probability']:.4f})")
+
+
+def devices(args):
+    """The options of a ``Predictor`` among the flags."""
+    return {"batch_size": args.batch_size, "gpus": args.gpus, "cpus": args.cpus}
+
+
+def main():
+    args = parse_flags()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for path in (args.confusion, args.mistakes, args.csv, args.result):
+        if path is not None:
+            files.check_writable(path)
+    network = trained.load(args.model, args.load_epoch)
+    if args.predict:
+        predict(args, network)
+    else:
+        score(args, network)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -4,15 +4,16 @@
 | --- | --- | --- |
 | R | its own size | turned by up to 90 degrees either way |
 | RTS | 42 x 42 | turned by up to 45 degrees, scaled by 0.7 to 1.2, placed anywhere |
-| P | its own size | scaled by 0.75 to 1, each corner moved by N(0, 5) pixels |
+| P | its own size | scaled by 0.75 to 1, each corner moved by N(0, 5) pixels (digit kept inside) |
 | E | its own size | scaled by 0.75 to 1, a 4 x 4 lattice bent by N(0, 1.5) pixels (spline) |
 | T | 60 x 60 | placed anywhere |
 | TC | 60 x 60 | placed anywhere, among six crops of other digits, 6 x 6 pixels each |
 
 After Jaderberg et al., 2015, appendix A.4 and section 4.1. Choices of ours, where the text leaves
 them open: scale and angle are uniform; "anywhere" is wherever the frame of the digit, before it is
-turned, stays inside; corners that would fold the picture over are drawn again; crops come from the
-middle of the digits, where there is ink, and cover what is darker.
+turned, stays inside; corners of P that would fold the picture over, or push a part of the digit out
+of it, are drawn again; crops come from the middle of the digits, where there is ink, and cover what
+is darker.
 """
 import functools
 from typing import Callable, NamedTuple, Optional, Tuple
@@ -27,6 +28,8 @@ CHUNK = 500  # images that are warped at once
 DEVICES = 70, 71  # numbers of CPU devices that do nothing else: no step of training is waited for
 CROPS, CROP = 6, 6
 LEAST_DENOMINATOR = 0.2  # of a projective map, anywhere in the target
+CORNERS = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float)
+DIGIT = 20 / 28  # of a picture's sides, the part in the middle that MNIST's digits are drawn in
 
 
 class Distortion(NamedTuple):
@@ -199,28 +202,48 @@ def _placed(angle, scale, shift, target_shape, source_shape):
 
 def _corners_moved(rng, count, target_shape, source_shape):
     """Projective thetas; the source's corners go where the target's are, scaled and moved."""
-    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float)
     pixel = 2 / (np.array(target_shape[::-1]) - 1)
     theta, todo = np.empty((count, 8)), np.arange(count)
     while len(todo):
         scale = rng.uniform(0.75, 1, (len(todo), 1, 1))
-        moved = corners * scale + rng.normal(0, 5, (len(todo), 4, 2)) * pixel
-        theta[todo] = _homography(moved, corners)
-        denominators = theta[todo, 6:] @ corners.T + 1  # linear: least at a corner of the target
-        at_corners = np.einsum("nk,nck->nc", theta[todo, 6:], moved) + 1
-        folded = np.minimum(denominators.min(1), at_corners.min(1)) < LEAST_DENOMINATOR
-        todo = todo[folded]
+        moved = CORNERS * scale + rng.normal(0, 5, (len(todo), 4, 2)) * pixel
+        to_target = _homography(moved)
+        to_source = np.linalg.inv(to_target)
+        to_source /= to_source[:, 2:, 2:]
+        theta[todo] = to_source.reshape(-1, 9)[:, :8]
+        todo = todo[_folded(to_source, moved) | _digit_outside(to_target)]
     return theta
 
 
-def _homography(points, images):
-    """Projective thetas (N, 8) that take four points (N, 4, 2) each to four others (4, 2)."""
-    zeros, ones = np.zeros(points.shape[:2] + (3,)), np.ones(points.shape[:2] + (1,))
-    point = np.concatenate([points, ones], axis=2)
-    rows = [np.concatenate([*([point, zeros] if axis == 0 else [zeros, point]),
-                            -points * images[:, axis:axis + 1]], axis=2) for axis in (0, 1)]
-    wanted = np.broadcast_to(np.concatenate([images[:, 0], images[:, 1]]), (len(points), 8))
-    return np.linalg.solve(np.concatenate(rows, axis=1), wanted[..., None])[..., 0]
+def _homography(corners):
+    """Projective matrices (N, 3, 3) that take the target's corners to others, (N, 4, 2).
+
+    In closed form: Heckbert, "Fundamentals of Texture Mapping and Image Warping", 1989, section
+    2.2.3, from the unit square.
+    """
+    first, second, third, fourth = corners.transpose(1, 0, 2)
+    (x1, y1), (x2, y2) = (second - third).T, (fourth - third).T
+    x, y = (first - second + third - fourth).T
+    area = x1 * y2 - x2 * y1
+    g, h = (x * y2 - x2 * y) / area, (x1 * y - x * y1) / area
+    columns = [second - first + g[:, None] * second, fourth - first + h[:, None] * fourth, first]
+    matrix = np.stack([np.concatenate([column, last[:, None]], axis=1)
+                       for column, last in zip(columns, (g, h, np.ones_like(g)))], axis=2)
+    return matrix @ np.array([[0.5, 0, 0.5], [0, 0.5, 0.5], [0, 0, 1]])
+
+
+def _folded(to_source, moved):
+    """Whether a denominator is too small: linear, it is least at a corner of target or source."""
+    last = to_source[:, 2]
+    at_target, at_source = last[:, :2] @ CORNERS.T, np.einsum("nk,nck->nc", last[:, :2], moved)
+    return np.minimum(at_target.min(1), at_source.min(1)) + 1 < LEAST_DENOMINATOR
+
+
+def _digit_outside(to_target):
+    """Whether a corner of the square that holds the digit is not in the target."""
+    corners = np.concatenate([CORNERS * DIGIT, np.ones((4, 1))], axis=1)
+    x, y, denominator = np.moveaxis(corners @ to_target.transpose(0, 2, 1), -1, 0)
+    return (np.maximum(np.abs(x), np.abs(y)) > denominator).any(axis=1)
 
 
 def _lattice_moved(rng, count, target_shape, source_shape):

@@ -111,8 +111,8 @@ def test_corners_move_by_5_pixels_and_nothing_folds():
     moved = np.einsum("nij,cj->nci", np.linalg.inv(matrix), corners)
     moved = (moved[..., :2] / moved[..., 2:] + 1) / 2 * 27
     distance = moved - (CENTRE + 0.875 * CENTRE * corners[:, :2])
-    assert 4.5 < distance.std() < 5.2  # a little less than 5: what folds is drawn again
-    assert np.abs(distance.mean(axis=0)).max() < 0.8
+    assert 4 < distance.std() < 5  # less than 5: the wildest are drawn again
+    assert np.abs(distance.mean(axis=0)).max() < 2
 
 
 def test_the_lattice_moves_by_a_pixel_and_a_half():
@@ -153,6 +153,18 @@ def test_bad_input():
         distort("X", IMAGES, 0)
     with pytest.raises(ValueError, match="RTS needs images of at most 42 x 42 pixels, got 50 x 50"):
         distort("RTS", np.zeros((1, 50, 50), np.uint8), 0)
+
+
+def test_p_keeps_the_digit_in_the_picture():
+    ink = np.zeros((400, 28, 28), np.uint8)
+    ink[:, 4:24, 4:24] = 255
+    images, theta = distort("P", ink, seed=0, with_theta=True)
+    points = stn.source_points(theta, (28, 28), (28, 28), "projective")
+    border = np.concatenate([points[:, [0, -1]].reshape(400, -1, 2),
+                             points[:, :, [0, -1]].reshape(400, -1, 2)], axis=1)
+    inside = (np.abs(border - CENTRE) < 9.5).all(axis=-1)
+    assert not inside.any()
+    assert images.any(axis=(1, 2)).all()
 
 
 @pytest.mark.parametrize("name", TASKS)

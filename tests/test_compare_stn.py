@@ -1,0 +1,111 @@
+"""Comparisons of real runs; one of them killed in the middle."""
+import json
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+import compare_stn
+from tests.conftest import ROOT, run_script
+
+TINY = ["--dataset", "synthetic", "--num-examples", 400, "--network", "mlp", "--num-epochs", 3,
+        "--cpus", 1]
+TIMED = ("s per epoch", "of time")
+
+
+def compare(folder, *flags):
+    return run_script("compare_stn.py", *TINY, "--seeds", 2, "--output", folder, *flags,
+                      cwd=str(folder.parent))
+
+
+def figures(folder):
+    """What the comparison in a folder found, without what depends on the time."""
+    compared = json.loads((folder / "comparison.json").read_text())
+    for arm in compared["arms"].values():
+        del arm["seconds_per_epoch"]
+        for epoch in sum(arm["history"], []):
+            del epoch["seconds"]
+    return {name: compared[name] for name in ("arms", "difference", "interval")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare") / "a"
+    done = compare(folder, "--transform", "translation")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_the_table_is_what_the_runs_say(undisturbed):
+    folder, printed = undisturbed
+    accuracies = {arm: [100 * json.loads((folder / arm / f"seed-{seed}.json").read_text())[
+        "test_accuracy"] for seed in (0, 1)] for arm in compare_stn.ARMS}
+    found = figures(folder)
+    for arm, values in accuracies.items():
+        assert found["arms"][arm]["mean"] == pytest.approx(statistics.mean(values))
+        assert found["arms"][arm]["spread"] == pytest.approx(statistics.stdev(values))
+        assert f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}" in printed
+    gains = [b - a for a, b in zip(accuracies["without"], accuracies["with"])]
+    assert found["difference"] == pytest.approx(statistics.mean(gains))
+    assert found["interval"] == pytest.approx(12.71 * statistics.stdev(gains) / math.sqrt(2))
+    assert (folder / "comparison.md").read_text().strip() in printed
+    assert Image.open(folder / "curves.png").size[0] > 500
+
+
+def test_the_arms_differ_in_the_transformer_alone(undisturbed):
+    folder, _ = undisturbed
+    commands = [json.loads((folder / arm / "seed-1.json").read_text())["command"].split()
+                for arm in compare_stn.ARMS]
+    without, with_it = (set(command) for command in commands)
+    assert with_it - without >= {"--add-stn", "--transform", "translation"}
+    assert not any("stn" in word and "/" not in word for word in without - {"train_mnist.py"})
+
+
+def test_a_killed_comparison_goes_on_to_the_same_figures(undisturbed, tmp_path):
+    folder = tmp_path / "b"
+    flags = [*map(str, TINY), "--seeds", "2", "--output", str(folder), "--transform", "translation"]
+    process = subprocess.Popen(
+        [sys.executable, os.path.join(ROOT, "compare_stn.py"), *flags], cwd=str(tmp_path),
+        stdout=subprocess.DEVNULL, start_new_session=True)
+    while not (folder / "with" / "seed-0.json").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "comparison.json").exists()
+    done = compare(folder, "--transform", "translation")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] in ("2 of 4 runs are done", "3 of 4 runs are done")
+    assert figures(folder) == figures(undisturbed[0])
+
+
+def test_a_folder_with_another_comparison_is_refused(undisturbed, refused):
+    folder, _ = undisturbed
+    before = {path: path.read_bytes() for path in folder.rglob("*.json")}
+    refused(compare(folder, "--transform", "tps"), "other flags", "--output")
+    assert before == {path: path.read_bytes() for path in folder.rglob("*.json")}
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--seed", 3], ["--seed", "not for comparisons"]),
+    (["--add-stn"], ["--add-stn", "not for comparisons"]),
+    (["--seeds", 1000], ["--seeds", "at most 31"]),
+    (["--transform", "zoom"], ["--transform", "'zoom'"]),
+    (["--warmup-epochs", 5], ["--warmup-epochs 5", "less than --num-epochs"]),
+    (["--output", "/proc/a"], ["/proc/a"]),
+])
+def test_bad_input_is_refused(refused, tmp_path, flags, words):
+    refused(run_script("compare_stn.py", *TINY, *flags, cwd=str(tmp_path)), *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_flags_survive_the_way_through():
+    given = {"gpus": [0, 1], "bounded": True, "lr": 0.1, "lr_step_epochs": [1.0, 2.0]}
+    assert compare_stn.as_flags(given) == [
+        "--bounded", "--gpus", "0,1", "--lr", "0.1", "--lr-step-epochs", "1.0,2.0"]

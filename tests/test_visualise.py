@@ -1,0 +1,137 @@
+"""Pictures of what transformers do: the numbers in them, and the script that draws them."""
+import mxnet as mx
+import numpy as np
+import pytest
+from PIL import Image
+
+import symbols
+from common import checkpoint, graph, pictures, synthetic, trained, visualise
+from symbols import stn
+from tests.conftest import run_script
+from tests.test_networks import bound
+
+IMAGES, LABELS = synthetic.draw(12, seed=0)
+
+
+def network_with(theta, transform, network="lenet", **options):
+    """An untrained network whose transformers all give one theta."""
+    shape = options.get("image_shape", (1, 28, 28))
+    symbol = symbols.get_symbol(network, transform=transform, **options)
+    arg_params, aux_params = bound(symbol, shape).get_params()
+    for name in arg_params:
+        if name.endswith("_loc_fc2_bias"):
+            arg_params[name] = mx.nd.array(theta)
+    return trained.Trained("here", graph.label_free(symbol), arg_params, aux_params)
+
+
+@pytest.mark.parametrize(("transform", "theta"), [
+    ("translation", [0.5, -0.25]), ("affine", [0.5, 0.2, 0.1, -0.3, 0.8, -0.4]),
+    ("projective", [0.9, 0.1, 0, 0, 1.1, 0, 0.2, -0.1]), ("rotation", [1.2])])
+def test_the_outline_is_where_numpy_says(transform, theta):
+    seen = visualise.look(network_with(theta, transform), IMAGES)
+    view, = seen.views
+    assert view.name == "stn"
+    np.testing.assert_allclose(view.theta, np.tile(theta, (12, 1)), atol=1e-6)
+    expected = stn.outline(view.theta, (28, 28), (28, 28), transform)
+    np.testing.assert_allclose(view.outlines, expected, atol=1e-3)
+    assert seen.probabilities.shape == (12, 10)
+    assert view.output.shape == (12, 1, 28, 28)
+
+
+def test_a_half_zoom_is_a_centred_square():
+    view, = visualise.look(network_with([0.5, 0, 0], "attention"), IMAGES).views
+    corners = view.outlines[0][[0, 27, 54, 81, 108]]
+    np.testing.assert_allclose(
+        corners, [[6.75, 6.75], [20.25, 6.75], [20.25, 20.25], [6.75, 20.25], [6.75, 6.75]],
+        atol=1e-4)
+
+
+def test_a_spline_s_outline_is_curved_and_drawn_as_it_is():
+    theta = np.array(stn.get_transform("tps:3").identity)
+    theta[1] += 0.2  # the middle point of the upper border moves to the right ...
+    theta[10] -= 0.3  # ... and up
+    seen = visualise.look(network_with(theta, "tps:3"), IMAGES)
+    upper = seen.views[0].outlines[0][:28]
+    assert upper[:, 1].min() == pytest.approx(-0.15 * 27, abs=0.1)
+    figure = visualise.draw(seen, LABELS)
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_xydata(), seen.views[0].outlines[0])
+
+
+def test_two_transformers_on_two_channels():
+    network = network_with([1, 0, 0, 0, 1, 0], "affine", "addition", image_shape=(2, 30, 40))
+    seen = visualise.look(network, np.zeros((3, 2, 30, 40), np.uint8))
+    assert [view.name for view in seen.views] == ["stn0", "stn1"]
+    figure = visualise.draw(seen, [1, 2, 3], "a title")
+    assert len(figure.axes) == 3 * 3
+    assert len(figure.axes[0].lines) == 2 * 2
+    lines = list(visualise.describe(seen, [1, 2, 3]))
+    assert len(lines) == 3
+    assert "stn1 theta 1.000 0.000" in lines[0]
+
+
+def test_captions_name_the_mistakes():
+    seen = visualise.look(network_with([0, 0], "translation"), IMAGES)
+    labels = seen.probabilities.argmax(axis=1)
+    labels[0] = (labels[0] + 1) % 10
+    titles = [axis.get_title() for axis in visualise.draw(seen, labels).axes]
+    assert titles[0] == f"{labels[0]}, taken for {(labels[0] - 1) % 10}"
+    assert titles[1] == str(labels[1])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_images_of_any_channels_become_colours(channels):
+    images = np.random.RandomState(0).uniform(-0.5, 1.5, (2, channels, 4, 5))
+    colours = pictures.as_rgb(images)
+    assert colours.shape == (2, 4, 5, 3)
+    assert colours.min() == 0
+    assert colours.max() <= 1
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory):
+    """Three checkpoints."""
+    path, symbol = str(tmp_path_factory.mktemp("models") / "a"), symbols.get_symbol("lenet")
+    for epoch in (1, 2, 3):
+        params = bound(symbol, (1, 28, 28), seed=epoch).get_params()
+        checkpoint.save(path, epoch, symbol, *params, {}, {})
+    return path
+
+
+SYNTHETIC = ["--dataset", "synthetic"]
+
+
+def test_the_script_draws_and_prints(prefix):
+    done = run_script("visualize_stn.py", prefix, *SYNTHETIC, "--num-images", 3, "--first", 7)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 4
+    assert "stn theta 1.000" in done.stdout
+    assert done.stdout.endswith(f"Drawn: {prefix}-stn.png\n")
+    assert Image.open(f"{prefix}-stn.png").size[0] == 300
+
+
+def test_the_script_animates_checkpoints(prefix, tmp_path):
+    done = run_script("visualize_stn.py", prefix, *SYNTHETIC, "--animate", "--output",
+                      tmp_path / "a.gif")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == 3
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["nothing"], ["nothing", "neither the folder of an export nor the prefix"]),
+    (["nothing", "--animate"], ["nothing", "prefix of checkpoints"]),
+    (["PREFIX", "--distort", "RTS"], ["0003.params", "not for images of 1 x 42 x 42"]),
+    (["PREFIX", "--first", 1995], ["--first 1995", "only 2000 test images"]),
+    (["PREFIX", "--load-epoch", 9], ["0009.params", "no such"]),
+    (["PREFIX", "--output", "/proc/a.png"], ["/proc/a.png", "cannot be written"]),
+    (["PREFIX", "--num-images", 0], ["--num-images", "at least 1"]),
+])
+def test_bad_input_is_refused(refused, prefix, flags, words):
+    refused(run_script("visualize_stn.py", *(prefix if flag == "PREFIX" else flag
+                                             for flag in flags), *SYNTHETIC), *words)
+
+
+def test_a_network_without_transformer_is_refused(tmp_path, refused):
+    symbol = symbols.get_symbol("lenet", add_stn=False)
+    checkpoint.export(str(tmp_path / "a"), symbol, *bound(symbol, (1, 28, 28)).get_params())
+    refused(run_script("visualize_stn.py", tmp_path / "a", *SYNTHETIC), "no transformer")

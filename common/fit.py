@@ -12,7 +12,7 @@ import mxnet as mx
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from common import checkpoint, cli, files, graph, options
+from common import checkpoint, cli, diagnosis, files, graph, options
 from common.data import derive_seed
 from common.module import Module
 from common.progress import Interruption, Progress, log_epoch
@@ -30,7 +30,8 @@ def fit(args, symbol, train, test):
 
     Returns:
         The trained Module and its figures: accuracy and mean cross-entropy on both sets, the
-        seconds and the number of epochs; and under "history" the same after each epoch.
+        seconds and the number of epochs; under "history" the same after each epoch; and under
+        "transformers", where the symbol has any, what they do in the end.
 
     Raises:
         ValueError, OSError: no such device, an unfit checkpoint, a prefix that cannot be written.
@@ -55,9 +56,14 @@ def fit(args, symbol, train, test):
             run["history"] = run["history"] + [_figures(trained, tested, run["seconds"])]
             if (epoch + 1) % args.save_period == 0 or epoch + 1 == args.num_epochs:
                 save(args, symbol, module, epoch + 1, dict(run, recipe=recipe))
+            diagnoses = diagnosis.diagnose(symbol, module, test)
+            diagnosis.log_diagnoses(epoch, diagnoses)
     mx.nd.waitall()  # so that the last batches, which are NumPy's memory, are freed before Python
-    return module, dict(_figures(trained, tested, time.monotonic() - begin),
-                        epochs=args.num_epochs, history=run["history"])
+    figures = dict(_figures(trained, tested, time.monotonic() - begin),
+                   epochs=args.num_epochs, history=run["history"])
+    if diagnoses:
+        figures["transformers"] = {one.name: one.figures() for one in diagnoses}
+    return module, figures
 
 
 def _figures(trained, tested, seconds):

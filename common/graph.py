@@ -100,13 +100,13 @@ def layers(symbol, **shapes):
         sources = [nodes[entry[0]]["name"] for entry in node["inputs"]]
         own = unused.intersection(sources)
         unused -= own
-        name, flops = node["name"], 0
+        name, count = node["name"], 0
         shape = by_name.get(f"{name}_output") or next(  # the first of several
             shape for output, shape in by_name.items() if output.startswith(f"{name}_"))
         if node["op"] in ("Convolution", "FullyConnected"):
-            flops = 2 * math.prod(shape) * math.prod(by_name[sources[1]][1:])
+            count = 2 * math.prod(shape) * math.prod(by_name[sources[1]][1:])
         found.append(Layer(name, node["op"], shape,
-                           sum(math.prod(by_name[one]) for one in own), flops))
+                           sum(math.prod(by_name[one]) for one in own), count))
     return found
 
 

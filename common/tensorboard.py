@@ -9,8 +9,7 @@ import time
 import numpy as np
 
 from common import files
-
-PICTURES = 8  # of each kind
+from common.diagnosis import PICTURES
 
 
 class Board:

@@ -21,10 +21,10 @@ def module_of(symbol, test):
     return module
 
 
-def evaluated(output, test, arg_params):
+def evaluated(output, test, arg_params, aux_params=None):
     """An inner output for all test images, by a graph for training."""
     executor = output.simple_bind(mx.cpu(), data=(len(test.images), *SHAPE))
-    executor.copy_params_from(arg_params, allow_extra_params=True)
+    executor.copy_params_from(arg_params, aux_params, allow_extra_params=True)
     images = mx.nd.array(test.images[:, None] / 255)
     return executor.forward(is_train=False, data=images)[0].asnumpy()
 
@@ -59,6 +59,23 @@ def test_two_transformers_and_none():
         found = diagnose(symbol, module_of(symbol, test), test)
         assert [one.name for one in found] == names
         assert all(one.theta.shape == (40, 6) for one in found)
+
+
+def test_a_network_from_elsewhere():
+    images = mx.sym.Variable("data")
+    theta = mx.sym.FullyConnected(mx.sym.BatchNorm(images, name="norm"), num_hidden=6, name="theta")
+    net = mx.sym.SpatialTransformer(images, theta, target_shape=(9, 12), name="warp",
+                                    transform_type="affine", sampler_type="bilinear")
+    net = mx.sym.FullyConnected(net, num_hidden=10, name="fc")
+    symbol = mx.sym.SoftmaxOutput(net, name="softmax")
+    test = data.ImageIter(*synthetic.draw(30, seed=1), 20)
+    module = module_of(symbol, test)
+    (found,) = diagnose(symbol, module, test)
+    assert found.name == "warp"
+    assert found.pictures.shape[1:] == (1, 9, 12)
+    expected = evaluated(symbol.get_internals()["theta_output"], test, *module.get_params())
+    np.testing.assert_allclose(found.theta, expected, atol=1e-5)
+    np.testing.assert_allclose(found.sources[:5, 0], test.images[:5] / 255, atol=1e-6)
 
 
 def test_at_most_some_images_are_looked_at(monkeypatch):

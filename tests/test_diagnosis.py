@@ -114,8 +114,9 @@ def test_it_leaves_the_training_alone(tmp_path, monkeypatch, flags):
         figures.append(fit.fit(args, symbol, *iterators(args))[1])
         monkeypatch.setattr(diagnosis, "diagnose", lambda *_: [])
     assert same(tmp_path, "a", "b")
-    assert figures[0].pop("transformers")
-    assert {**figures[0], "seconds": 0} == {**figures[1], "seconds": 0}
+    assert ["transformers" in run for run in figures] == [True, False]
+    for name in ("test_accuracy", "test_loss", "train_accuracy", "train_loss"):
+        assert figures[0][name] == figures[1][name]
 
 
 VARIED, ALIKE = np.random.RandomState(0).normal(size=(20, 6)), np.full((20, 6), 0.3)

@@ -11,7 +11,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 
 # isort: split
 import symbols
-from common import checkpoint, cli, data, files, fit, options
+from common import checkpoint, cli, data, files, fit, options, summary
 from common.distort import TASKS, task
 from common.provenance import provenance
 from symbols import stn
@@ -41,6 +41,10 @@ def add_flags(parser):
     flag("--result", help="file to write the figures to, as JSON")
     flag("--test-io", type=int, choices=(0, 1), default=0,
          help="1 to measure how fast batches can be read, without training")
+    flag("--summary", action="store_true",
+         help="print the network's layers, parameters and FLOPs, without training")
+    flag("--draw-graph", metavar="FILE",
+         help="draw the network's graph (.dot, .pdf, .png, .svg), without training; needs graphviz")
     options.add_training_flags(parser)
 
 
@@ -89,6 +93,13 @@ def main():
 
     symbol = symbols.get_symbol(args.network, num_classes=num_classes, add_stn=args.add_stn,
                                 image_shape=train.image_shape, **args.network_options)
+    if args.draw_graph is not None:
+        summary.draw(symbol, args.draw_graph, train.image_shape)
+    if args.summary:
+        print(summary.table(symbol, train.image_shape))
+    if args.summary or args.draw_graph is not None:
+        return
+
     module, figures = fit.fit(args, symbol, train, test)
     params = module.get_params()
     exported = checkpoint.export(f"{args.model_prefix}-export", symbol, *params)

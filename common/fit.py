@@ -4,6 +4,7 @@ What a run computes follows from its flags alone: the start of each parameter fr
 the order of the images and the dropout from (seed, epoch). So a resumed run goes on with the same
 bits, and a network starts from the same classifier with and without its transformer.
 """
+import contextlib
 import logging
 import math
 import time
@@ -12,11 +13,12 @@ import mxnet as mx
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from common import checkpoint, cli, files, graph, options
+from common import checkpoint, cli, diagnosis, files, graph, options
 from common.data import derive_seed
 from common.module import Module
 from common.progress import Interruption, Progress, log_epoch
 from common.score import Tally, late, outputs_to_keep, score
+from common.tensorboard import Board
 
 
 def fit(args, symbol, train, test):
@@ -30,22 +32,27 @@ def fit(args, symbol, train, test):
 
     Returns:
         The trained Module and its figures: accuracy and mean cross-entropy on both sets, the
-        seconds and the number of epochs; and under "history" the same after each epoch.
+        seconds and the number of epochs; under "history" the same after each epoch; and under
+        "transformers", where the symbol has any, what they do in the end.
 
     Raises:
-        ValueError, OSError: no such device, an unfit checkpoint, a prefix that cannot be written.
+        ValueError, OSError: no such device, an unfit checkpoint, a prefix that cannot be written,
+            or no tensorboardX where ``args.tensorboard`` asks for it.
         cli.Diverged: a loss or parameter became non-finite; the checkpoints written are good.
         KeyboardInterrupt: after Ctrl-C; the message says how to go on.
     """
     contexts = options.contexts(args.gpus, args.cpus, args.batch_size)
     files.check_writable(f"{args.model_prefix}-symbol.json")
+    board = None
+    if args.tensorboard is not None:
+        board = Board(args.tensorboard, args.load_epoch or 0)
     recipe = options.recipe(args, contexts)
     module, run = start(args, recipe, contexts, symbol, train)
     begin = time.monotonic() - run["seconds"]
     monitor = mx.mon.Monitor(args.monitor, pattern=".*") if args.monitor else None
     if monitor:
         module.install_monitor(monitor)
-    with Interruption() as interruption:
+    with Interruption() as interruption, board or contextlib.nullcontext():
         for epoch in range(args.load_epoch or 0, args.num_epochs):
             trained = train_epoch(args, module, train, epoch, monitor, interruption)
             tested = score(module, test)
@@ -55,9 +62,16 @@ def fit(args, symbol, train, test):
             run["history"] = run["history"] + [_figures(trained, tested, run["seconds"])]
             if (epoch + 1) % args.save_period == 0 or epoch + 1 == args.num_epochs:
                 save(args, symbol, module, epoch + 1, dict(run, recipe=recipe))
+            diagnoses = diagnosis.diagnose(symbol, module, test)
+            diagnosis.log_diagnoses(epoch, diagnoses)
+            if board:
+                board.write(epoch + 1, module.learning_rate, trained, tested, diagnoses)
     mx.nd.waitall()  # so that the last batches, which are NumPy's memory, are freed before Python
-    return module, dict(_figures(trained, tested, time.monotonic() - begin),
-                        epochs=args.num_epochs, history=run["history"])
+    figures = dict(_figures(trained, tested, time.monotonic() - begin),
+                   epochs=args.num_epochs, history=run["history"])
+    if diagnoses:
+        figures["transformers"] = {one.name: one.figures() for one in diagnoses}
+    return module, figures
 
 
 def _figures(trained, tested, seconds):

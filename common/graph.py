@@ -1,6 +1,7 @@
-"""Graphs made of a symbol: to run it faster on a CPU, and to predict with it."""
+"""Graphs made of a symbol: to run it faster on a CPU, and to predict with it; and its layers."""
 import json
 import math
+from typing import NamedTuple, Tuple
 
 import mxnet as mx
 
@@ -59,24 +60,59 @@ def pool_before_relu(symbol):
     return mx.sym.load_json(json.dumps(graph))
 
 
-def flops(symbol, **shapes):
-    """Floating-point operations of the convolutions and full connections in one forward pass.
+class Layer(NamedTuple):
+    """An operator of a symbol.
+
+    Attributes:
+        name, operator: of the node.
+        shape: of its first output.
+        parameters: how many numbers it is the first to use.
+        flops: floating-point operations in one forward pass, counted for convolutions and full
+            connections alone; a multiplication and an addition are 2.
+    """
+
+    name: str
+    operator: str
+    shape: Tuple[int, ...]
+    parameters: int
+    flops: int
+
+
+def layers(symbol, **shapes):
+    """The operators of a symbol, in the order of its graph.
 
     Args:
         symbol: any symbol.
-        shapes: of its inputs, such as ``data=(1, 1, 28, 28)``.
+        shapes: of all its inputs that are not parameters, such as ``data=(1, 1, 28, 28)``.
+
+    Returns:
+        A list of ``Layer``.
     """
     internals = symbol.get_internals()
     _, out_shapes, _ = internals.infer_shape(**shapes)
     by_name = dict(zip(internals.list_outputs(), out_shapes))
-    total = 0
+    unused = set(symbol.list_arguments()) - set(shapes)
     nodes = json.loads(symbol.tojson())["nodes"]
+    found = []
     for node in nodes:
+        if node["op"] == "null":
+            continue
+        sources = [nodes[entry[0]]["name"] for entry in node["inputs"]]
+        own = unused.intersection(sources)
+        unused -= own
+        name, count = node["name"], 0
+        shape = by_name.get(f"{name}_output") or next(  # the first of several
+            shape for output, shape in by_name.items() if output.startswith(f"{name}_"))
         if node["op"] in ("Convolution", "FullyConnected"):
-            weight = by_name[nodes[node["inputs"][1][0]]["name"]]
-            out_shape = by_name[f"{node['name']}_output"]
-            total += 2 * math.prod(out_shape) * math.prod(weight[1:])
-    return total
+            count = 2 * math.prod(shape) * math.prod(by_name[sources[1]][1:])
+        found.append(Layer(name, node["op"], shape,
+                           sum(math.prod(by_name[one]) for one in own), count))
+    return found
+
+
+def flops(symbol, **shapes):
+    """Floating-point operations of all ``layers``."""
+    return sum(layer.flops for layer in layers(symbol, **shapes))
 
 
 def _is_relu(node):

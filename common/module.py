@@ -36,6 +36,11 @@ class Module(mx.mod.Module):
         for vector in self._vectors:
             vector.update(self._kvstore)
 
+    @property
+    def learning_rate(self):
+        """That of the last step."""
+        return self._optimizer.learning_rate
+
     def get_params(self):
         """As upstream's, but exact: upstream's mean of the copies rounds where there are three."""
         mx.nd.waitall()  # the engine does not know that BatchNorm's backward writes moving means

@@ -59,6 +59,8 @@ def add_training_flags(parser):
          help="go on from the checkpoint after that many epochs")
     flag("--disp-batches", type=cli.number(int, least=1), default=100,
          help="batches between log lines where there is no terminal")
+    flag("--tensorboard", metavar="DIR",
+         help="log figures and pictures after each epoch for TensorBoard; needs tensorboardX")
     flag("--monitor", type=cli.number(int, least=0), default=0,
          help="log the size of all outputs and parameters every that many batches; 0 for never")
 

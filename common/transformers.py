@@ -60,10 +60,22 @@ def source_grid(where, transformer):
     """
     if transformer.target_shape is None:
         return where.transpose(0, 2, 3, 1)
-    y, x = np.meshgrid(*[np.linspace(-1, 1, size) for size in transformer.target_shape],
-                       indexing="ij")
-    target = np.stack([x, y, np.ones_like(x)], axis=-1)  # (height, width, 3)
+    target = lattice(transformer.target_shape)
+    target = np.concatenate([target, np.ones_like(target[..., :1])], axis=-1)  # (height, width, 3)
     return np.einsum("nij,hwj->nhwi", where.reshape(-1, 2, 3), target)
+
+
+def lattice(shape):
+    """The points of a regular lattice over the image: what the identity samples.
+
+    Args:
+        shape: (height, width).
+
+    Returns:
+        NumPy array (height, width, 2) of points (x, y).
+    """
+    y, x = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
+    return np.stack([x, y], axis=-1)
 
 
 def inside(points):

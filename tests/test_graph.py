@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import symbols
-from common.graph import faster, flops, pool_before_relu
+from common.graph import faster, flops, layers, pool_before_relu
 
 DATA, SHAPE = mx.sym.Variable("data"), (2, 3, 9, 11)
 
@@ -96,3 +96,26 @@ def test_operations_are_counted():
     counted = {"conv1": 24 * 24 * 10 * 25, "conv2": 8 * 8 * 20 * 250, "fc1": 320 * 50, "fc2": 500}
     symbol = symbols.get_symbol("lenet", add_stn=False)
     assert flops(symbol, data=(3, 1, 28, 28)) == 3 * 2 * sum(counted.values())
+
+
+def test_layers_say_where_the_parameters_and_operations_are():
+    symbol = symbols.get_symbol("lenet")
+    found = {layer.name: layer for layer in layers(symbol, data=(1, 1, 28, 28),
+                                                   softmax_label=(1,))}
+    assert found["conv2"] == ("conv2", "Convolution", (1, 20, 8, 8), 20 * 250 + 20,
+                              2 * 8 * 8 * 20 * 250)
+    assert found["stn"] == ("stn", "SpatialTransformer", (1, 1, 28, 28), 0, 0)
+    assert sum(layer.parameters for layer in found.values()) == 27360
+    assert next(reversed(found)) == "softmax"
+
+
+def test_shared_parameters_count_once_and_moving_averages_not_at_all():
+    weight = mx.sym.Variable("weight")
+    net = mx.sym.split(mx.sym.BatchNorm(DATA, fix_gamma=False, name="norm"), num_outputs=2,
+                       name="halves")
+    net = [mx.sym.FullyConnected(half, weight, no_bias=True, num_hidden=4, name=f"fc{number}")
+           for number, half in enumerate(net)]
+    found = layers(mx.sym.Group(net), data=(2, 6))
+    assert [(layer.name, layer.parameters, layer.flops) for layer in found] == [
+        ("norm", 12, 0), ("halves", 0, 0), ("fc0", 12, 48), ("fc1", 0, 48)]
+    assert found[1].shape == (2, 3)

@@ -1,0 +1,82 @@
+"""Figures and pictures of a training for TensorBoard, in the files of the package tensorboardX.
+
+The package's own SummaryWriter is not used: it writes in a thread, and when that dies of a full
+disk, the training waits for it for ever.
+"""
+import os
+import time
+
+import numpy as np
+
+from common import files
+from common.diagnosis import PICTURES
+
+
+class Board:
+    """A folder that TensorBoard reads; a context manager that opens the file and closes it.
+
+    Args:
+        folder: made if need be. What it says of later epochs than ``finished``, from a run before,
+            TensorBoard forgets.
+        finished: epochs that a resumed run has behind it.
+
+    Raises:
+        ValueError: tensorboardX is not installed.
+        OSError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder, finished=0):
+        try:
+            from tensorboardX import event_file_writer, summary
+            from tensorboardX.proto import event_pb2
+        except ImportError as error:
+            raise ValueError(f"--tensorboard needs a package ({error}): "
+                             "pip install tensorboardX") from None
+        self._writers, self._summary, self._protocol = event_file_writer, summary, event_pb2
+        self._path, self._finished = os.path.join(folder, "events"), finished
+        files.check_writable(self._path)
+
+    def __enter__(self):
+        self._writer = self._writers.EventsWriter(self._path, f".{os.getpid()}")
+        start = self._protocol.SessionLog(status=self._protocol.SessionLog.START)
+        self._add(self._finished + 1, session_log=start)
+        return self
+
+    def __exit__(self, *_):
+        self._writer.close()
+
+    def write(self, step, rate, trained, tested, diagnoses):
+        """Writes what there is to say after an epoch.
+
+        Args:
+            step: finished epochs.
+            rate: learning rate.
+            trained, tested: ``Tally`` of both sets.
+            diagnoses: list of ``Diagnosis``.
+        """
+        scalars = {"learning_rate": rate}
+        for part, tally in (("train", trained), ("validation", tested)):
+            scalars.update({f"accuracy/{part}": tally.accuracy, f"loss/{part}": tally.loss})
+        for one in diagnoses:
+            figures = one.figures()
+            scalars[f"{one.name}/inside"] = figures["inside"]
+            for kind in ("theta_mean", "theta_spread"):
+                scalars.update((f"{one.name}_{kind}/{number}", value)
+                               for number, value in enumerate(figures[kind]))
+            for kind, images in (("before", one.sources), ("after", one.pictures)):
+                self._add(step, summary=self._summary.image(
+                    f"{one.name}/{kind}", _visible(images[:PICTURES]), dataformats="NCHW"))
+        for tag, value in scalars.items():
+            self._add(step, summary=self._summary.scalar(tag, value))
+        self._writer.flush()
+
+    def _add(self, step, **content):
+        self._writer.write_event(
+            self._protocol.Event(wall_time=time.time(), step=step, **content))
+
+
+def _visible(images):
+    """Images (N, C, H, W) in [0, 1] as uint8, in colour if C is 3, else their first channel."""
+    if images.shape[1] != 3:
+        images = images[:, :1]
+    return np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)

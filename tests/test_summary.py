@@ -1,0 +1,70 @@
+import os
+import re
+
+import pytest
+
+FLAGS = ["--dataset", "synthetic", "--num-examples", 200, "--add-stn"]
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Leaves the programs of a folder alone to be found, and returns the folder."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def program(path, script):
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_a_summary_instead_of_training(train, tmp_path):
+    done = train(*FLAGS, "--summary", cwd=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(tmp_path) == []
+    lines = [re.split(r"\s{2,}", line) for line in done.stdout.splitlines()]
+    assert lines[0] == ["layer", "operator", "output", "parameters", "FLOPs"]
+    assert ["conv2", "Convolution", "1 x 20 x 8 x 8", "5,020", "640,000"] in lines
+    assert ["stn", "SpatialTransformer", "1 x 1 x 28 x 28", "0", "0"] in lines
+    assert lines[-2] == ["total", "27,360", "1,542,600"]
+    assert len({len(line) for line in done.stdout.splitlines()[:-1]}) == 1
+
+
+def test_a_drawing_as_text_and_a_summary_with_it(train, tmp_path):
+    done = train(*FLAGS, "--draw-graph", "new/net.dot", "--summary", cwd=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "27,360" in done.stdout
+    text = (tmp_path / "new" / "net.dot").read_text()
+    assert text.startswith("digraph")
+    assert "stn -> stn_data_copy" in text
+    assert os.listdir(tmp_path) == ["new"]
+
+
+def test_a_drawing_by_the_program_dot(train, tmp_path, programs):
+    program(programs / "dot", '[ "$2" = -Tsvg ] && exec /bin/cat')
+    done = train(*FLAGS, "--draw-graph", tmp_path / "net.svg")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == done.stderr == ""
+    assert (tmp_path / "net.svg").read_text().startswith("digraph")
+
+
+@pytest.mark.parametrize(("path", "words"), [
+    ("net.jpeg", [".dot, .pdf, .png, .svg", "net.jpeg"]),
+    ("net.png", ["program dot", "apt install graphviz", ".dot files"]),
+    ("file/net.dot", ["file"])])
+def test_what_cannot_be_drawn_is_refused(train, refused, tmp_path, programs, path, words):
+    (tmp_path / "file").write_text("in the way of a folder")
+    refused(train(*FLAGS, "--draw-graph", path, cwd=str(tmp_path)), *words)
+    assert sorted(os.listdir(tmp_path)) == ["file", "programs"]
+
+
+def test_a_program_that_fails_and_a_missing_package(train, refused, tmp_path, programs,
+                                                    monkeypatch):
+    program(programs / "dot", "exit 1")
+    refused(train(*FLAGS, "--draw-graph", tmp_path / "net.png"), "dot failed")
+    (tmp_path / "graphviz.py").write_text("raise ImportError('not here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    refused(train(*FLAGS, "--draw-graph", tmp_path / "net.dot"), "pip install graphviz")
+    assert not list(tmp_path.glob("net*"))

@@ -20,8 +20,8 @@ import train_mnist
 from common import cli, files, pictures, runs
 
 ARMS = ("without", "with")
-SET_HERE = ("add_stn", "draw_graph", "load_epoch", "model_prefix", "result", "seed", "summary",
-            "tensorboard", "test_io")
+UNFIT = ("add_stn", "draw_graph", "load_epoch", "model_prefix", "result", "seed", "summary",
+         "tensorboard", "test_io", "visualize_every")  # flags of a single run
 TRANSFORMER = ("bounded", "pool", "transform")
 # 97.5% quantiles of Student's t for 1, 2, ... degrees of freedom.
 T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
@@ -39,10 +39,10 @@ def parse_flags():
     args = parser.parse_args()
     given = {name: value for name, value in vars(args).items()
              if name not in ("seeds", "output") and value != parser.get_default(name)}
-    for name in SET_HERE:
+    for name in UNFIT:
         if name in given:
-            raise ValueError(f"--{name.replace('_', '-')} is not for comparisons: "
-                             "each run has its own")
+            raise ValueError(f"--{name.replace('_', '-')} is for a single run, "
+                             "not for a comparison")
     complete = argparse.Namespace(**{**vars(args), "add_stn": True})
     train_mnist.complete(complete)
     args.num_epochs, args.name = complete.num_epochs, os.path.basename(complete.model_prefix)

@@ -54,6 +54,8 @@ def complete(args):
     if not args.add_stn and (args.transform or args.bounded or args.pool):
         raise ValueError("--transform, --bounded and --pool are of the transformer: "
                          "they need --add-stn")
+    if args.visualize_every and not args.add_stn:
+        raise ValueError("--visualize-every draws what the transformer does: it needs --add-stn")
     names = ("transform", "bounded", "pool", "width")
     args.network_options = {name: value for name, value in vars(args).items()
                             if name in names and value}

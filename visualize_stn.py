@@ -58,7 +58,7 @@ def animate(args, images, labels):
         for epoch, path in zip(epochs, paths):
             seen = visualise.look(trained.load(args.model, epoch), images)
             pictures.save(visualise.draw(seen, labels, f"after epoch {epoch}"), path)
-        pictures.animate(paths, args.output, seconds=0.5)
+        pictures.animate(paths, args.output, visualise.SECONDS)
 
 
 def main():

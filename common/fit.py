@@ -4,7 +4,6 @@ What a run computes follows from its flags alone: the start of each parameter fr
 the order of the images and the dropout from (seed, epoch). So a resumed run goes on with the same
 bits, and a network starts from the same classifier with and without its transformer.
 """
-import contextlib
 import logging
 import math
 import time
@@ -13,12 +12,12 @@ import mxnet as mx
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from common import checkpoint, cli, diagnosis, files, graph, options
+from common import checkpoint, cli, files, graph, options
 from common.data import derive_seed
 from common.module import Module
 from common.progress import Interruption, Progress, log_epoch
 from common.score import Tally, late, outputs_to_keep, score
-from common.tensorboard import Board
+from common.watch import Watch
 
 
 def fit(args, symbol, train, test):
@@ -43,16 +42,16 @@ def fit(args, symbol, train, test):
     """
     contexts = options.contexts(args.gpus, args.cpus, args.batch_size)
     files.check_writable(f"{args.model_prefix}-symbol.json")
-    board = None
-    if args.tensorboard is not None:
-        board = Board(args.tensorboard, args.load_epoch or 0)
+    watch = Watch(args, symbol, test)
     recipe = options.recipe(args, contexts)
     module, run = start(args, recipe, contexts, symbol, train)
     begin = time.monotonic() - run["seconds"]
     monitor = mx.mon.Monitor(args.monitor, pattern=".*") if args.monitor else None
     if monitor:
         module.install_monitor(monitor)
-    with Interruption() as interruption, board or contextlib.nullcontext():
+    with Interruption() as interruption, watch:
+        if not args.load_epoch:
+            watch.start(module)
         for epoch in range(args.load_epoch or 0, args.num_epochs):
             trained = train_epoch(args, module, train, epoch, monitor, interruption)
             tested = score(module, test)
@@ -62,16 +61,10 @@ def fit(args, symbol, train, test):
             run["history"] = run["history"] + [_figures(trained, tested, run["seconds"])]
             if (epoch + 1) % args.save_period == 0 or epoch + 1 == args.num_epochs:
                 save(args, symbol, module, epoch + 1, dict(run, recipe=recipe))
-            diagnoses = diagnosis.diagnose(symbol, module, test)
-            diagnosis.log_diagnoses(epoch, diagnoses)
-            if board:
-                board.write(epoch + 1, module.learning_rate, trained, tested, diagnoses)
+            watch.look(module, epoch, trained, tested)
     mx.nd.waitall()  # so that the last batches, which are NumPy's memory, are freed before Python
-    figures = dict(_figures(trained, tested, time.monotonic() - begin),
-                   epochs=args.num_epochs, history=run["history"])
-    if diagnoses:
-        figures["transformers"] = {one.name: one.figures() for one in diagnoses}
-    return module, figures
+    return module, dict(_figures(trained, tested, time.monotonic() - begin),
+                        epochs=args.num_epochs, history=run["history"], **watch.figures())
 
 
 def _figures(trained, tested, seconds):

@@ -61,6 +61,8 @@ def add_training_flags(parser):
          help="batches between log lines where there is no terminal")
     flag("--tensorboard", metavar="DIR",
          help="log figures and pictures after each epoch for TensorBoard; needs tensorboardX")
+    flag("--visualize-every", type=cli.number(int, least=1), metavar="EPOCHS",
+         help="draw what the transformers do, every that many epochs, and make a GIF in the end")
     flag("--monitor", type=cli.number(int, least=0), default=0,
          help="log the size of all outputs and parameters every that many batches; 0 for never")
 

@@ -1,10 +1,15 @@
 """What the transformers of a network make of images, and pictures of it."""
+import glob
+import os
 from typing import List, NamedTuple
 
 import numpy as np
 
-from common import pictures
+from common import graph, pictures, trained
 from common.transformers import source_grid, transformers
+
+FILMED = 10  # images
+SECONDS = 0.5  # that a picture of a film is shown
 
 
 class View(NamedTuple):
@@ -97,3 +102,32 @@ def describe(seen, labels):
             f"{view.name} theta {' '.join(f'{value:.3f}' for value in view.theta[index])}"
             for view in seen.views)
         yield f"{index}: {label}, predicted {answer} ({probabilities[answer]:.3f}), {thetas}"
+
+
+class Film:
+    """Pictures of what a network in training does to the same images, and a GIF of them.
+
+    Args:
+        prefix: path and start of the names of all files: pictures go into the folder
+            ``<prefix>-film``, a file for each epoch, and the GIF is ``<prefix>-film.gif``.
+        symbol: the network.
+        images, labels: the first of them are shown, (N, [C,] H, W) and (N,).
+    """
+
+    def __init__(self, prefix, symbol, images, labels):
+        self.folder, self.symbol = f"{prefix}-film", symbol
+        self.images, self.labels = images[:FILMED], labels[:FILMED]
+        os.makedirs(self.folder, exist_ok=True)
+
+    def take(self, module, epoch):
+        """Draws what a Module does after some epochs."""
+        network = trained.Trained(self.folder, graph.label_free(self.symbol), *module.get_params())
+        figure = draw(look(network, self.images), self.labels, f"after epoch {epoch}")
+        pictures.save(figure, os.path.join(self.folder, f"{epoch:04d}.png"))
+
+    def join(self):
+        """Makes the GIF of all pictures there are; returns its path."""
+        path = f"{self.folder}.gif"
+        pictures.animate(sorted(glob.glob(os.path.join(glob.escape(self.folder), "*.png"))), path,
+                         SECONDS)
+        return path

@@ -10,6 +10,7 @@ import time
 import mxnet as mx
 import numpy as np
 import pytest
+from PIL import Image
 
 from common import mnist
 from symbols import stn
@@ -97,6 +98,7 @@ def test_reading_speed_and_monitor(train, tmp_path):
     (["--transform", "tps"], ["--transform", "--add-stn"]),
     (["--bounded"], ["--bounded", "--add-stn"]),
     (["--pool", "2"], ["--pool", "--add-stn"]),
+    (["--visualize-every", "2"], ["--visualize-every", "--add-stn"]),
     (["--add-stn", "--pool", "2"], ["lenet has no option pool", "transform"]),
     (["--add-stn", "--network", "cnn", "--pool", "2"], ["cnn's classifier", "21 x 21"]),
     (["--distort", "zoom"], ["--distort", "RTS", "addition"]),
@@ -134,6 +136,23 @@ def test_the_paper_s_networks_add_digits(train, tmp_path, network):
     symbol_path, params_path = done.stdout.split()[-2:]
     block = mx.gluon.SymbolBlock.imports(symbol_path, ["data"], params_path)
     assert block(mx.nd.zeros((1, 2, 42, 42))).shape == (1, 19)
+
+
+def test_a_film_of_the_training_changes_nothing_of_it(train, tmp_path):
+    flags = ["--dataset", "synthetic", "--num-examples", 300, "--num-epochs", 4, "--add-stn"]
+    assert train(*flags, "--model-prefix", tmp_path / "plain").returncode == 0
+    prefix = ["--model-prefix", tmp_path / "a", "--visualize-every", 2]
+    done = train(*flags, *prefix)
+    assert done.returncode == 0, done.stderr
+    assert f"Drawn: {tmp_path / 'a-film.gif'}" in done.stderr
+    assert sorted(os.listdir(tmp_path / "a-film")) == ["0000.png", "0002.png", "0004.png"]
+    with Image.open(tmp_path / "a-film.gif") as gif:
+        assert gif.n_frames == 3
+    params = [(tmp_path / f"{name}-0004.params").read_bytes() for name in ("a", "plain")]
+    assert params[0] == params[1]
+    assert train(*flags, *prefix, "--load-epoch", 2).returncode == 0
+    with Image.open(tmp_path / "a-film.gif") as gif:
+        assert gif.n_frames == 3
 
 
 def test_a_checkpoint_of_another_network_is_refused(train, refused, tmp_path):

@@ -1,0 +1,62 @@
+"""What is looked at beside the training itself, after each epoch: transformers, boards, films."""
+import logging
+
+from common import diagnosis
+from common.tensorboard import Board
+from common.visualise import Film
+
+
+class Watch:
+    """Watches a run; a context manager, since files are open meanwhile.
+
+    Args:
+        args: the flags of ``options.add_training_flags``.
+        symbol: the network.
+        test: an ``ImageIter`` without a seed.
+
+    Raises:
+        ValueError, OSError: TensorBoard's files cannot be written.
+    """
+
+    def __init__(self, args, symbol, test):
+        self.symbol, self.test, self.every = symbol, test, args.visualize_every
+        self.board = args.tensorboard and Board(args.tensorboard, args.load_epoch or 0)
+        self.film = self.every and Film(args.model_prefix, symbol, test.images, test.labels)
+        self.diagnoses = []
+
+    def __enter__(self):
+        if self.board:
+            self.board.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        if self.board:
+            self.board.__exit__(*error)
+
+    def start(self, module):
+        """Draws the network as it is before the first step."""
+        if self.film:
+            self.film.take(module, 0)
+
+    def look(self, module, epoch, trained, tested):
+        """Looks at a Module that has trained an epoch, counted from 0.
+
+        Args:
+            module: a ``module.Module``.
+            epoch: its number.
+            trained, tested: ``Tally`` of both sets.
+        """
+        self.diagnoses = diagnosis.diagnose(self.symbol, module, self.test)
+        diagnosis.log_diagnoses(epoch, self.diagnoses)
+        if self.board:
+            self.board.write(epoch + 1, module.learning_rate, trained, tested, self.diagnoses)
+        if self.film and (epoch + 1) % self.every == 0:
+            self.film.take(module, epoch + 1)
+
+    def figures(self):
+        """What the transformers do in the end, as JSON can hold it; joins the film."""
+        if self.film:
+            logging.info("Drawn: %s", self.film.join())
+        if not self.diagnoses:
+            return {}
+        return {"transformers": {one.name: one.figures() for one in self.diagnoses}}

@@ -4,12 +4,13 @@
 # make accuracy    the table in README.md: many full runs; can be stopped, goes on where it was
 # make paper       the tables of the paper's MNIST experiments: many hours, likewise; for some
 #                  minutes ARGS=--quick
+# make compare     a network with and without its transformer, over seeds: ARGS as for make train
 # make recover     how well each transform learns to undo a distortion
 # make bench       images/s beside PyTorch's, which it sets up in .venv-torch
 #
 # PYTHON=python3.9     the interpreter for .venv; by default the first suitable one
 # MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2; remembered
-# ARGS="--lr 0.001"    more flags for make train, make paper
+# ARGS="--lr 0.001"    more flags for make train, make paper, make compare
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -35,7 +36,7 @@ endif
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 
-.PHONY: train test setup accuracy paper recover bench
+.PHONY: train test setup accuracy paper compare recover bench
 .DELETE_ON_ERROR:
 
 train: setup
@@ -58,6 +59,9 @@ $(READY): requirements.txt requirements-test.txt
 
 paper: setup
 	$(RUN) paper.py $(ARGS)
+
+compare: setup
+	$(RUN) compare_stn.py $(ARGS)
 
 recover: setup
 	$(RUN) recover_theta.py --result results/recover_theta.json

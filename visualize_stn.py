@@ -70,7 +70,7 @@ def main():
     else:
         seen = visualise.look(trained.load(args.model, args.load_epoch), images)
         pictures.save(visualise.draw(seen, labels), args.output)
-        print("\n".join(visualise.describe(seen, labels)))
+        print("\n".join(visualise.describe(seen, labels, args.first)))
     print(f"Drawn: {args.output}")
 
 

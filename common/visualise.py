@@ -94,14 +94,15 @@ def draw(seen, labels, title=None):
                                 [view.output for view in seen.views], captions, title)
 
 
-def describe(seen, labels):
-    """Lines of text: label, prediction, probability and thetas of each image."""
+def describe(seen, labels, first=0):
+    """Lines of text: number, from ``first`` on, label, prediction and thetas of each image."""
     for index, (label, probabilities) in enumerate(zip(labels, seen.probabilities)):
         answer = probabilities.argmax()
         thetas = "; ".join(
             f"{view.name} theta {' '.join(f'{value:.3f}' for value in view.theta[index])}"
             for view in seen.views)
-        yield f"{index}: {label}, predicted {answer} ({probabilities[answer]:.3f}), {thetas}"
+        yield (f"{first + index}: {label}, predicted {answer} ({probabilities[answer]:.3f}), "
+               f"{thetas}")
 
 
 class Film:

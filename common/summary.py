@@ -60,7 +60,7 @@ def draw(symbol, path, image_shape):
     except graphviz.ExecutableNotFound:
         raise ValueError(f"--draw-graph needs the program dot for {ending} (Debian: apt install "
                          "graphviz); .dot files do without it") from None
-    except subprocess.CalledProcessError as error:
+    except (subprocess.CalledProcessError, BrokenPipeError) as error:  # it may stop reading, too
         raise ValueError(f"--draw-graph: the program dot failed: {error}") from None
 
 

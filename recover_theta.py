@@ -8,8 +8,6 @@ distorted digit, and is trained so that the transformer gives the original back.
 undoes D is measured on the test digits, at the points p where the original has ink: D(theta(p))
 should be p again. Beside it: the accuracy of a classifier that has seen upright digits only.
 """
-import shlex
-import sys
 import time
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
@@ -21,6 +19,7 @@ import numpy as np
 import symbols
 from common import cli, data, files
 from common.options import SeededInit
+from common.provenance import provenance
 from symbols import stn
 
 SHAPE = (28, 28)
@@ -224,7 +223,7 @@ def main():
     train_images, train_labels = whole_batches(mnist.train_images, mnist.train_labels)
     test_images, test_labels = whole_batches(mnist.test_images, mnist.test_labels)
     classifier = train_classifier(train_images, train_labels, args.num_epochs, args.seed)
-    results = {"command": shlex.join(["python", *sys.argv]), "transforms": {}}
+    results = dict(provenance(), transforms={})
     print("| transform | points, px | angle, ° | scale, % | shift, px | accuracy, % (upright) |\n"
           "| --- | --- | --- | --- | --- | --- |")
     for transform in args.transforms:

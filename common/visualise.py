@@ -7,6 +7,7 @@ import numpy as np
 
 from common import graph, pictures, trained
 from common.transformers import source_grid, transformers
+from symbols.stn import border
 
 FILMED = 10  # images
 SECONDS = 0.5  # that a picture of a film is shown
@@ -73,10 +74,8 @@ def outlines(points, image_shape):
     Returns:
         (N, 2 (h + w) - 3, 2): once around, clockwise from the top left pixel and back to it.
     """
-    border = np.concatenate([points[:, 0], points[:, 1:, -1], points[:, -1, -2::-1],
-                             points[:, -2::-1, 0]], axis=1)
     height, width = image_shape
-    return (border + 1) / 2 * (width - 1, height - 1)
+    return (border(points) + 1) / 2 * (width - 1, height - 1)
 
 
 def draw(seen, labels, title=None):

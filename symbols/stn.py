@@ -301,7 +301,11 @@ def outline(theta, target_shape, source_shape, transform="affine"):
         NumPy array (N, 2 (height + width) - 3, 2) of points (x, y) in pixels of the source, once
         around, clockwise in the target from its top left pixel and back to it.
     """
-    points = source_points(theta, target_shape, source_shape, transform)
+    return border(source_points(theta, target_shape, source_shape, transform))
+
+
+def border(points):
+    """The outermost of points (N, height, width, 2): see ``outline``."""
     return np.concatenate([points[:, 0], points[:, 1:, -1], points[:, -1, -2::-1],
                            points[:, -2::-1, 0]], axis=1)
 

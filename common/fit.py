@@ -87,6 +87,7 @@ def start(args, recipe, contexts, symbol, train):
         module.init_params(
             options.SeededInit(options.INITIALIZERS[args.initializer](), args.seed))
     else:
+        checkpoint.settle(args.model_prefix, args.load_epoch)
         shapes = {desc.name: desc.shape for desc in train.provide_data + train.provide_label}
         module.init_params(None, *checkpoint.load_params(args.model_prefix, args.load_epoch,
                                                          symbol, **shapes))

@@ -39,9 +39,16 @@ def same(tmp_path, one, other, epoch=2):
 
 def rename(tmp_path, one, other, epoch=1):
     """Gives the checkpoint of one run to another."""
-    for suffix in ("params", "state"):
+    shutil.copy(tmp_path / f"{one}-symbol.json", tmp_path / f"{other}-symbol.json")
+    for suffix in ("params", "state", "json"):
         shutil.copy(tmp_path / f"{one}-{epoch:04d}.{suffix}",
                     tmp_path / f"{other}-{epoch:04d}.{suffix}")
+
+
+def without_state(tmp_path):
+    """Leaves of a checkpoint what other programs write."""
+    for suffix in ("json", "state"):
+        (tmp_path / f"a-0001.{suffix}").unlink()
 
 
 @pytest.mark.parametrize("flags", [
@@ -89,7 +96,7 @@ def test_a_resumed_run_that_differs_says_so(tmp_path, caplog):
 
 def test_a_checkpoint_without_state_goes_on_with_a_warning(tmp_path, caplog):
     run(parsed(tmp_path, "--num-epochs", "1"))
-    (tmp_path / "a-0001.state").unlink()
+    without_state(tmp_path)
     run(parsed(tmp_path, "--load-epoch", "1"))
     assert "the optimizer starts anew" in caplog.text
 
@@ -117,7 +124,7 @@ def test_training_that_turns_non_finite_stops_before_it_is_saved(tmp_path):
     before = (tmp_path / "a-0001.params").read_bytes()
     args = parsed(tmp_path, "--num-epochs", "3", "--load-epoch", "1", "--optimizer", "sgd",
                   "--lr", "1e38", "--lr-schedule", "constant")
-    (tmp_path / "a-0001.state").unlink()
+    without_state(tmp_path)
     with pytest.raises(cli.Diverged, match=r"non-finite in epoch 1.*--load-epoch 1"):
         fit.fit(args, symbol, train, test)
     assert (tmp_path / "a-0001.params").read_bytes() == before

@@ -58,7 +58,8 @@ def test_default_names(train, tmp_path):
     done = train(*QUICK, "--add-stn", "--save-period", 5, cwd=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(tmp_path / "models")) == [
-        "synthetic-lenet-stn-0002.params", "synthetic-lenet-stn-0002.state",
+        "synthetic-lenet-stn-0002.json", "synthetic-lenet-stn-0002.params",
+        "synthetic-lenet-stn-0002.state",
         "synthetic-lenet-stn-export", "synthetic-lenet-stn-symbol.json"]
 
 

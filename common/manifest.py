@@ -36,8 +36,7 @@ def replacing(manifest, targets):
             file.write(content)
     except BaseException:
         if content is None or files.read_bytes(manifest) != content:
-            for path in waiting.values():
-                files.remove(path)
+            _remove_waiting(manifest, targets)
         raise
     settle(manifest, targets)
 
@@ -76,7 +75,7 @@ def settle(manifest, targets):
     for kind, path in locate(manifest, targets).items():
         if path != targets[kind]:
             os.replace(path, targets[kind])
-        files.remove(_waiting(manifest, kind))
+    _remove_waiting(manifest, targets)
     files.sync(os.path.dirname(manifest) or ".")
 
 
@@ -85,8 +84,15 @@ def remove(manifest, targets, shared):
 
     The manifest goes first: what a kill leaves is no damaged set.
     """
-    own = [path for kind, path in targets.items() if kind != shared]
-    for path in (manifest, *(_waiting(manifest, kind) for kind in targets), *reversed(own)):
+    files.remove(manifest)
+    _remove_waiting(manifest, targets)
+    for kind, path in reversed(targets.items()):  # params alone still load, a state alone does not
+        if kind != shared:
+            files.remove(path)
+
+
+def _remove_waiting(manifest, kinds):
+    for path in (f"{manifest}.new", *(_waiting(manifest, kind) for kind in kinds)):
         files.remove(path)
 
 

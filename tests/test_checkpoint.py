@@ -2,6 +2,7 @@ import functools
 import itertools
 import json
 import os
+import pathlib
 import pickle
 import resource
 from random import Random
@@ -176,14 +177,17 @@ def test_no_damaged_file_is_loaded(tmp_path, name):
     checkpoint.load_state(str(tmp_path / "a"), 1)
 
 
-def test_every_bit_of_a_manifest_counts(tmp_path, network):
-    save(tmp_path / "a", network)
-    path = tmp_path / "a-0001.json"
+def test_every_bit_of_a_manifest_counts(tmp_path):
+    path, targets = tmp_path / "a.json", {kind: str(tmp_path / kind) for kind in checkpoint.KINDS}
+    with manifest.replacing(str(path), targets) as new:
+        for name in new.values():
+            pathlib.Path(name).write_text(name)
+    assert manifest.locate(str(path), targets) == targets
     whole = path.read_bytes()
     for bit in range(8 * len(whole)):
         path.write_bytes(_flipped(whole, bit))
-        with pytest.raises(ValueError, match="a-"):
-            manifest.locate(*checkpoint._set(str(tmp_path / "a"), 1))
+        with pytest.raises(ValueError, match="a.json"):
+            manifest.locate(str(path), targets)
 
 
 @pytest.mark.parametrize("text", ["", "[" * 100000, "null", "{}", "[1]", '{"symbol": 1}', "\xff"])

@@ -2,7 +2,9 @@
 
 What a run computes follows from its flags alone: the start of each parameter from (seed, its name),
 the order of the images and the dropout from (seed, epoch). So a resumed run goes on with the same
-bits, and a network starts from the same classifier with and without its transformer.
+bits, and a network starts from the same classifier with and without its transformer. MXNet's random
+generator can be seeded, but its state not be saved: so checkpoints lie between epochs, and a run
+that was stopped within one does that epoch again, to the same bits.
 """
 import logging
 import math
@@ -38,7 +40,7 @@ def fit(args, symbol, train, test):
         ValueError, OSError: no such device, an unfit checkpoint, a prefix that cannot be written,
             or no tensorboardX where ``args.tensorboard`` asks for it.
         cli.Diverged: a loss or parameter became non-finite; the checkpoints written are good.
-        KeyboardInterrupt: after Ctrl-C; the message says how to go on.
+        KeyboardInterrupt, cli.Terminated: after Ctrl-C or SIGTERM; the message says how to go on.
     """
     contexts = options.contexts(args.gpus, args.cpus, args.batch_size)
     files.check_writable(f"{args.model_prefix}-symbol.json")
@@ -131,8 +133,8 @@ def train_epoch(args, module, batches, epoch, monitor=None, interruption=None):
             if not math.isfinite(tally.loss):
                 raise cli.Diverged(f"the loss became non-finite in epoch {epoch}: lower --lr "
                                    f"({args.lr:g}); {_last_checkpoint(args, epoch)}")
-            if interruption and interruption.requested:
-                raise KeyboardInterrupt(f"in epoch {epoch}; {_last_checkpoint(args, epoch)}")
+            if interruption:
+                interruption.check(f"in epoch {epoch}; {_last_checkpoint(args, epoch)}")
             progress.update(tally)
     log_epoch(epoch, "Train", tally)
     logging.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begin)

@@ -44,9 +44,13 @@ def fit(args, symbol, train, test):
     """
     contexts = options.contexts(args.gpus, args.cpus, args.batch_size)
     files.check_writable(f"{args.model_prefix}-symbol.json")
+    if args.resume:
+        args.load_epoch = _newest(args)
     watch = Watch(args, symbol, test)
     recipe = options.recipe(args, contexts)
     module, run = start(args, recipe, contexts, symbol, train)
+    if args.load_epoch == args.num_epochs:
+        return module, _finished(args, module, run["history"], test, watch)
     begin = time.monotonic() - run["seconds"]
     monitor = mx.mon.Monitor(args.monitor, pattern=".*") if args.monitor else None
     if monitor:
@@ -63,10 +67,46 @@ def fit(args, symbol, train, test):
             run["history"] = run["history"] + [_figures(trained, tested, run["seconds"])]
             if (epoch + 1) % args.save_period == 0 or epoch + 1 == args.num_epochs:
                 save(args, symbol, module, epoch + 1, dict(run, recipe=recipe))
+                if args.keep_last:
+                    _remove_old(args, epoch + 1, run["history"])
             watch.look(module, epoch, trained, tested)
     mx.nd.waitall()  # so that the last batches, which are NumPy's memory, are freed before Python
     return module, dict(_figures(trained, tested, time.monotonic() - begin),
                         epochs=args.num_epochs, history=run["history"], **watch.figures())
+
+
+def _newest(args):
+    """The epoch that ``--resume`` goes on from; None to start anew."""
+    epoch = checkpoint.newest(args.model_prefix)
+    if epoch is None:
+        logging.info("No checkpoint to resume from: starts anew")
+    elif epoch > args.num_epochs:
+        raise ValueError(f"{checkpoint.paths(args.model_prefix, epoch)[1]} is of more epochs than "
+                         f"--num-epochs {args.num_epochs}: give another --model-prefix")
+    else:
+        logging.info("Resumes from the checkpoint after %d epochs", epoch)
+    return epoch
+
+
+def _finished(args, module, history, test, watch):
+    """The figures of a run that was resumed when it had already been trained to the end."""
+    logging.info("All %d epochs are trained: their last checkpoint is evaluated", args.num_epochs)
+    tested = score(module, test)
+    watch.review(module, args.num_epochs - 1)
+    figures = history[-1] if history else {}  # which older checkpoints lack
+    return dict(figures, test_accuracy=tested.accuracy, test_loss=tested.loss,
+                epochs=args.num_epochs, history=history, **watch.figures())
+
+
+def _remove_old(args, epoch, history):
+    """Removes the checkpoints before the last ones, and before ``epoch``, that are not to stay."""
+    accuracies = {epoch - back: figures["test_accuracy"]
+                  for back, figures in enumerate(reversed(history))}
+    there = [one for one in checkpoint.epochs(args.model_prefix) if one <= epoch]
+    best = max(there, key=lambda one: accuracies.get(one, -math.inf)) if args.keep_best else None
+    for one in there[:-args.keep_last]:
+        if one != best:
+            checkpoint.remove(args.model_prefix, one)
 
 
 def _figures(trained, tested, seconds):
@@ -172,7 +212,7 @@ def _last_checkpoint(args, epoch):
     if not saved:
         return "there is no checkpoint yet"
     return (f"the last checkpoint is {checkpoint.paths(args.model_prefix, saved)[1]}, "
-            f"--load-epoch {saved} goes on from it")
+            f"--load-epoch {saved} or --resume goes on from it")
 
 
 def reading_speed(batches):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import symbols
-from common import cli, data, fit, options, synthetic
+from common import checkpoint, cli, data, fit, options, synthetic
 
 COUNT, BATCH = 200, 25
 
@@ -113,6 +113,50 @@ def test_checkpoints_come_every_save_period_and_at_the_end(tmp_path):
     run(parsed(tmp_path, "--num-epochs", "5", "--save-period", "2"))
     assert sorted(path.name for path in tmp_path.glob("*.params")) == [
         "a-0002.params", "a-0004.params", "a-0005.params"]
+
+
+def test_the_newest_whole_checkpoint_is_resumed(tmp_path, caplog):
+    caplog.set_level("INFO")
+    flags = ["--num-epochs", "4", "--resume"]
+    run(parsed(tmp_path, *flags))
+    assert "No checkpoint to resume from" in caplog.text
+    whole = (tmp_path / "a-0004.params").read_bytes()
+    (tmp_path / "a-0004.params").unlink()
+    (tmp_path / "a-0003.state").write_bytes(b"")
+    _, figures = run(parsed(tmp_path, *flags))
+    for name in ("a-0004.params: missing", "a-0003.state: not the file"):
+        assert name in caplog.text
+    assert "Resumes from the checkpoint after 2 epochs" in caplog.text
+    assert len(figures["history"]) == 4
+    assert (tmp_path / "a-0004.params").read_bytes() == whole
+
+
+def test_fewer_epochs_than_there_are_is_refused(tmp_path):
+    run(parsed(tmp_path))
+    with pytest.raises(ValueError, match="a-0002.params is of more epochs than --num-epochs 1"):
+        run(parsed(tmp_path, "--num-epochs", "1", "--resume"))
+
+
+def test_old_checkpoints_are_removed(tmp_path):
+    for flags in (["--num-epochs", "4"], ["--num-epochs", "5", "--resume"]):
+        run(parsed(tmp_path, "--keep-last", "2", *flags))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"a-000{epoch}.{suffix}" for epoch in (4, 5) for suffix in ("json", "params", "state")
+    ] + ["a-symbol.json"]
+
+
+@pytest.mark.parametrize(("accuracies", "left"), [
+    ([0.9, 0.5, 0.6, 0.7], [1, 4]), ([0.1, 0.9, 0.2, 0.9], [2, 4]), ([0.1, 0.2, 0.3, 0.4], [4])])
+def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch, accuracies, left):
+    tallies = iter(accuracies)
+
+    def scored(*_):
+        return argparse.Namespace(accuracy=next(tallies), loss=0.0)
+
+    monkeypatch.setattr(fit, "score", scored)
+    for flags in (["--num-epochs", "2"], ["--num-epochs", "4", "--resume"]):
+        run(parsed(tmp_path, "--keep-last", "1", "--keep-best", *flags), add_stn=False)
+    assert checkpoint.epochs(str(tmp_path / "a")) == left
 
 
 def test_training_that_turns_non_finite_stops_before_it_is_saved(tmp_path):

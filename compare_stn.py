@@ -20,8 +20,8 @@ import train_mnist
 from common import cli, files, pictures, runs
 
 ARMS = ("without", "with")
-UNFIT = ("add_stn", "draw_graph", "load_epoch", "model_prefix", "result", "seed", "summary",
-         "tensorboard", "test_io", "visualize_every")  # flags of a single run
+UNFIT = ("add_stn", "draw_graph", "load_epoch", "model_prefix", "result", "resume", "seed",
+         "summary", "tensorboard", "test_io", "visualize_every")  # flags of a single run
 TRANSFORMER = ("bounded", "pool", "transform")
 # 97.5% quantiles of Student's t for 1, 2, ... degrees of freedom.
 T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
@@ -45,7 +45,7 @@ def parse_flags():
                              "not for a comparison")
     complete = argparse.Namespace(**{**vars(args), "add_stn": True})
     train_mnist.complete(complete)
-    args.num_epochs, args.name = complete.num_epochs, os.path.basename(complete.model_prefix)
+    args.name = os.path.basename(complete.model_prefix)
     args.output = args.output or os.path.join("results", "compare", args.name)
     return args, given
 
@@ -74,11 +74,11 @@ def check_same(folder, flags):
                          "give another --output")
 
 
-def runs_of(given, seeds, num_epochs):
+def runs_of(given, seeds):
     """The runs of both arms, seed by seed."""
     plain = {name: value for name, value in given.items() if name not in TRANSFORMER}
     flags = {"without": as_flags(plain), "with": [*as_flags(given), "--add-stn"]}
-    return [runs.Run(f"{arm}/seed-{seed}", [*flags[arm], "--seed", str(seed)], num_epochs)
+    return [runs.Run(f"{arm}/seed-{seed}", [*flags[arm], "--seed", str(seed)])
             for seed in range(seeds) for arm in ARMS]
 
 
@@ -140,7 +140,7 @@ def curves(compared):
 def main():
     args, given = parse_flags()
     check_same(args.output, as_flags(given))
-    runs.train(runs_of(given, args.seeds, args.num_epochs), args.output,
+    runs.train(runs_of(given, args.seeds), args.output,
                os.path.join("models", "compare", args.name))
     compared = compare(args.output, args.seeds)
     files.write_json(os.path.join(args.output, "comparison.json"), compared)

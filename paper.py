@@ -90,7 +90,7 @@ def run_of(row, column, seed, epochs=None):
     if transform:
         flags += ["--add-stn", "--transform", transform]
         flags += ["--pool", 2] if column in POOLED else []
-    return runs.Run(f"{cell_name(row, column)}/seed-{seed}", [*map(str, flags), *RECIPE], epochs)
+    return runs.Run(f"{cell_name(row, column)}/seed-{seed}", [*map(str, flags), *RECIPE])
 
 
 def cell_name(row, column):

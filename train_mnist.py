@@ -11,7 +11,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 
 # isort: split
 import symbols
-from common import checkpoint, cli, data, files, fit, options, summary
+from common import checkpoint, cli, data, files, fit, lock, options, summary
 from common.distort import TASKS, task
 from common.provenance import provenance
 from symbols import stn
@@ -102,9 +102,10 @@ def main():
     if args.summary or args.draw_graph is not None:
         return
 
-    module, figures = fit.fit(args, symbol, train, test)
-    params = module.get_params()
-    exported = checkpoint.export(f"{args.model_prefix}-export", symbol, *params)
+    with lock.held(f"{args.model_prefix}.lock"):
+        module, figures = fit.fit(args, symbol, train, test)
+        params = module.get_params()
+        exported = checkpoint.export(f"{args.model_prefix}-export", symbol, *params)
 
     figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed,
                    **provenance())

@@ -3,25 +3,55 @@
 A checkpoint is ``prefix-symbol.json``, ``prefix-NNNN.params`` (both as MXNet's own, for
 ``mx.model.load_checkpoint``) and ``prefix-NNNN.state``: an ``.npz`` archive without pickles that
 holds the optimizer's arrays and, as JSON, the number of updates, the recipe of the run and the
-SHA-256 of the params it belongs to. The params are written last: where they are, the rest is.
+SHA-256 of the params it belongs to. A manifest, ``prefix-NNNN.json``, vouches for all three:
+however a process ends, there is the new checkpoint or the one that was to be overwritten.
+Checkpoints of other programs have no manifest, and are loaded as they are.
 """
 import glob
 import hashlib
-import io
 import json
+import logging
 import os
 import zipfile
 
 import mxnet as mx
 import numpy as np
 
-from common import files
+from common import files, manifest
 from common.graph import label_free
+
+KINDS = ("symbol", "params", "state")
 
 
 def paths(prefix, epoch):
     """The paths of the symbol, the params and the state of a checkpoint."""
     return (f"{prefix}-symbol.json", f"{prefix}-{epoch:04d}.params", f"{prefix}-{epoch:04d}.state")
+
+
+def _set(prefix, epoch):
+    """The files of a checkpoint, as ``manifest`` takes them."""
+    return f"{prefix}-{epoch:04d}.json", dict(zip(KINDS, paths(prefix, epoch)))
+
+
+def locate(prefix, epoch):
+    """As ``paths``, but where the files are now; checked, where there is a manifest.
+
+    Raises ValueError if one is damaged.
+    """
+    return tuple(manifest.locate(*_set(prefix, epoch)).values())
+
+
+def settle(prefix, epoch):
+    """Gives the files of a checkpoint their names, if a process was killed before it could.
+
+    Raises ValueError if one is damaged.
+    """
+    manifest.settle(*_set(prefix, epoch))
+
+
+def remove(prefix, epoch):
+    """Removes a checkpoint, but for the symbol, which others share."""
+    manifest.remove(*_set(prefix, epoch), shared="symbol")
 
 
 def save(prefix, epoch, symbol, arg_params, aux_params, optimizer_arrays, meta):
@@ -38,14 +68,13 @@ def save(prefix, epoch, symbol, arg_params, aux_params, optimizer_arrays, meta):
     Raises:
         OSError: it could not be written; an older checkpoint of that name stays as it was.
     """
-    symbol_path, params_path, state_path = paths(prefix, epoch)
-    files.write_bytes(symbol_path, symbol.tojson().encode())
-    with files.replacing(params_path) as temporary:
-        _save_params(temporary, arg_params, aux_params)
-        meta = dict(meta, params_sha256=_sha256(temporary))
-        state = io.BytesIO()
-        np.savez(state, meta=np.array(json.dumps(meta)), **optimizer_arrays)
-        files.write_bytes(state_path, state.getvalue())
+    with manifest.replacing(*_set(prefix, epoch)) as new:
+        with open(new["symbol"], "wb") as file:
+            file.write(symbol.tojson().encode())
+        _save_params(new["params"], arg_params, aux_params)
+        meta = dict(meta, params_sha256=_sha256(new["params"]))
+        with open(new["state"], "wb") as file:
+            np.savez(file, meta=np.array(json.dumps(meta)), **optimizer_arrays)
 
 
 def load_params(prefix, epoch, symbol, **data_shapes):
@@ -63,14 +92,14 @@ def load_params(prefix, epoch, symbol, **data_shapes):
         OSError: there is no such file.
         ValueError: it is damaged, or belongs to another network.
     """
-    symbol_path, path, _ = paths(prefix, epoch)
+    symbol_path, path, _ = locate(prefix, epoch)
     arg_params, aux_params = read_params(path)
     arg_shapes, _, aux_shapes = symbol.infer_shape(**data_shapes)
     check_shapes(path, arg_params, {
         name: shape for name, shape in zip(symbol.list_arguments(), arg_shapes)
         if name not in data_shapes})
     check_shapes(path, aux_params, dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
-    if os.path.exists(symbol_path) and _read(symbol_path) != symbol.tojson().encode():
+    if files.read_bytes(symbol_path) not in (None, symbol.tojson().encode()):
         raise ValueError(f"{symbol_path}: of another network than the flags say")
     return arg_params, aux_params
 
@@ -98,9 +127,29 @@ def read_params(path):
 
 
 def epochs(prefix):
-    """The epochs that there are params of, rising."""
-    found = glob.glob(f"{glob.escape(prefix)}-[0-9][0-9][0-9][0-9].params")
-    return sorted(int(path[-len("0000.params"):-len(".params")]) for path in found)
+    """The epochs that there are params or a manifest of, rising."""
+    start = f"{prefix}-"
+    found = [path for suffix in ("params", "json")
+             for path in glob.glob(f"{glob.escape(start)}[0-9][0-9][0-9][0-9].{suffix}")]
+    return sorted({int(path[len(start):].partition(".")[0]) for path in found})
+
+
+def newest(prefix):
+    """The epoch of the newest whole checkpoint; None if there is none.
+
+    One without a manifest is whole if its state belongs to its params. Those that are passed over
+    are named by a warning.
+    """
+    for epoch in reversed(epochs(prefix)):
+        try:
+            arrays, _ = load_state(prefix, epoch)
+            if arrays is None:
+                raise FileNotFoundError(f"{paths(prefix, epoch)[2]}: there is no such file")
+            read_params(locate(prefix, epoch)[1])
+            return epoch
+        except (ValueError, OSError) as error:
+            logging.warning("The checkpoint after %d epochs is passed over: %s", epoch, error)
+    return None
 
 
 def load_state(prefix, epoch):
@@ -110,9 +159,10 @@ def load_state(prefix, epoch):
         The optimizer's arrays (name -> NumPy array) and the meta; None and None without a state.
 
     Raises:
+        OSError: there are no params.
         ValueError: it is damaged, or belongs to other params.
     """
-    _, params_path, state_path = paths(prefix, epoch)
+    _, params_path, state_path = locate(prefix, epoch)
     if not os.path.exists(state_path):
         return None, None
     try:
@@ -152,6 +202,7 @@ def _save_params(path, arg_params, aux_params):
     arrays.update((f"aux:{name}", value) for name, value in aux_params.items())
     try:
         mx.nd.save(path, arrays)
+        mx.nd.load(path)  # nd.save does not notice when the disk is full for the last 4 KiB
     except mx.MXNetError as error:
         raise OSError(f"{path}: cannot be written ({str(error).splitlines()[-1]})") from None
 
@@ -168,9 +219,5 @@ def check_shapes(path, params, expected, complaint="of another network"):
 
 
 def _sha256(path):
-    return hashlib.sha256(_read(path)).hexdigest()
-
-
-def _read(path):
     with open(path, "rb") as file:
-        return file.read()
+        return hashlib.sha256(file.read()).hexdigest()

@@ -1,6 +1,6 @@
 """What every script's command line shares: one-line errors, number types, exit statuses.
 
-Exit status: 0 done, 2 bad input, 3 training became non-finite, 130 interrupted.
+Exit status: 0 done, 2 bad input, 3 training became non-finite, 130 interrupted, 143 terminated.
 """
 import argparse
 import math
@@ -9,6 +9,10 @@ import sys
 
 class Diverged(ArithmeticError):
     """Training produced numbers that are not finite."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where it is not left to kill the process."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,8 +74,8 @@ def run(main):
         status = 3 if isinstance(error, Diverged) else 2
         print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
     except KeyboardInterrupt as stop:
-        status = 130
-        print(f"{program}: interrupted {stop}".rstrip(), file=sys.stderr)
+        status, what = (143, "terminated") if isinstance(stop, Terminated) else (130, "interrupted")
+        print(f"{program}: {what} {stop}".rstrip(), file=sys.stderr)
     sys.exit(status)
 
 

@@ -6,30 +6,47 @@ import os
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path, temporary=None):
     """Yields a temporary path beside ``path``, which takes its place when the block ends well.
+
+    Its name holds the number of the process, unless one is given.
 
     The contents are on the disk before the name changes, so that neither a kill nor a power cut
     leaves half a file under the final name. When the block raises, the temporary file is removed.
     """
-    temporary = f"{path}.{os.getpid()}.part"
+    temporary = temporary or f"{path}.{os.getpid()}.part"
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
+        remove(temporary)
         raise
-    _sync(os.path.dirname(path) or ".")
+    sync(os.path.dirname(path) or ".")
 
 
-def _sync(path):
+def sync(path):
+    """Waits until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove(path):
+    """Removes a file, if it is there and can be."""
+    with contextlib.suppress(OSError):
+        os.remove(path)
+
+
+def read_bytes(path):
+    """The content of a file; None if there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
 
 
 def write_bytes(path, content):

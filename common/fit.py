@@ -2,7 +2,9 @@
 
 What a run computes follows from its flags alone: the start of each parameter from (seed, its name),
 the order of the images and the dropout from (seed, epoch). So a resumed run goes on with the same
-bits, and a network starts from the same classifier with and without its transformer.
+bits, and a network starts from the same classifier with and without its transformer. MXNet's random
+generator can be seeded, but its state not be saved: so checkpoints lie between epochs, and a run
+that was stopped within one does that epoch again, to the same bits.
 """
 import logging
 import math
@@ -38,13 +40,17 @@ def fit(args, symbol, train, test):
         ValueError, OSError: no such device, an unfit checkpoint, a prefix that cannot be written,
             or no tensorboardX where ``args.tensorboard`` asks for it.
         cli.Diverged: a loss or parameter became non-finite; the checkpoints written are good.
-        KeyboardInterrupt: after Ctrl-C; the message says how to go on.
+        KeyboardInterrupt, cli.Terminated: after Ctrl-C or SIGTERM; the message says how to go on.
     """
     contexts = options.contexts(args.gpus, args.cpus, args.batch_size)
     files.check_writable(f"{args.model_prefix}-symbol.json")
+    if args.resume:
+        args.load_epoch = _newest(args)
     watch = Watch(args, symbol, test)
     recipe = options.recipe(args, contexts)
     module, run = start(args, recipe, contexts, symbol, train)
+    if args.load_epoch == args.num_epochs:
+        return module, _finished(args, module, run["history"], test, watch)
     begin = time.monotonic() - run["seconds"]
     monitor = mx.mon.Monitor(args.monitor, pattern=".*") if args.monitor else None
     if monitor:
@@ -61,10 +67,46 @@ def fit(args, symbol, train, test):
             run["history"] = run["history"] + [_figures(trained, tested, run["seconds"])]
             if (epoch + 1) % args.save_period == 0 or epoch + 1 == args.num_epochs:
                 save(args, symbol, module, epoch + 1, dict(run, recipe=recipe))
+                if args.keep_last:
+                    _remove_old(args, epoch + 1, run["history"])
             watch.look(module, epoch, trained, tested)
     mx.nd.waitall()  # so that the last batches, which are NumPy's memory, are freed before Python
     return module, dict(_figures(trained, tested, time.monotonic() - begin),
                         epochs=args.num_epochs, history=run["history"], **watch.figures())
+
+
+def _newest(args):
+    """The epoch that ``--resume`` goes on from; None to start anew."""
+    epoch = checkpoint.newest(args.model_prefix)
+    if epoch is None:
+        logging.info("No checkpoint to resume from: starts anew")
+    elif epoch > args.num_epochs:
+        raise ValueError(f"{checkpoint.paths(args.model_prefix, epoch)[1]} is of more epochs than "
+                         f"--num-epochs {args.num_epochs}: give another --model-prefix")
+    else:
+        logging.info("Resumes from the checkpoint after %d epochs", epoch)
+    return epoch
+
+
+def _finished(args, module, history, test, watch):
+    """The figures of a run that was resumed when it had already been trained to the end."""
+    logging.info("All %d epochs are trained: their last checkpoint is evaluated", args.num_epochs)
+    tested = score(module, test)
+    watch.review(module, args.num_epochs - 1)
+    figures = history[-1] if history else {}  # which older checkpoints lack
+    return dict(figures, test_accuracy=tested.accuracy, test_loss=tested.loss,
+                epochs=args.num_epochs, history=history, **watch.figures())
+
+
+def _remove_old(args, epoch, history):
+    """Removes the checkpoints before the last ones, and before ``epoch``, that are not to stay."""
+    accuracies = {epoch - back: figures["test_accuracy"]
+                  for back, figures in enumerate(reversed(history))}
+    there = [one for one in checkpoint.epochs(args.model_prefix) if one <= epoch]
+    best = max(there, key=lambda one: accuracies.get(one, -math.inf)) if args.keep_best else None
+    for one in there[:-args.keep_last]:
+        if one != best:
+            checkpoint.remove(args.model_prefix, one)
 
 
 def _figures(trained, tested, seconds):
@@ -87,6 +129,7 @@ def start(args, recipe, contexts, symbol, train):
         module.init_params(
             options.SeededInit(options.INITIALIZERS[args.initializer](), args.seed))
     else:
+        checkpoint.settle(args.model_prefix, args.load_epoch)
         shapes = {desc.name: desc.shape for desc in train.provide_data + train.provide_label}
         module.init_params(None, *checkpoint.load_params(args.model_prefix, args.load_epoch,
                                                          symbol, **shapes))
@@ -130,8 +173,8 @@ def train_epoch(args, module, batches, epoch, monitor=None, interruption=None):
             if not math.isfinite(tally.loss):
                 raise cli.Diverged(f"the loss became non-finite in epoch {epoch}: lower --lr "
                                    f"({args.lr:g}); {_last_checkpoint(args, epoch)}")
-            if interruption and interruption.requested:
-                raise KeyboardInterrupt(f"in epoch {epoch}; {_last_checkpoint(args, epoch)}")
+            if interruption:
+                interruption.check(f"in epoch {epoch}; {_last_checkpoint(args, epoch)}")
             progress.update(tally)
     log_epoch(epoch, "Train", tally)
     logging.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begin)
@@ -169,7 +212,7 @@ def _last_checkpoint(args, epoch):
     if not saved:
         return "there is no checkpoint yet"
     return (f"the last checkpoint is {checkpoint.paths(args.model_prefix, saved)[1]}, "
-            f"--load-epoch {saved} goes on from it")
+            f"--load-epoch {saved} or --resume goes on from it")
 
 
 def reading_speed(batches):

@@ -57,6 +57,12 @@ def add_training_flags(parser):
          help="epochs between checkpoints; the last epoch always has one")
     flag("--load-epoch", type=cli.number(int, least=1),
          help="go on from the checkpoint after that many epochs")
+    flag("--resume", action="store_true",
+         help="go on from the newest whole checkpoint, or start anew if there is none")
+    flag("--keep-last", type=cli.number(int, least=1), metavar="N",
+         help="remove all but the last N checkpoints; by default all are kept")
+    flag("--keep-best", action="store_true",
+         help="with --keep-last: keep that of the best test accuracy, too")
     flag("--disp-batches", type=cli.number(int, least=1), default=100,
          help="batches between log lines where there is no terminal")
     flag("--tensorboard", metavar="DIR",
@@ -91,6 +97,10 @@ def complete(args):
     if args.warmup_epochs >= args.num_epochs:
         raise ValueError(f"--warmup-epochs {args.warmup_epochs:g} must be less than "
                          f"--num-epochs {args.num_epochs}")
+    if args.resume and args.load_epoch:
+        raise ValueError("--resume chooses the checkpoint itself: it does not go with --load-epoch")
+    if args.keep_best and not args.keep_last:
+        raise ValueError("--keep-best needs --keep-last: without it all checkpoints are kept")
     if args.load_epoch and args.load_epoch >= args.num_epochs:
         raise ValueError(f"--load-epoch {args.load_epoch} leaves nothing to train of "
                          f"--num-epochs {args.num_epochs}")

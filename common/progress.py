@@ -1,9 +1,11 @@
-"""What a run shows while it trains, and how Ctrl-C ends it."""
+"""What a run shows while it trains, and how Ctrl-C and SIGTERM end it."""
 import logging
 import signal
 import time
 
 from tqdm import tqdm
+
+from common import cli
 
 
 class Progress:
@@ -43,21 +45,34 @@ def log_epoch(epoch, part, tally):
 
 
 class Interruption:
-    """Takes note of Ctrl-C, so that a loop can end between two steps; a second one kills at once.
+    """Takes note of Ctrl-C and SIGTERM, so that a loop can end between two steps.
 
-    An exception in the middle of a step could be raised inside a callback of MXNet and be lost.
+    An exception in the middle of a step could be raised inside a callback of MXNet and be lost. A
+    second signal kills at once. Ctrl-C is left alone where it is ignored, as in background jobs of
+    a shell, or somebody else's.
     """
 
     def __enter__(self):
-        self.requested = False
-        self._before = signal.getsignal(signal.SIGINT)
-        if self._before is signal.default_int_handler:  # else it is ignored, or somebody else's
-            signal.signal(signal.SIGINT, self._request)
+        self._received = None
+        self._before = {number: signal.getsignal(number)
+                        for number in (signal.SIGINT, signal.SIGTERM)}
+        if self._before[signal.SIGINT] is not signal.default_int_handler:
+            del self._before[signal.SIGINT]
+        for number in self._before:
+            signal.signal(number, self._request)
         return self
 
     def __exit__(self, *_):
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _request(self, *_):
-        self.requested = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    def _request(self, number, _):
+        self._received = number
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)
+
+    def check(self, message):
+        """Raises KeyboardInterrupt or cli.Terminated with a message if a signal has come."""
+        if self._received is not None:
+            raise (cli.Terminated if self._received == signal.SIGTERM else KeyboardInterrupt)(
+                message)

@@ -1,5 +1,4 @@
 """Runs of ``train_mnist.py``, each in a process of its own; stopped at any time, they go on."""
-import glob
 import itertools
 import json
 import os
@@ -20,12 +19,10 @@ class Run(NamedTuple):
     Attributes:
         name: for people, and for its files in the folder of all runs.
         flags: of ``train_mnist.py``, that make the run what it is.
-        num_epochs: as the flags say.
     """
 
     name: str
     flags: List[str]
-    num_epochs: int
 
 
 def train(runs, results, scratch, jobs=1):
@@ -57,7 +54,8 @@ def train(runs, results, scratch, jobs=1):
                 if processes.pop(name).returncode:
                     failed.append(f"{prefix}.log")
                     continue
-                _remove_checkpoints(prefix)
+                for epoch in checkpoint.epochs(prefix):
+                    checkpoint.remove(prefix, epoch)
                 print(f"{name}: {read(result_path(results, name))['test_accuracy']:.2%}",
                       flush=True)
     finally:
@@ -70,19 +68,12 @@ def train(runs, results, scratch, jobs=1):
 
 
 def _start(run, results, prefix):
-    flags = [*run.flags, "--model-prefix", prefix, "--result", result_path(results, run.name)]
-    epochs = [epoch for epoch in checkpoint.epochs(prefix) if epoch < run.num_epochs]
-    if epochs:
-        flags += ["--load-epoch", str(epochs[-1])]
+    flags = [*run.flags, "--resume", "--model-prefix", prefix,
+             "--result", result_path(results, run.name)]
     os.makedirs(os.path.dirname(prefix), exist_ok=True)
     with open(f"{prefix}.log", "a", encoding="utf-8") as log:
         return subprocess.Popen([sys.executable, SCRIPT, *flags], stdout=log, stderr=log,
                                 stdin=subprocess.DEVNULL)
-
-
-def _remove_checkpoints(prefix):
-    for path in glob.glob(f"{glob.escape(prefix)}-[0-9][0-9][0-9][0-9].*"):
-        os.remove(path)
 
 
 def result_path(results, name):

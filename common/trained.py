@@ -84,7 +84,7 @@ def load(path, epoch=None):
             raise FileNotFoundError(f"{path}: neither the folder of an export nor the prefix of "
                                     "checkpoints, such as models/mnist-lenet-stn")
         epoch = epochs[-1]
-    symbol_path, params_path, _ = checkpoint.paths(prefix, epoch)
+    symbol_path, params_path, _ = checkpoint.locate(prefix, epoch)
     return Trained(params_path, _label_free(symbol_path), *checkpoint.read_params(params_path))
 
 

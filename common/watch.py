@@ -46,10 +46,14 @@ class Watch:
             epoch: its number.
             trained, tested: ``Tally`` of both sets.
         """
-        self.diagnoses = diagnosis.diagnose(self.symbol, module, self.test)
-        diagnosis.log_diagnoses(epoch, self.diagnoses)
+        self.review(module, epoch)
         if self.board:
             self.board.write(epoch + 1, module.learning_rate, trained, tested, self.diagnoses)
+
+    def review(self, module, epoch):
+        """As ``look``, but not for TensorBoard: of an epoch that was trained by another process."""
+        self.diagnoses = diagnosis.diagnose(self.symbol, module, self.test)
+        diagnosis.log_diagnoses(epoch, self.diagnoses)
         if self.film and (epoch + 1) % self.every == 0:
             self.film.take(module, epoch + 1)
 

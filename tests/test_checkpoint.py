@@ -1,13 +1,18 @@
+import functools
+import itertools
 import json
 import os
+import pathlib
 import pickle
+import resource
+from random import Random
 
 import mxnet as mx
 import numpy as np
 import pytest
 
 import symbols
-from common import checkpoint, files
+from common import checkpoint, files, manifest, trained
 from symbols import stn
 
 SHAPES = {"data": (2, 1, 28, 28), "softmax_label": (2,)}
@@ -55,6 +60,7 @@ def test_mxnets_own_loader_takes_it(tmp_path, network):
 
 def test_the_state_is_read_without_pickle(tmp_path, network):
     save(tmp_path / "a", network)
+    (tmp_path / "a-0001.json").unlink()
 
     class Harm:
         def __reduce__(self):
@@ -77,6 +83,7 @@ def test_the_state_is_read_without_pickle(tmp_path, network):
 def test_truncated_files_are_refused(tmp_path, network, cut):
     arrays = {"fc1_weight.0": np.zeros((50, 320), np.float32)}
     save(tmp_path / "a", network, arrays=arrays)
+    (tmp_path / "a-0001.json").unlink()
     for suffix, load in ((".params", lambda p: checkpoint.load_params(p, 1, network[0], **SHAPES)),
                          (".state", lambda p: checkpoint.load_state(p, 1))):
         path = tmp_path / f"a-0001{suffix}"
@@ -84,10 +91,12 @@ def test_truncated_files_are_refused(tmp_path, network, cut):
         with pytest.raises(ValueError, match=f"a-0001{suffix}: not a whole"):
             load(str(tmp_path / "a"))
         save(tmp_path / "a", network, arrays=arrays)
+        (tmp_path / "a-0001.json").unlink()
 
 
-def test_changed_params_are_noticed(tmp_path, network):
+def test_changed_params_are_noticed_without_a_manifest(tmp_path, network):
     save(tmp_path / "a", network)
+    (tmp_path / "a-0001.json").unlink()
     path = tmp_path / "a-0001.params"
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
@@ -112,7 +121,8 @@ def test_params_that_fit_another_symbol_are_refused(tmp_path):
     other = symbols.get_symbol("lenet", transform="projective", bounded=True)
     with pytest.raises(ValueError, match="a-symbol.json: of another network"):
         checkpoint.load_params(str(tmp_path / "a"), 1, other, **SHAPES)
-    (tmp_path / "a-symbol.json").unlink()
+    for name in ("a-symbol.json", "a-0001.json"):
+        (tmp_path / name).unlink()
     checkpoint.load_params(str(tmp_path / "a"), 1, other, **SHAPES)
 
 
@@ -120,8 +130,181 @@ def test_a_checkpoint_that_is_not_there(tmp_path, network):
     with pytest.raises(FileNotFoundError, match="a-0003.params: there is no such checkpoint"):
         checkpoint.load_params(str(tmp_path / "a"), 3, network[0], **SHAPES)
     save(tmp_path / "a", network)
-    (tmp_path / "a-0001.state").unlink()
+    for name in ("a-0001.state", "a-0001.json"):
+        (tmp_path / name).unlink()
     assert checkpoint.load_state(str(tmp_path / "a"), 1) == (None, None)
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def loaded(prefix, network):
+    """What a checkpoint holds, as bytes."""
+    arg_params, _ = checkpoint.load_params(prefix, 1, network[0], **SHAPES)
+    _, meta = checkpoint.load_state(prefix, 1)
+    return {name: value.asnumpy().tobytes() for name, value in arg_params.items()}, meta["number"]
+
+
+DAMAGES = {
+    "flip": lambda content, random: _flipped(content, random.randrange(8 * len(content))),
+    "cut": lambda content, random: content[:random.randrange(len(content))],
+    "longer": lambda content, random: content + bytes([random.randrange(256)]),
+    "garbage": lambda content, random: bytes(random.randrange(256) for _ in content),
+    "zeros": lambda content, random: bytes(len(content)),
+}
+
+
+def _flipped(content, bit):
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", ["a-symbol.json", "a-0001.params", "a-0001.state", "a-0001.json"])
+def test_no_damaged_file_is_loaded(tmp_path, name):
+    network = started(add_stn=False)
+    save(tmp_path / "a", network, arrays={"fc1_weight.0": np.ones((5, 32), np.float32)})
+    path, random = tmp_path / name, Random(name)
+    whole = path.read_bytes()
+    for kind in [*DAMAGES, *["flip"] * 60, *["cut"] * 20]:
+        path.write_bytes(DAMAGES[kind](whole, random))
+        for load in (loaded, lambda prefix, _: trained.load(prefix)):
+            with pytest.raises(ValueError, match=name) as refusal:
+                load(str(tmp_path / "a"), network)
+            assert "\n" not in str(refusal.value)
+    path.write_bytes(whole)
+    checkpoint.load_state(str(tmp_path / "a"), 1)
+
+
+def test_every_bit_of_a_manifest_counts(tmp_path):
+    path, targets = tmp_path / "a.json", {kind: str(tmp_path / kind) for kind in checkpoint.KINDS}
+    with manifest.replacing(str(path), targets) as new:
+        for name in new.values():
+            pathlib.Path(name).write_text(name)
+    assert manifest.locate(str(path), targets) == targets
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        path.write_bytes(_flipped(whole, bit))
+        with pytest.raises(ValueError, match="a.json"):
+            manifest.locate(str(path), targets)
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100000, "null", "{}", "[1]", '{"symbol": 1}', "\xff"])
+def test_a_crafted_manifest_is_refused(tmp_path, network, text):
+    save(tmp_path / "a", network)
+    (tmp_path / "a-0001.json").write_text(text)
+    with pytest.raises(ValueError, match="a-0001.json: not a whole manifest"):
+        checkpoint.load_state(str(tmp_path / "a"), 1)
+
+
+@pytest.mark.parametrize("name", ["a-symbol.json", "a-0001.params", "a-0001.state"])
+def test_a_missing_file_is_named(tmp_path, network, name):
+    save(tmp_path / "a", network)
+    (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match=f"{name}: missing, the file that .*a-0001.json"):
+        checkpoint.load_state(str(tmp_path / "a"), 1)
+
+
+class Killed(BaseException):
+    """In place of a SIGKILL: nothing is tidied up after it."""
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_killed_at_any_step_of_a_save_the_older_or_the_new_one_is_there(tmp_path, monkeypatch,
+                                                                       older):
+    old, new = started(add_stn=False), started(add_stn=False)
+    found, steps = [], itertools.count()
+    while len(found) == next(steps):  # as long as the save is killed
+        folder = tmp_path / str(len(found))
+        folder.mkdir()
+        prefix = str(folder / "a")
+        if older:
+            save(prefix, old, number=0)
+        before = loaded(prefix, old) if older else None
+        with monkeypatch.context() as patch:
+            countdown = itertools.count(-len(found))
+
+            def step(call, *args, countdown=countdown):
+                if next(countdown) >= 0:
+                    raise Killed
+                return call(*args)
+
+            for name in ("replace", "fsync"):
+                patch.setattr(os, name, functools.partial(step, getattr(os, name)))
+            patch.setattr(files, "remove", lambda path: None)
+            try:
+                save(prefix, new, number=1)
+                break
+            except Killed:
+                pass
+        newest = checkpoint.newest(prefix)
+        found.append(newest and loaded(prefix, new))
+        assert newest or not older
+        if newest:
+            checkpoint.settle(prefix, 1)
+            assert found[-1] == loaded(prefix, new)
+            assert set(mx.model.load_checkpoint(prefix, 1)[1]) == set(new[1])
+        save(prefix, new, number=1)
+        assert set(content(folder)) == {"a-symbol.json", "a-0001.params", "a-0001.state",
+                                        "a-0001.json"}
+    after = loaded(prefix, new)
+    assert len(found) > 8
+    switch = found.index(after)
+    assert found == [before] * switch + [after] * (len(found) - switch)
+
+
+def test_a_damaged_checkpoint_is_replaced(tmp_path, network):
+    save(tmp_path / "a", network, number=0)
+    (tmp_path / "a-0001.json").write_bytes(b"{")
+    save(tmp_path / "a", network, number=1)
+    assert loaded(str(tmp_path / "a"), network)[1] == 1
+
+
+def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, network):
+    arrays = {"fc1_weight.0": np.random.RandomState(0).rand(50, 320).astype(np.float32)}
+    save(tmp_path / "a", network, arrays=arrays, number=0)
+    before = content(tmp_path)
+    sizes = sorted({len(file) for file in before.values()})
+    save(tmp_path / "b", network, arrays=arrays)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for limit in (0, 100, *(size - less for size in sizes for less in (1, 1000, 4096))):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (max(limit, 0), hard))
+            with pytest.raises(OSError):  # noqa: PT011  the words are the system's
+                save(tmp_path / "a", network, arrays=arrays, number=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {name: file for name, file in content(tmp_path).items() if name[0] == "a"} == before
+
+
+def test_the_newest_whole_checkpoint_is_found(tmp_path, network, caplog):
+    prefix = str(tmp_path / "a")
+    assert checkpoint.newest(prefix) is None
+    for epoch in (1, 2, 3, 4, 5):
+        save(prefix, network, epoch)
+    (tmp_path / "a-0005.params").write_bytes(b"")
+    (tmp_path / "a-0004.json").write_bytes(b"{}")
+    (tmp_path / "a-0003.json").unlink()
+    (tmp_path / "a-0003.state").unlink()
+    assert checkpoint.newest(prefix) == 2
+    for epoch, words in ((5, "a-0005.params: not the file"), (4, "a-0004.json: not a whole"),
+                         (3, "a-0003.state: there is no such file")):
+        assert f"The checkpoint after {epoch} epochs is passed over: {prefix[:-1]}{words}" \
+            in caplog.text
+    assert len(caplog.records) == 3
+    (tmp_path / "a-0002.json").unlink()  # as older versions left them
+    assert checkpoint.newest(prefix) == 2
+
+
+def test_a_removed_checkpoint_leaves_the_others(tmp_path, network):
+    for epoch in (1, 2):
+        save(tmp_path / "a", network, epoch)
+    before = content(tmp_path)
+    checkpoint.remove(str(tmp_path / "a"), 1)
+    assert content(tmp_path) == {name: file for name, file in before.items() if "0001" not in name}
+    checkpoint.remove(str(tmp_path / "a"), 7)
+    assert checkpoint.newest(str(tmp_path / "a")) == 2
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

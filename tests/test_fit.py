@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import symbols
-from common import cli, data, fit, options, synthetic
+from common import checkpoint, cli, data, fit, options, synthetic
 
 COUNT, BATCH = 200, 25
 
@@ -39,9 +39,16 @@ def same(tmp_path, one, other, epoch=2):
 
 def rename(tmp_path, one, other, epoch=1):
     """Gives the checkpoint of one run to another."""
-    for suffix in ("params", "state"):
+    shutil.copy(tmp_path / f"{one}-symbol.json", tmp_path / f"{other}-symbol.json")
+    for suffix in ("params", "state", "json"):
         shutil.copy(tmp_path / f"{one}-{epoch:04d}.{suffix}",
                     tmp_path / f"{other}-{epoch:04d}.{suffix}")
+
+
+def without_state(tmp_path):
+    """Leaves of a checkpoint what other programs write."""
+    for suffix in ("json", "state"):
+        (tmp_path / f"a-0001.{suffix}").unlink()
 
 
 @pytest.mark.parametrize("flags", [
@@ -89,7 +96,7 @@ def test_a_resumed_run_that_differs_says_so(tmp_path, caplog):
 
 def test_a_checkpoint_without_state_goes_on_with_a_warning(tmp_path, caplog):
     run(parsed(tmp_path, "--num-epochs", "1"))
-    (tmp_path / "a-0001.state").unlink()
+    without_state(tmp_path)
     run(parsed(tmp_path, "--load-epoch", "1"))
     assert "the optimizer starts anew" in caplog.text
 
@@ -108,6 +115,50 @@ def test_checkpoints_come_every_save_period_and_at_the_end(tmp_path):
         "a-0002.params", "a-0004.params", "a-0005.params"]
 
 
+def test_the_newest_whole_checkpoint_is_resumed(tmp_path, caplog):
+    caplog.set_level("INFO")
+    flags = ["--num-epochs", "4", "--resume"]
+    run(parsed(tmp_path, *flags))
+    assert "No checkpoint to resume from" in caplog.text
+    whole = (tmp_path / "a-0004.params").read_bytes()
+    (tmp_path / "a-0004.params").unlink()
+    (tmp_path / "a-0003.state").write_bytes(b"")
+    _, figures = run(parsed(tmp_path, *flags))
+    for name in ("a-0004.params: missing", "a-0003.state: not the file"):
+        assert name in caplog.text
+    assert "Resumes from the checkpoint after 2 epochs" in caplog.text
+    assert len(figures["history"]) == 4
+    assert (tmp_path / "a-0004.params").read_bytes() == whole
+
+
+def test_fewer_epochs_than_there_are_is_refused(tmp_path):
+    run(parsed(tmp_path))
+    with pytest.raises(ValueError, match="a-0002.params is of more epochs than --num-epochs 1"):
+        run(parsed(tmp_path, "--num-epochs", "1", "--resume"))
+
+
+def test_old_checkpoints_are_removed(tmp_path):
+    for flags in (["--num-epochs", "4"], ["--num-epochs", "5", "--resume"]):
+        run(parsed(tmp_path, "--keep-last", "2", *flags))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"a-000{epoch}.{suffix}" for epoch in (4, 5) for suffix in ("json", "params", "state")
+    ] + ["a-symbol.json"]
+
+
+@pytest.mark.parametrize(("accuracies", "left"), [
+    ([0.9, 0.5, 0.6, 0.7], [1, 4]), ([0.1, 0.9, 0.2, 0.9], [2, 4]), ([0.1, 0.2, 0.3, 0.4], [4])])
+def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch, accuracies, left):
+    tallies = iter(accuracies)
+
+    def scored(*_):
+        return argparse.Namespace(accuracy=next(tallies), loss=0.0)
+
+    monkeypatch.setattr(fit, "score", scored)
+    for flags in (["--num-epochs", "2"], ["--num-epochs", "4", "--resume"]):
+        run(parsed(tmp_path, "--keep-last", "1", "--keep-best", *flags), add_stn=False)
+    assert checkpoint.epochs(str(tmp_path / "a")) == left
+
+
 def test_training_that_turns_non_finite_stops_before_it_is_saved(tmp_path):
     args = parsed(tmp_path, "--num-epochs", "3")
     train, test = iterators(args)
@@ -117,7 +168,7 @@ def test_training_that_turns_non_finite_stops_before_it_is_saved(tmp_path):
     before = (tmp_path / "a-0001.params").read_bytes()
     args = parsed(tmp_path, "--num-epochs", "3", "--load-epoch", "1", "--optimizer", "sgd",
                   "--lr", "1e38", "--lr-schedule", "constant")
-    (tmp_path / "a-0001.state").unlink()
+    without_state(tmp_path)
     with pytest.raises(cli.Diverged, match=r"non-finite in epoch 1.*--load-epoch 1"):
         fit.fit(args, symbol, train, test)
     assert (tmp_path / "a-0001.params").read_bytes() == before

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 def run_of(name, *flags, epochs=2):
     return runs.Run(name, ["--dataset", "synthetic", "--num-examples", "400", "--cpus", "1",
-                           "--num-epochs", str(epochs), "--network", "mlp", *flags], epochs)
+                           "--num-epochs", str(epochs), "--network", "mlp", *flags])
 
 
 RUNS = [run_of("plain/seed-0"), run_of("stn/seed-0", "--add-stn")]
@@ -49,7 +49,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_figures(tmp_path):
     runs.train([run], *folders)
     figures = [json.loads((tmp_path / name / "a.json").read_text())
                for name in ("undisturbed", "results")]
-    assert "--load-epoch" in figures[1]["command"]
+    assert "Resumes from the checkpoint after" in (tmp_path / "scratch" / "a.log").read_text()
     for name in ("test_accuracy", "test_loss", "train_loss"):
         assert figures[0][name] == figures[1][name]
 

@@ -58,7 +58,8 @@ def test_default_names(train, tmp_path):
     done = train(*QUICK, "--add-stn", "--save-period", 5, cwd=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(tmp_path / "models")) == [
-        "synthetic-lenet-stn-0002.params", "synthetic-lenet-stn-0002.state",
+        "synthetic-lenet-stn-0002.json", "synthetic-lenet-stn-0002.params",
+        "synthetic-lenet-stn-0002.state",
         "synthetic-lenet-stn-export", "synthetic-lenet-stn-symbol.json"]
 
 
@@ -89,6 +90,9 @@ def test_reading_speed_and_monitor(train, tmp_path):
     (["--gpus", "x"], ["--gpus", "0,1"]),
     (["--load-epoch", "1", "--model-prefix", "nowhere/a"], ["nowhere/a-0001.params", "no such"]),
     (["--load-epoch", "2"], ["--load-epoch 2", "nothing to train"]),
+    (["--load-epoch", "1", "--resume"], ["--resume", "--load-epoch"]),
+    (["--keep-best"], ["--keep-best", "--keep-last"]),
+    (["--keep-last", "0"], ["--keep-last", "at least 1"]),
     (["--model-prefix", "file/a"], ["file"]),
     (["--result", "file/a"], ["file"]),
     (["--result", "."], ["names no file"]),
@@ -164,6 +168,40 @@ def test_a_checkpoint_of_another_network_is_refused(train, refused, tmp_path):
     assert before == {path.name: path.read_bytes() for path in tmp_path.glob("a-0*")}
 
 
+def test_two_runs_do_not_write_the_same_files(train, refused, tmp_path):
+    flags = ["--dataset", "synthetic", "--num-examples", 4000, "--num-epochs", 50,
+             "--model-prefix", tmp_path / "a"]
+    process = start(*flags)
+    while not (tmp_path / "a-0001.json").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    refused(train(*flags, "--resume"), "a.lock", "another run")
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    process.kill()
+    process.communicate()
+    done = train(*flags[:-4], "--num-epochs", 1, *flags[-2:])
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "a.lock").exists()
+
+
+def test_a_finished_run_is_resumed_to_the_same_figures(train, tmp_path):
+    flags = [*QUICK, "--add-stn", "--model-prefix", tmp_path / "a"]
+    found = []
+    for name in ("first", "second"):
+        done = train(*flags, "--resume", "--result", tmp_path / f"{name}.json")
+        assert done.returncode == 0, done.stderr
+        found.append([{path.name: (path.read_bytes(), path.stat().st_mtime_ns)
+                       for path in tmp_path.glob("a-0*")},
+                      json.loads((tmp_path / f"{name}.json").read_text()),
+                      (tmp_path / "a-export" / "model-0000.params").read_bytes()])
+        found[-1][1].update(command=None, seconds=None)
+        (tmp_path / "a-export" / "model-0000.params").unlink()
+    assert found[0] == found[1]
+    assert "All 2 epochs are trained" in done.stderr
+
+
 @pytest.mark.parametrize("damage", [lambda c: c[:100], lambda c: c[:-1], lambda c: b"x" + c[1:]])
 def test_damaged_data_is_refused(train, refused, tmp_path, damage):
     for name in mnist.NAMES:
@@ -194,20 +232,22 @@ def _allow_interrupts():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_interrupted_in_an_epoch_it_says_how_to_go_on(train, tmp_path):
+@pytest.mark.parametrize(("number", "status", "word"), [
+    (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+def test_stopped_in_an_epoch_it_says_how_to_go_on(train, tmp_path, number, status, word):
     flags = ["--dataset", "synthetic", "--num-examples", 4000, "--add-stn", "--num-epochs", 50,
              "--model-prefix", tmp_path / "a"]
     process = start(*flags)
     while not (tmp_path / "a-0002.params").exists():
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    assert process.returncode == status, stderr
     assert "Traceback" not in stderr
     last = stderr.splitlines()[-1]
-    assert "interrupted in epoch" in last
-    assert not list(tmp_path.glob("*.part"))
+    assert f"{word} in epoch" in last
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".params", ".state"}
     epoch = int(last.split("--load-epoch ")[1].split()[0])
     assert (tmp_path / f"a-{epoch:04d}.params").exists()
     done = train(*flags, "--num-epochs", epoch + 1, "--load-epoch", epoch)

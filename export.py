@@ -9,7 +9,7 @@ import os
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-from common import checkpoint, cli, data, export, files, graph, trained
+from common import checkpoint, cli, data, export, files, graph, to_onnx, trained
 
 DEFAULT_SHAPE = (1, 28, 28)  # of checkpoints that do not say theirs
 
@@ -17,17 +17,24 @@ DEFAULT_SHAPE = (1, 28, 28)  # of checkpoints that do not say theirs
 def parse_flags():
     parser = cli.Parser(prog="export.py", description=__doc__.splitlines()[0])
     flag = parser.add_argument
-    flag("model", help="prefix of checkpoints")
+    flag("model", help="prefix of checkpoints; with --onnx the folder of an export will do")
     flag("--load-epoch", type=cli.number(int, least=0),
          help="epoch of the checkpoint; by default the newest")
     flag("--output", help="folder to write; by default <model>-export")
+    flag("--onnx", metavar="FILE",
+         help="write an ONNX model instead; needs onnx and onnxruntime")
     flag("--image-shape", type=_image_shape, metavar="C,H,W",
-         help="of the images; by default the training's, or 1,28,28 where no checkpoint says it")
+         help="of the images; by default the training's, or 1,28,28 if an old checkpoint does not "
+              "say it")
     flag("--raw-input", action="store_true",
          help="the exported network takes pixels from 0 to 255, not from 0 to 1")
     flag("--class-names", metavar="FILE",
          help="names of the classes, one a line; by default those of the dataset, or numbers")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.onnx is not None and (args.output or args.class_names):
+        raise ValueError("--output and --class-names are of the folder: they have no meaning with "
+                         "--onnx")
+    return args
 
 
 def _image_shape(text):
@@ -51,15 +58,11 @@ def class_names(path, dataset, count):
     return names
 
 
-def main():
-    args = parse_flags()
-    prefix, epoch = trained.find(args.model, args.load_epoch)
-    network = trained.load(args.model, epoch)
+def write_folder(args, prefix, epoch, network, image_shape, meta):
+    """Writes what MXNet's loaders want."""
     symbol = trained.read_symbol(checkpoint.paths(prefix, epoch)[0])
     if not graph.ends_in_loss(symbol):
-        raise ValueError(f"{args.model}: not for training, so not a checkpoint's symbol")
-    meta = checkpoint.load_state(prefix, epoch)[1] or {}
-    image_shape = args.image_shape or tuple(meta.get("image_shape", DEFAULT_SHAPE))
+        raise ValueError(f"{args.model}: an export already, not the prefix of checkpoints")
     params = network.checked_params(network.symbol, image_shape)
     count = network.symbol.infer_shape(data=(1, *image_shape))[1][0][1]
     classes = class_names(args.class_names, meta.get("flags", {}).get("dataset"), count)
@@ -68,6 +71,32 @@ def main():
     exported = export.export(folder, symbol, *params, image_shape, classes, args.raw_input,
                              export.about(meta))
     print("Exported: {} {}".format(*exported))
+
+
+def write_onnx(args, network, image_shape):
+    """Writes an ONNX model."""
+    files.check_writable(args.onnx)
+    params = network.checked_params(network.symbol, image_shape)
+    symbol = graph.with_raw_input(network.symbol) if args.raw_input else network.symbol
+    difference = to_onnx.save(args.onnx, symbol, *params, image_shape, 255 if args.raw_input else 1)
+    print(f"Exported: {args.onnx}")
+    print(f"Largest difference from MXNet: {difference:.1e}")
+
+
+def main():
+    args = parse_flags()
+    prefix, epoch = trained.find(args.model, args.load_epoch)
+    network = trained.load(args.model, epoch)
+    meta = checkpoint.load_state(prefix, epoch)[1] or {}
+    image_shape = args.image_shape
+    if image_shape is None and os.path.isdir(args.model):
+        image_shape = export.image_shape(args.model)
+    elif image_shape is None:
+        image_shape = tuple(meta.get("image_shape", DEFAULT_SHAPE))
+    if args.onnx is not None:
+        write_onnx(args, network, image_shape)
+    else:
+        write_folder(args, prefix, epoch, network, image_shape, meta)
 
 
 if __name__ == "__main__":

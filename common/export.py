@@ -78,6 +78,20 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
     return symbol_path, params_path
 
 
+def image_shape(folder):
+    """The (C, H, W) that an export is for.
+
+    Raises OSError if the folder does not say it, and ValueError if that is damaged.
+    """
+    path = os.path.join(folder, "model-shapes.json")
+    with open(path, encoding="utf-8") as file:
+        try:
+            _, *shape = json.load(file)[0]["shape"]
+        except (ValueError, TypeError, LookupError):
+            raise ValueError(f"{path}: not the shapes of an export") from None
+    return tuple(shape)
+
+
 def about(meta):
     """What the meta of a checkpoint tells of a model: what -> text; empty without any."""
     flags, told = meta.get("flags", {}), {}

@@ -1,9 +1,9 @@
 """score.py as a user runs it, on a model that train_mnist.py has just trained."""
 import csv
+import functools
 import gzip
 import json
 import os
-import sys
 from types import SimpleNamespace
 
 import mxnet as mx
@@ -13,7 +13,7 @@ from PIL import Image
 
 import score
 import symbols
-from common import cli, data, evaluate, export, idx, pictures
+from common import data, evaluate, export, idx, pictures
 from common.distort import addition_pairs
 from tests.conftest import run_script
 from tests.test_networks import bound
@@ -36,16 +36,8 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path):
-    """Runs score.py within this process, which saves the time that a new one takes to start."""
-    def run(*flags):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["score.py", *map(str, flags)])
-        with pytest.raises(SystemExit) as left:
-            cli.run(score.main)
-        stdout, stderr = capfd.readouterr()
-        return SimpleNamespace(returncode=left.value.code or 0, stdout=stdout, stderr=stderr)
-    return run
+def run(run_main):
+    return functools.partial(run_main, score)
 
 
 def answers_of(export, images):

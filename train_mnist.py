@@ -11,7 +11,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 
 # isort: split
 import symbols
-from common import checkpoint, cli, data, files, fit, lock, options, summary
+from common import cli, data, export, files, fit, lock, options, summary
 from common.distort import TASKS, task
 from common.provenance import provenance
 from symbols import stn
@@ -105,10 +105,11 @@ def main():
     with lock.held(f"{args.model_prefix}.lock"):
         module, figures = fit.fit(args, symbol, train, test)
         params = module.get_params()
-        exported = checkpoint.export(f"{args.model_prefix}-export", symbol, *params)
-
-    figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed,
-                   **provenance())
+        figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed,
+                       **provenance())
+        exported = export.export(f"{args.model_prefix}-export", symbol, *params, train.image_shape,
+                                 classes=data.class_names(args.dataset, num_classes),
+                                 about=export.about(dict(figures, flags=vars(args))))
     if args.result is not None:
         files.write_json(args.result, figures)
     print(f"Test accuracy: {figures['test_accuracy']:.4f}")

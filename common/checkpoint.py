@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, exact resume, and export for other programs.
+"""Checkpoints that are whole or absent, and exact resume.
 
 A checkpoint is ``prefix-symbol.json``, ``prefix-NNNN.params`` (both as MXNet's own, for
 ``mx.model.load_checkpoint``) and ``prefix-NNNN.state``: an ``.npz`` archive without pickles that
@@ -18,7 +18,6 @@ import mxnet as mx
 import numpy as np
 
 from common import files, manifest
-from common.graph import label_free
 
 KINDS = ("symbol", "params", "state")
 
@@ -71,8 +70,8 @@ def save(prefix, epoch, symbol, arg_params, aux_params, optimizer_arrays, meta):
     with manifest.replacing(*_set(prefix, epoch)) as new:
         with open(new["symbol"], "wb") as file:
             file.write(symbol.tojson().encode())
-        _save_params(new["params"], arg_params, aux_params)
-        meta = dict(meta, params_sha256=_sha256(new["params"]))
+        save_params(new["params"], arg_params, aux_params)
+        meta = dict(meta, params_sha256=sha256(new["params"]))
         with open(new["state"], "wb") as file:
             np.savez(file, meta=np.array(json.dumps(meta)), **optimizer_arrays)
 
@@ -171,33 +170,13 @@ def load_state(prefix, epoch):
         meta = dict(json.loads(str(arrays.pop("meta"))))
     except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
         raise ValueError(f"{state_path}: not a whole state file") from None
-    if meta.get("params_sha256") != _sha256(params_path):
+    if meta.get("params_sha256") != sha256(params_path):
         raise ValueError(f"{params_path}: not the file that {state_path} was written with")
     return arrays, meta
 
 
-def export(folder, symbol, arg_params, aux_params):
-    """Writes a network for prediction in other programs.
-
-    The symbol has no label: its one output is ``softmax_output``, the class probabilities.
-
-    Args:
-        folder: made if need be; gets ``model-symbol.json`` and ``model-0000.params``.
-        symbol: a training symbol that ends in a SoftmaxOutput named "softmax".
-        arg_params, aux_params: name -> NDArray.
-
-    Returns:
-        The paths of the JSON and the params.
-    """
-    symbol_path, params_path, _ = paths(os.path.join(folder, "model"), 0)
-    os.makedirs(folder, exist_ok=True)
-    files.write_bytes(symbol_path, label_free(symbol).tojson().encode())
-    with files.replacing(params_path) as temporary:
-        _save_params(temporary, arg_params, aux_params)
-    return symbol_path, params_path
-
-
-def _save_params(path, arg_params, aux_params):
+def save_params(path, arg_params, aux_params):
+    """Writes a params file; what there is of it after an OSError is not whole."""
     arrays = {f"arg:{name}": value for name, value in arg_params.items()}
     arrays.update((f"aux:{name}", value) for name, value in aux_params.items())
     try:
@@ -218,6 +197,7 @@ def check_shapes(path, params, expected, complaint="of another network"):
         raise ValueError(f"{path}: {complaint}: {', '.join(wrong[:3])}{more}")
 
 
-def _sha256(path):
+def sha256(path):
+    """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()

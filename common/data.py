@@ -10,6 +10,8 @@ import numpy as np
 from common import mnist, synthetic
 
 DATASETS = (*mnist.SHA256, "synthetic")
+CLASS_NAMES = {"fashion-mnist": ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal",
+                                 "shirt", "sneaker", "bag", "ankle boot")}
 BLOCK = 1000  # images that are made fresh at once
 TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
 
@@ -48,6 +50,12 @@ def load(name, data_dir=None, num_examples=None):
         raise ValueError(f"{name} has {available} training images, {num_examples} were asked for")
     return dataset._replace(train_images=dataset.train_images[:num_examples],
                             train_labels=dataset.train_labels[:num_examples])
+
+
+def class_names(name, count):
+    """The names of ``count`` classes that are learnt from a dataset: words or numbers."""
+    names = CLASS_NAMES.get(name, ())
+    return names if len(names) == count else [str(number) for number in range(count)]
 
 
 def derive_seed(seed, *path):

@@ -18,6 +18,7 @@ from common import checkpoint, cli, files, graph, options
 from common.data import derive_seed
 from common.module import Module
 from common.progress import Interruption, Progress, log_epoch
+from common.provenance import provenance
 from common.score import Tally, late, outputs_to_keep, score
 from common.watch import Watch
 
@@ -66,7 +67,9 @@ def fit(args, symbol, train, test):
             run["seconds"] = time.monotonic() - begin
             run["history"] = run["history"] + [_figures(trained, tested, run["seconds"])]
             if (epoch + 1) % args.save_period == 0 or epoch + 1 == args.num_epochs:
-                save(args, symbol, module, epoch + 1, dict(run, recipe=recipe))
+                save(args, symbol, module, epoch + 1, dict(
+                    run, recipe=recipe, flags=vars(args), image_shape=train.image_shape,
+                    **provenance()))
                 if args.keep_last:
                     _remove_old(args, epoch + 1, run["history"])
             watch.look(module, epoch, trained, tested)

@@ -7,6 +7,8 @@ import mxnet as mx
 
 from common.padding import pad_convolutions
 
+SCALED = "data_scaled"  # the node that divides raw pixels by 255
+
 
 def label_free(symbol):
     """The symbol for prediction: one input less, and one output, ``softmax_output``.
@@ -15,6 +17,28 @@ def label_free(symbol):
         symbol: a training symbol that ends in a SoftmaxOutput.
     """
     return mx.sym.softmax(symbol.get_children()[0], name="softmax")
+
+
+def ends_in_loss(symbol):
+    """Whether a symbol is one for training: ends in a SoftmaxOutput, which has a label."""
+    graph = json.loads(symbol.tojson())
+    return graph["nodes"][graph["heads"][0][0]]["op"] == "SoftmaxOutput"
+
+
+def with_raw_input(symbol):
+    """A network for pixels from 0 to 255 of one for pixels from 0 to 1; its input is "data"."""
+    scaled = mx.sym._internal._mul_scalar(mx.sym.Variable("data"), scalar=1 / 255, name=SCALED)
+    return symbol(data=scaled)
+
+
+def without_raw_input(symbol):
+    """Undoes ``with_raw_input``; a network that it did not make stays as it is."""
+    graph = json.loads(symbol.tojson())
+    sources = {index: node["inputs"][0] for index, node in enumerate(graph["nodes"])
+               if node["name"] == SCALED}
+    for node in graph["nodes"]:
+        node["inputs"] = [sources.get(entry[0], entry) for entry in node["inputs"]]
+    return mx.sym.load_json(json.dumps(graph))
 
 
 def faster(symbol, contexts, dtype, for_training=True, **shapes):

@@ -1,7 +1,6 @@
 """Trained networks, read back from an export or a checkpoint."""
 import contextlib
 import io
-import json
 import os
 from typing import NamedTuple
 
@@ -16,7 +15,8 @@ class Trained(NamedTuple):
 
     Attributes:
         path: of its params.
-        symbol: without label; its one output is the class probabilities.
+        symbol: without label; its input is images of 0 to 1, its one output the class
+            probabilities.
         arg_params, aux_params: name -> NDArray.
     """
 
@@ -41,11 +41,16 @@ class Trained(NamedTuple):
             if output not in symbol.get_internals().list_outputs():
                 raise ValueError(f"{self.path}: the network has no output {output}")
             symbol = symbol.get_internals()[output]
-        arg_params, aux_params = self._checked_params(symbol, image_shape)
+        arg_params, aux_params = self.checked_params(symbol, image_shape)
         return Predictor(symbol, arg_params, aux_params, image_shape, **options)
 
-    def _checked_params(self, symbol, image_shape):
-        """Those parameters that a part of the network needs."""
+    def checked_params(self, symbol, image_shape):
+        """Those parameters that the network or a part of it needs; ValueError if they do not fit.
+
+        Args:
+            symbol: of the part.
+            image_shape: (C, H, W).
+        """
         unfit = f"not for images of {' x '.join(map(str, image_shape))}"
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # MXNet prints what does not fit
@@ -77,6 +82,14 @@ def load(path, epoch=None):
         OSError: there is none.
         ValueError: a file is damaged.
     """
+    symbol_path, params_path, _ = checkpoint.locate(*find(path, epoch))
+    symbol = read_symbol(symbol_path)
+    symbol = (graph.label_free if graph.ends_in_loss(symbol) else graph.without_raw_input)(symbol)
+    return Trained(params_path, symbol, *checkpoint.read_params(params_path))
+
+
+def find(path, epoch=None):
+    """The prefix and the epoch of what ``load`` would read, with the same arguments."""
     prefix = os.path.join(path, "model") if os.path.isdir(path) else path
     if epoch is None:
         epochs = checkpoint.epochs(prefix)
@@ -84,18 +97,14 @@ def load(path, epoch=None):
             raise FileNotFoundError(f"{path}: neither the folder of an export nor the prefix of "
                                     "checkpoints, such as models/mnist-lenet-stn")
         epoch = epochs[-1]
-    symbol_path, params_path, _ = checkpoint.locate(prefix, epoch)
-    return Trained(params_path, _label_free(symbol_path), *checkpoint.read_params(params_path))
+    return prefix, epoch
 
 
-def _label_free(path):
+def read_symbol(path):
+    """Reads a symbol; OSError if there is none, ValueError if the file is damaged."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: there is no such file")
     try:
-        symbol = mx.sym.load(path)
+        return mx.sym.load(path)
     except (mx.MXNetError, UnicodeDecodeError):
         raise ValueError(f"{path}: not a symbol") from None
-    nodes = json.loads(symbol.tojson())
-    if nodes["nodes"][nodes["heads"][0][0]]["op"] == "SoftmaxOutput":
-        return graph.label_free(symbol)
-    return symbol

@@ -13,7 +13,6 @@ import pytest
 
 import symbols
 from common import checkpoint, files, manifest, trained
-from symbols import stn
 
 SHAPES = {"data": (2, 1, 28, 28), "softmax_label": (2,)}
 
@@ -321,28 +320,3 @@ def test_what_cannot_be_written_is_said_early(tmp_path):
     for path in (tmp_path / "file" / "x", "/proc/x/y", "/proc/x", tmp_path, f"{tmp_path}/a/", ""):
         with pytest.raises(OSError):  # noqa: PT011  the words are the system's
             files.check_writable(str(path))
-
-
-@pytest.mark.parametrize("options", [{"add_stn": False}, *({"transform": transform} for transform in
-                                                           (*stn.TRANSFORMS, "tps:3"))], ids=str)
-def test_exports_load_in_mxnets_ways(tmp_path, options):
-    symbol, arg_params, aux_params = started(**options)
-    json_path, params_path = checkpoint.export(str(tmp_path / "out"), symbol, arg_params,
-                                               aux_params)
-    batch = mx.nd.random.uniform(shape=SHAPES["data"])
-    module = mx.mod.Module(symbol)
-    module.bind([("data", batch.shape)], [("softmax_label", (2,))])
-    module.set_params(arg_params, aux_params)
-    module.forward(mx.io.DataBatch([batch]), is_train=False)
-    expected = module.get_outputs()[0].asnumpy()
-
-    loaded = mx.mod.Module.load(str(tmp_path / "out" / "model"), 0, label_names=None)
-    loaded.bind([("data", batch.shape)], for_training=False)
-    loaded.forward(mx.io.DataBatch([batch]))
-    assert loaded.output_names == ["softmax_output"]
-    np.testing.assert_allclose(loaded.get_outputs()[0].asnumpy(), expected, atol=1e-6)
-
-    block = mx.gluon.SymbolBlock.imports(json_path, ["data"], params_path)
-    np.testing.assert_allclose(block(batch).asnumpy(), expected, atol=1e-6)
-    block.hybridize()
-    np.testing.assert_allclose(block(batch).asnumpy(), expected, atol=1e-6)

@@ -9,7 +9,7 @@ from PIL import Image
 
 import paper
 import symbols
-from common import checkpoint, synthetic
+from common import export, synthetic
 from common.distort import distort, task
 from symbols import stn
 from tests.conftest import ROOT
@@ -69,8 +69,8 @@ def test_pictures_are_drawn_of_a_trained_network(tmp_path):
     with pytest.raises(FileNotFoundError, match="st-cnn-affine.seed-0-export"):
         paper.draw(str(tmp_path), str(tmp_path))
     symbol = symbols.get_symbol("cnn")
-    checkpoint.export(str(tmp_path / "R" / "st-cnn-affine" / "seed-0-export"), symbol,
-                      *bound(symbol, (1, 28, 28)).get_params())
+    export.export(str(tmp_path / "R" / "st-cnn-affine" / "seed-0-export"), symbol,
+                  *bound(symbol, (1, 28, 28)).get_params(), (1, 28, 28))
     paper.draw(str(tmp_path), str(tmp_path))
     for name in ("distortions", "angles"):
         assert Image.open(tmp_path / f"{name}.png").size[0] >= 500

@@ -1,9 +1,9 @@
 """score.py as a user runs it, on a model that train_mnist.py has just trained."""
 import csv
+import functools
 import gzip
 import json
 import os
-import sys
 from types import SimpleNamespace
 
 import mxnet as mx
@@ -13,7 +13,7 @@ from PIL import Image
 
 import score
 import symbols
-from common import checkpoint, cli, data, evaluate, idx, pictures
+from common import data, evaluate, export, idx, pictures
 from common.distort import addition_pairs
 from tests.conftest import run_script
 from tests.test_networks import bound
@@ -36,16 +36,8 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path):
-    """Runs score.py within this process, which saves the time that a new one takes to start."""
-    def run(*flags):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["score.py", *map(str, flags)])
-        with pytest.raises(SystemExit) as left:
-            cli.run(score.main)
-        stdout, stderr = capfd.readouterr()
-        return SimpleNamespace(returncode=left.value.code or 0, stdout=stdout, stderr=stderr)
-    return run
+def run(run_main):
+    return functools.partial(run_main, score)
 
 
 def answers_of(export, images):
@@ -189,11 +181,12 @@ def bad_files(tmp_path):
     for name, network, options in (("two", "mlp", {"image_shape": (2, 42, 42), "num_classes": 19}),
                                    ("few", "mlp", {"num_classes": 5}), ("nan", "mlp", {})):
         symbol = symbols.get_symbol(network, **options)
-        module = bound(symbol, options.get("image_shape", (1, 28, 28)), batch_size=2)
+        image_shape = options.get("image_shape", (1, 28, 28))
+        module = bound(symbol, image_shape, batch_size=2)
         arg_params, aux_params = module.get_params()
         if name == "nan":
             arg_params = {key: value * np.nan for key, value in arg_params.items()}
-        checkpoint.export(str(tmp_path / name), symbol, arg_params, aux_params)
+        export.export(str(tmp_path / name), symbol, arg_params, aux_params, image_shape)
     return {str(path) for path in tmp_path.rglob("*")}
 
 
@@ -244,7 +237,7 @@ def test_a_process_refuses_in_one_line_too(trained, refused, tmp_path):
 def test_two_channels_are_scored(run, tmp_path):
     symbol = symbols.get_symbol("addition", width=8)
     params = bound(symbol, (2, 42, 42), batch_size=2).get_params()
-    checkpoint.export(str(tmp_path / "sum"), symbol, *params)
+    export.export(str(tmp_path / "sum"), symbol, *params, (2, 42, 42))
     done = run("sum", *DATA, "--distort", "addition", "--seed", 1, "--top-k", 19,
                "--mistakes", "m.png", "--confusion", "c.png", "--result", "r.json")
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import symbols
-from common import checkpoint, synthetic, trained
+from common import checkpoint, export, synthetic, trained
 from tests.test_networks import bound
 
 IMAGES, _ = synthetic.draw(30, seed=0)
@@ -15,7 +15,7 @@ def paths(tmp_path_factory):
     folder, symbol = tmp_path_factory.mktemp("models"), symbols.get_symbol("lenet")
     module = bound(symbol, (1, 28, 28), batch_size=30)
     params = module.get_params()
-    checkpoint.export(str(folder / "export"), symbol, *params)
+    export.export(str(folder / "export"), symbol, *params, (1, 28, 28))
     prefix = str(folder / "a")
     for epoch in (1, 12):
         checkpoint.save(prefix, epoch, symbol, *params, {}, {})

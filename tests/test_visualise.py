@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import symbols
-from common import checkpoint, graph, pictures, synthetic, trained, visualise
+from common import checkpoint, export, graph, pictures, synthetic, trained, visualise
 from symbols import stn
 from tests.conftest import run_script
 from tests.test_networks import bound
@@ -134,5 +134,6 @@ def test_bad_input_is_refused(refused, prefix, flags, words):
 
 def test_a_network_without_transformer_is_refused(tmp_path, refused):
     symbol = symbols.get_symbol("lenet", add_stn=False)
-    checkpoint.export(str(tmp_path / "a"), symbol, *bound(symbol, (1, 28, 28)).get_params())
+    params = bound(symbol, (1, 28, 28)).get_params()
+    export.export(str(tmp_path / "a"), symbol, *params, (1, 28, 28))
     refused(run_script("visualize_stn.py", tmp_path / "a", *SYNTHETIC), "no transformer")

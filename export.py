@@ -1,0 +1,103 @@
+"""Writes a trained network for other programs: for MXNet's loaders, or as ONNX.
+
+    python export.py models/mnist-lenet-stn                     # models/mnist-lenet-stn-export
+    python export.py models/mnist-lenet-stn --onnx stn.onnx
+"""
+import argparse
+import os
+
+from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
+
+# isort: split
+from common import checkpoint, cli, data, export, files, graph, to_onnx, trained
+
+DEFAULT_SHAPE = (1, 28, 28)  # of checkpoints that do not say theirs
+
+
+def parse_flags():
+    parser = cli.Parser(prog="export.py", description=__doc__.splitlines()[0])
+    flag = parser.add_argument
+    flag("model", help="prefix of checkpoints; with --onnx the folder of an export will do")
+    flag("--load-epoch", type=cli.number(int, least=0),
+         help="epoch of the checkpoint; by default the newest")
+    flag("--output", help="folder to write; by default <model>-export")
+    flag("--onnx", metavar="FILE",
+         help="write an ONNX model instead; needs onnx and onnxruntime")
+    flag("--image-shape", type=_image_shape, metavar="C,H,W",
+         help="of the images; by default the training's, or 1,28,28 if an old checkpoint does not "
+              "say it")
+    flag("--raw-input", action="store_true",
+         help="the exported network takes pixels from 0 to 255, not from 0 to 1")
+    flag("--class-names", metavar="FILE",
+         help="names of the classes, one a line; by default those of the dataset, or numbers")
+    args = parser.parse_args()
+    if args.onnx is not None and (args.output or args.class_names):
+        raise ValueError("--output and --class-names are of the folder: they have no meaning with "
+                         "--onnx")
+    return args
+
+
+def _image_shape(text):
+    sizes = text.split(",")
+    if len(sizes) != 3:
+        raise argparse.ArgumentTypeError(f"expected C,H,W such as 1,28,28, got {text!r}")
+    return tuple(map(cli.number(int, least=1), sizes))
+
+
+def class_names(path, dataset, count):
+    """The names of the classes in a file, or else those of a dataset."""
+    if path is None:
+        return data.class_names(dataset, count)
+    try:
+        with open(path, encoding="utf-8") as file:
+            names = file.read().splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text") from None
+    if len(names) != count:
+        raise ValueError(f"{path}: {len(names)} names, but the network has {count} classes")
+    return names
+
+
+def write_folder(args, prefix, epoch, network, image_shape, meta):
+    """Writes what MXNet's loaders want."""
+    symbol = trained.read_symbol(checkpoint.locate(prefix, epoch)[0])
+    if not graph.ends_in_loss(symbol):
+        raise ValueError(f"{args.model}: an export already, not the prefix of checkpoints")
+    params = network.checked_params(network.symbol, image_shape)
+    count = network.symbol.infer_shape(data=(1, *image_shape))[1][0][1]
+    classes = class_names(args.class_names, meta.get("flags", {}).get("dataset"), count)
+    folder = args.output or f"{args.model}-export"
+    files.check_writable(os.path.join(folder, "model-symbol.json"))
+    exported = export.export(folder, symbol, *params, image_shape, classes, args.raw_input,
+                             export.about(meta))
+    print("Exported: {} {}".format(*exported))
+
+
+def write_onnx(args, network, image_shape):
+    """Writes an ONNX model."""
+    files.check_writable(args.onnx)
+    params = network.checked_params(network.symbol, image_shape)
+    symbol = graph.with_raw_input(network.symbol) if args.raw_input else network.symbol
+    difference = to_onnx.save(args.onnx, symbol, *params, image_shape, 255 if args.raw_input else 1)
+    print(f"Exported: {args.onnx}")
+    print(f"Largest difference from MXNet: {difference:.1e}")
+
+
+def main():
+    args = parse_flags()
+    prefix, epoch = trained.find(args.model, args.load_epoch)
+    network = trained.load(args.model, epoch)
+    meta = checkpoint.load_state(prefix, epoch)[1] or {}
+    image_shape = args.image_shape
+    if image_shape is None and os.path.isdir(args.model):
+        image_shape = export.image_shape(args.model)
+    elif image_shape is None:
+        image_shape = tuple(meta.get("image_shape", DEFAULT_SHAPE))
+    if args.onnx is not None:
+        write_onnx(args, network, image_shape)
+    else:
+        write_folder(args, prefix, epoch, network, image_shape, meta)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,196 @@
+"""export.py as a user runs it, and its folders in other programs."""
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+import export as script
+import symbols
+from common import checkpoint, data, export, graph, synthetic, trained
+from symbols import stn
+from tests.conftest import ROOT, run_script
+from tests.test_networks import bound, predict
+
+IMAGES = synthetic.draw(7, seed=0)[0][:, None]
+RAW = mx.io.DataBatch([mx.nd.array(IMAGES)])
+SCALED = mx.io.DataBatch([mx.nd.array(IMAGES / 255)])
+NAMES = sorted([*export.FILES, "README.md"])
+
+
+def network(image_shape=(1, 28, 28), batch_size=7, spread=0.1, **options):
+    """A symbol and a Module for it; theta differs from image to image, the more the ``spread``."""
+    symbol = symbols.get_symbol(**dict({"network": "lenet", "image_shape": image_shape}, **options))
+    module = bound(symbol, image_shape, batch_size)
+    arg_params, aux_params = module.get_params()
+    for name, value in arg_params.items():
+        if name.endswith("loc_fc2_weight"):
+            value[:] = np.random.RandomState(0).normal(0, spread, value.shape)
+    module.set_params(arg_params, aux_params)
+    return symbol, module
+
+
+def loaded(folder, batch):
+    """What an export says, by MXNet alone."""
+    module = mx.mod.Module.load(os.path.join(folder, "model"), 0, label_names=None)
+    module.bind([("data", batch.data[0].shape)], for_training=False)
+    assert module.output_names == ["softmax_output"]
+    return predict(module, batch)
+
+
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    """A folder in which train_mnist.py has trained models/a."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = run_script("train_mnist.py", "--dataset", "synthetic", "--num-examples", 300,
+                      "--num-epochs", 1, "--add-stn", "--transform", "tps:3", "--distort", "RTS",
+                      "--model-prefix", "models/a", cwd=str(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def run(run_main):
+    return functools.partial(run_main, script)
+
+
+@pytest.mark.parametrize("options", [{"add_stn": False}, *({"transform": transform} for transform in
+                                                           (*stn.TRANSFORMS, "tps:3"))], ids=str)
+@pytest.mark.parametrize("raw_input", [False, True])
+def test_exports_load_in_mxnets_ways(tmp_path, options, raw_input):
+    symbol, module = network(**options)
+    json_path, params_path = export.export(str(tmp_path), symbol, *module.get_params(),
+                                           (1, 28, 28), raw_input=raw_input)
+    expected, batch = predict(module, SCALED), RAW if raw_input else SCALED
+    np.testing.assert_allclose(loaded(str(tmp_path), batch), expected, atol=1e-6)
+    block = mx.gluon.SymbolBlock.imports(json_path, ["data"], params_path)
+    np.testing.assert_allclose(block(batch.data[0]).asnumpy(), expected, atol=1e-6)
+    answers = trained.load(str(tmp_path)).predictor((1, 28, 28))(IMAGES)
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C predict API is in Linux's wheel")
+def test_bare_programs_load_it(tmp_path):
+    symbol, module = network(transform="similarity")
+    export.export(str(tmp_path / "out"), symbol, *module.get_params(), (1, 28, 28))
+    internals = mx.sym.Group([symbol.get_internals()["stn_theta_output"]])
+    params = {name: value for name, value in module.get_params()[0].items()
+              if name in internals.list_arguments()}
+    theta, = internals.eval(data=SCALED.data[0], **params)
+    assert theta.asnumpy().std(axis=0).min() > 0.001
+    np.savez(tmp_path / "expected.npz", images=IMAGES / 255, answers=predict(module, SCALED),
+             theta=theta.asnumpy())
+    for path in (("tests", "bare_loaders.py"), ("common", "find_mxnet.py")):
+        shutil.copy(os.path.join(ROOT, *path), tmp_path)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "bare_loaders.py", "out", "expected.npz"],
+                          cwd=str(tmp_path), env=environment, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    differences = json.loads(done.stdout)
+    assert len(differences) == 7
+    assert max(differences.values()) < 1e-6, differences
+
+
+def test_the_files_of_a_training(trained_once):
+    folder = trained_once / "models" / "a-export"
+    assert sorted(os.listdir(folder)) == NAMES
+    assert json.loads((folder / "model-shapes.json").read_text()) == [
+        {"name": "data", "shape": [1, 1, 42, 42]}]
+    assert json.loads((folder / "signature.json").read_text()) == {
+        "inputs": [{"data_name": "data", "data_shape": [0, 1, 42, 42]}]}
+    assert (folder / "synset.txt").read_text() == "".join(f"{number}\n" for number in range(10))
+    assert ((folder / "model-train-symbol.json").read_text()
+            == (trained_once / "models" / "a-symbol.json").read_text())
+    card = (folder / "README.md").read_text()
+    for words in ("# a-export", "images (N, 1, 42, 42)", "divided by 255", "(N, 10)",
+                  "Network: lenet with transformer, tps:3", "Data: synthetic, distorted by RTS",
+                  "Test accuracy: 0.", "train_mnist.py --dataset synthetic", "mxnet 1.9.1"):
+        assert words in card
+    for name in export.FILES:
+        assert f"{name} | {export.FILES[name]} | " + hashlib.sha256(
+            (folder / name).read_bytes()).hexdigest() in card
+
+
+def test_the_exported_graph_is_the_plain_one(trained_once):
+    symbol = mx.sym.load(str(trained_once / "models" / "a-symbol.json"))
+    exported = (trained_once / "models" / "a-export" / "model-symbol.json").read_text()
+    assert exported == graph.label_free(symbol).tojson()
+
+
+def test_a_checkpoint_gives_the_export_of_its_training(trained_once, run, tmp_path):
+    folder = trained_once / "models" / "a-export"
+    done = run(trained_once / "models" / "a", "--output", "new/out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "Exported: new/out/model-symbol.json new/out/model-0000.params\n"
+    for name in export.FILES:
+        assert (folder / name).read_bytes() == (tmp_path / "new" / "out" / name).read_bytes()
+    card = (tmp_path / "new" / "out" / "README.md").read_text()
+    for words in ("Test accuracy: 0.", "Data: synthetic, distorted by RTS", "export.py"):
+        assert words in card
+
+
+def test_an_export_is_replaced(run, tmp_path):
+    for epoch, classes in ((1, 10), (12, 4)):
+        symbol, module = network((2, 30, 28), num_classes=classes)
+        checkpoint.save(str(tmp_path / "a"), epoch, symbol, *module.get_params(), {}, {})
+        (tmp_path / "names").write_text("".join(f"class {n}\n" for n in range(classes)))
+        done = run("a", "--image_shape", "2,30,28", "--class-names", "names", "--raw-input")
+        assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path / "a-export")) == NAMES
+    assert (tmp_path / "a-export" / "synset.txt").read_text().split("\n")[3] == "class 3"
+    batch = mx.io.DataBatch([mx.nd.random.uniform(0, 255, (7, 2, 30, 28))])
+    answers = loaded(str(tmp_path / "a-export"), batch)
+    module.forward(mx.io.DataBatch([batch.data[0] / 255]), is_train=False)
+    np.testing.assert_allclose(answers, module.get_outputs()[0].asnumpy(), atol=1e-6)
+
+
+def test_classes_have_their_names(tmp_path):
+    assert data.class_names("fashion-mnist", 10)[9] == "ankle boot"
+    assert data.class_names("fashion-mnist", 19) == data.class_names("mnist", 19)
+    symbol, module = network()
+    with pytest.raises(ValueError, match="2 names of classes, but the network has 10"):
+        export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28), ["a", "b"])
+
+
+@pytest.fixture
+def bad_files(tmp_path):
+    """A folder with checkpoints that are not as they should be."""
+    symbol, module = network()
+    params = module.get_params()
+    for name in ("good", "half", "label-free", "words"):
+        checkpoint.save(str(tmp_path / name), 1, symbol, *params, {}, {})
+    (tmp_path / "words-symbol.json").write_text("words")
+    (tmp_path / "label-free-symbol.json").write_text(graph.label_free(symbol).tojson())
+    half = tmp_path / "half-0001.params"
+    half.write_bytes(half.read_bytes()[:5000])
+    (tmp_path / "three").write_text("a\nb\nc\n")
+    (tmp_path / "binary").write_bytes(b"\xff")
+    return {str(path) for path in tmp_path.rglob("*")}
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["absent"], ["absent: neither the folder of an export nor the prefix of checkpoints"]),
+    (["good", "--load-epoch", "2"], ["good-0002.params: there is no such checkpoint"]),
+    (["half"], ["half-0001.params: not a whole params file"]),
+    (["words"], ["words-symbol.json: not a symbol"]),
+    (["label-free"], ["label-free: an export already"]),
+    (["good", "--image-shape", "1,42,42"], ["good-0001.params", "not for images of 1 x 42 x 42"]),
+    (["good", "--image-shape", "3,28,28"], ["not for images of 3 x 28 x 28"]),
+    (["good", "--image-shape", "28,28"], ["--image-shape", "C,H,W"]),
+    (["good", "--image-shape", "1,28,0"], ["--image-shape", "at least 1"]),
+    (["good", "--class-names", "three"], ["three: 3 names", "10 classes"]),
+    (["good", "--class-names", "binary"], ["binary: not UTF-8"]),
+    (["good", "--class-names", "nothing"], ["nothing: No such file"]),
+    (["good", "--output", "three"], ["three"]),
+    (["good", "--output", "/proc/out"], ["/proc/out"]),
+])
+def test_bad_input_is_refused(run, refused, tmp_path, bad_files, flags, words):
+    refused(run(*flags), *words)
+    assert {str(path) for path in tmp_path.rglob("*")} == bad_files

@@ -3,7 +3,6 @@ import logging
 
 from common import diagnosis
 from common.tensorboard import Board
-from common.visualise import Film
 
 
 class Watch:
@@ -21,7 +20,10 @@ class Watch:
     def __init__(self, args, symbol, test):
         self.symbol, self.test, self.every = symbol, test, args.visualize_every
         self.board = args.tensorboard and Board(args.tensorboard, args.load_epoch or 0)
-        self.film = self.every and Film(args.model_prefix, symbol, test.images, test.labels)
+        self.film = None
+        if self.every:
+            from common.visualise import Film  # here, since matplotlib takes time to import
+            self.film = Film(args.model_prefix, symbol, test.images, test.labels)
         self.diagnoses = []
 
     def __enter__(self):

@@ -97,15 +97,16 @@ def soak(folder, kills, number=signal.SIGKILL, seed=0):
 
 
 def contents(prefix):
-    """The files that a training left, name -> bytes; but None where they tell the time it took."""
+    """The files that a training left, name -> bytes; None where they tell its time or command."""
     found = {}
     for folder, _, names in os.walk(os.path.dirname(prefix)):
         for name in names:
             if name.endswith(".part"):  # a file that was being written when its process was killed
                 continue
-            timed = re.search(r"-\d{4}\.(state|json)$", name)  # the manifest has the state's hash
+            # The state has the time, the manifest the state's hash, the README the command.
+            own = re.search(r"-\d{4}\.(state|json)$|^README.md$", name)
             with open(os.path.join(folder, name), "rb") as file:
-                found[name] = None if timed else file.read()
+                found[name] = None if own else file.read()
     return found
 
 

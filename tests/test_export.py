@@ -168,6 +168,8 @@ def bad_files(tmp_path):
         checkpoint.save(str(tmp_path / name), 1, symbol, *params, {}, {})
     (tmp_path / "words-symbol.json").write_text("words")
     (tmp_path / "label-free-symbol.json").write_text(graph.label_free(symbol).tojson())
+    for name in ("words", "label-free"):  # as from elsewhere
+        (tmp_path / f"{name}-0001.json").unlink()
     half = tmp_path / "half-0001.params"
     half.write_bytes(half.read_bytes()[:5000])
     (tmp_path / "three").write_text("a\nb\nc\n")
@@ -178,7 +180,7 @@ def bad_files(tmp_path):
 @pytest.mark.parametrize(("flags", "words"), [
     (["absent"], ["absent: neither the folder of an export nor the prefix of checkpoints"]),
     (["good", "--load-epoch", "2"], ["good-0002.params: there is no such checkpoint"]),
-    (["half"], ["half-0001.params: not a whole params file"]),
+    (["half"], ["half-0001.params: not the file that half-0001.json was written with"]),
     (["words"], ["words-symbol.json: not a symbol"]),
     (["label-free"], ["label-free: an export already"]),
     (["good", "--image-shape", "1,42,42"], ["good-0001.params", "not for images of 1 x 42 x 42"]),

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 import compare_stn
+import train_mnist
+from common import data, fit
 from tests.conftest import ROOT, run_script
 
 TINY = ["--dataset", "synthetic", "--num-examples", 400, "--network", "mlp", "--num-epochs", 3,
@@ -65,6 +67,39 @@ def test_the_arms_differ_in_the_transformer_alone(undisturbed):
     without, with_it = (set(command) for command in commands)
     assert with_it - without >= {"--add-stn", "--transform", "translation"}
     assert not any("stn" in word and "/" not in word for word in without - {"train_mnist.py"})
+
+
+def test_the_arms_see_the_same_batches_and_start_from_the_same_classifier(tmp_path, monkeypatch):
+    seen = []
+    take, start = data.ImageIter.next, fit.start
+
+    def recorded_take(batches):
+        batch = take(batches)
+        seen[-1]["batches"].append([part.asnumpy().tobytes() for part in batch.data + batch.label])
+        return batch
+
+    def recorded_start(*args):
+        module, run = start(*args)
+        seen[-1]["start"] = {name: value.asnumpy().tobytes()
+                             for name, value in module.get_params()[0].items()}
+        return module, run
+
+    monkeypatch.setattr(data.ImageIter, "next", recorded_take)
+    monkeypatch.setattr(fit, "start", recorded_start)
+    given = {"dataset": "synthetic", "num_examples": 400, "num_epochs": 2, "network": "cnn",
+             "distort": "R", "cpus": 1, "transform": "affine"}
+    for run in compare_stn.runs_of(given, seeds=1):
+        seen.append({"batches": []})
+        prefix = ["--model-prefix", str(tmp_path / run.name)]
+        monkeypatch.setattr(sys, "argv", ["train_mnist.py", *run.flags, *prefix])
+        train_mnist.main()
+    without, with_it = seen
+    trained = 2 * (400 // 128 + 1)  # and the test images, in a batch that is filled up
+    assert len(without["batches"]) == trained
+    assert with_it["batches"][:3] == without["batches"][:3]
+    assert set(map(str, with_it["batches"])) == set(map(str, without["batches"]))
+    assert all(with_it["start"][name] == value for name, value in without["start"].items())
+    assert len(with_it["start"]) > len(without["start"])
 
 
 def test_a_killed_comparison_goes_on_to_the_same_figures(undisturbed, tmp_path):

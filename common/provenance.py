@@ -1,4 +1,5 @@
 """Where figures come from, to be written beside them."""
+import os
 import platform
 import shlex
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 
 def provenance():
     """The command that runs and the versions it runs with, as JSON can hold them."""
-    return {"command": shlex.join(["python", *sys.argv]),
+    script = os.path.basename(sys.argv[0])  # the folder of a checkout says nothing elsewhere
+    return {"command": shlex.join(["python", script, *sys.argv[1:]]),
             "versions": {"python": platform.python_version(), "numpy": np.__version__,
                          "mxnet": mx.__version__}}

@@ -7,7 +7,6 @@
 The upper pictures are the test images, each with the border of the transformer's grid on it, a dot
 at its upper left; the lower ones are what the classifier gets to see.
 """
-import os
 import tempfile
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
@@ -54,11 +53,10 @@ def animate(args, images, labels):
         raise FileNotFoundError(f"{args.model}: not the prefix of checkpoints, such as "
                                 "models/mnist-lenet-stn")
     with tempfile.TemporaryDirectory() as folder:
-        paths = [os.path.join(folder, f"{epoch:04d}.png") for epoch in epochs]
-        for epoch, path in zip(epochs, paths):
-            seen = visualise.look(trained.load(args.model, epoch), images)
-            pictures.save(visualise.draw(seen, labels, f"after epoch {epoch}"), path)
-        pictures.animate(paths, args.output, visualise.SECONDS)
+        film = visualise.Film(folder, images, labels)
+        for epoch in epochs:
+            film.take(trained.load(args.model, epoch), epoch)
+        film.join(args.output)
 
 
 def main():

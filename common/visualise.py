@@ -5,11 +5,10 @@ from typing import List, NamedTuple
 
 import numpy as np
 
-from common import graph, pictures, trained
+from common import pictures
 from common.transformers import source_grid, transformers
 from symbols.stn import border
 
-FILMED = 10  # images
 SECONDS = 0.5  # that a picture of a film is shown
 
 
@@ -105,29 +104,23 @@ def describe(seen, labels, first=0):
 
 
 class Film:
-    """Pictures of what a network in training does to the same images, and a GIF of them.
+    """Pictures of what a network does to the same images after each epoch, and a GIF of them.
 
     Args:
-        prefix: path and start of the names of all files: pictures go into the folder
-            ``<prefix>-film``, a file for each epoch, and the GIF is ``<prefix>-film.gif``.
-        symbol: the network.
-        images, labels: the first of them are shown, (N, [C,] H, W) and (N,).
+        folder: gets a PNG for each epoch; made if need be.
+        images, labels: (N, [C,] H, W) and (N,).
     """
 
-    def __init__(self, prefix, symbol, images, labels):
-        self.folder, self.symbol = f"{prefix}-film", symbol
-        self.images, self.labels = images[:FILMED], labels[:FILMED]
-        os.makedirs(self.folder, exist_ok=True)
+    def __init__(self, folder, images, labels):
+        self.folder, self.images, self.labels = folder, images, labels
+        os.makedirs(folder, exist_ok=True)
 
-    def take(self, module, epoch):
-        """Draws what a Module does after some epochs."""
-        network = trained.Trained(self.folder, graph.label_free(self.symbol), *module.get_params())
+    def take(self, network, epoch):
+        """Draws what a ``trained.Trained`` does after some epochs."""
         figure = draw(look(network, self.images), self.labels, f"after epoch {epoch}")
         pictures.save(figure, os.path.join(self.folder, f"{epoch:04d}.png"))
 
-    def join(self):
-        """Makes the GIF of all pictures there are; returns its path."""
-        path = f"{self.folder}.gif"
-        pictures.animate(sorted(glob.glob(os.path.join(glob.escape(self.folder), "*.png"))), path,
-                         SECONDS)
-        return path
+    def join(self, path):
+        """Makes a GIF of all pictures there are."""
+        frames = sorted(glob.glob(os.path.join(glob.escape(self.folder), "*.png")))
+        pictures.animate(frames, path, SECONDS)

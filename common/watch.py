@@ -2,7 +2,11 @@
 import logging
 
 from common import diagnosis
+from common.graph import label_free
 from common.tensorboard import Board
+from common.trained import Trained
+
+FILMED = 10  # test images
 
 
 class Watch:
@@ -23,7 +27,8 @@ class Watch:
         self.film = None
         if self.every:
             from common.visualise import Film  # here, since matplotlib takes time to import
-            self.film = Film(args.model_prefix, symbol, test.images, test.labels)
+            self.film = Film(f"{args.model_prefix}-film", test.images[:FILMED],
+                             test.labels[:FILMED])
         self.diagnoses = []
 
     def __enter__(self):
@@ -38,7 +43,7 @@ class Watch:
     def start(self, module):
         """Draws the network as it is before the first step."""
         if self.film:
-            self.film.take(module, 0)
+            self._film(module, 0)
 
     def look(self, module, epoch, trained, tested):
         """Looks at a Module that has trained an epoch, counted from 0.
@@ -57,12 +62,18 @@ class Watch:
         self.diagnoses = diagnosis.diagnose(self.symbol, module, self.test)
         diagnosis.log_diagnoses(epoch, self.diagnoses)
         if self.film and (epoch + 1) % self.every == 0:
-            self.film.take(module, epoch + 1)
+            self._film(module, epoch + 1)
+
+    def _film(self, module, epoch):
+        params = module.get_params()
+        self.film.take(Trained(self.film.folder, label_free(self.symbol), *params), epoch)
 
     def figures(self):
         """What the transformers do in the end, as JSON can hold it; joins the film."""
         if self.film:
-            logging.info("Drawn: %s", self.film.join())
+            path = f"{self.film.folder}.gif"
+            self.film.join(path)
+            logging.info("Drawn: %s", path)
         if not self.diagnoses:
             return {}
         return {"transformers": {one.name: one.figures() for one in self.diagnoses}}

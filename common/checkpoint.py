@@ -20,16 +20,22 @@ import numpy as np
 from common import files, manifest
 
 KINDS = ("symbol", "params", "state")
+STOPPED = "stopped"  # in place of a number of epochs: of a run that was stopped within one
 
 
 def paths(prefix, epoch):
     """The paths of the symbol, the params and the state of a checkpoint."""
-    return (f"{prefix}-symbol.json", f"{prefix}-{epoch:04d}.params", f"{prefix}-{epoch:04d}.state")
+    stem = _stem(prefix, epoch)
+    return f"{prefix}-symbol.json", f"{stem}.params", f"{stem}.state"
 
 
 def _set(prefix, epoch):
     """The files of a checkpoint, as ``manifest`` takes them."""
-    return f"{prefix}-{epoch:04d}.json", dict(zip(KINDS, paths(prefix, epoch)))
+    return f"{_stem(prefix, epoch)}.json", dict(zip(KINDS, paths(prefix, epoch)))
+
+
+def _stem(prefix, epoch):
+    return f"{prefix}-{epoch if epoch == STOPPED else format(epoch, '04d')}"
 
 
 def locate(prefix, epoch):
@@ -58,7 +64,7 @@ def save(prefix, epoch, symbol, arg_params, aux_params, optimizer_arrays, meta):
 
     Args:
         prefix: path and start of the file names.
-        epoch: finished epochs.
+        epoch: finished epochs, or ``STOPPED``.
         symbol: the training symbol.
         arg_params, aux_params: name -> NDArray.
         optimizer_arrays: name -> NumPy array, from ``Module.optimizer_state``.

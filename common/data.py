@@ -124,9 +124,9 @@ class ImageIter(mx.io.DataIter):
     def provide_label(self):
         return [mx.io.DataDesc("softmax_label", (self.batch_size,), self.dtype)]
 
-    def seek(self, epoch):
-        """Starts an epoch from its beginning."""
-        self.epoch, self._batch, self._blocks = epoch, 0, {}
+    def seek(self, epoch, batch=0):
+        """Goes to a batch of an epoch."""
+        self.epoch, self.position, self._blocks = epoch, batch, {}
         order = np.arange(len(self.images))
         if self.seed is not None:
             order = np.random.RandomState(derive_seed(self.seed, epoch)).permutation(order)
@@ -136,13 +136,13 @@ class ImageIter(mx.io.DataIter):
         self.seek(self.epoch + 1)
 
     def next(self):
-        if self._batch == self.num_batches:
+        if self.position == self.num_batches:
             raise StopIteration
-        start = self._batch * self.batch_size
+        start = self.position * self.batch_size
         which = self._order[start:start + self.batch_size]
         pad = self.batch_size - len(which)
         which = np.concatenate([which, np.resize(self._order, pad)])
-        self._batch += 1
+        self.position += 1
         images, labels = (self._taken(self.images[which], self.labels[which]) if self.fresh is None
                           else self._from_blocks(start))
         # from_numpy, because nd.array would wait for all that the device has been told to do.

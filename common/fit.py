@@ -3,8 +3,8 @@
 What a run computes follows from its flags alone: the start of each parameter from (seed, its name),
 the order of the images and the dropout from (seed, epoch). So a resumed run goes on with the same
 bits, and a network starts from the same classifier with and without its transformer. MXNet's random
-generator can be seeded, but its state not be saved: so checkpoints lie between epochs, and a run
-that was stopped within one does that epoch again, to the same bits.
+generator can be seeded, but its state not be saved: a run that was stopped within an epoch draws
+again what it had drawn in it.
 """
 import logging
 import math
@@ -14,7 +14,7 @@ import mxnet as mx
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from common import checkpoint, cli, files, graph, options
+from common import checkpoint, cli, files, graph, options, resume
 from common.data import derive_seed
 from common.module import Module
 from common.progress import Interruption, Progress, log_epoch
@@ -45,50 +45,46 @@ def fit(args, symbol, train, test):
     """
     contexts = options.contexts(args.gpus, args.cpus, args.batch_size)
     files.check_writable(f"{args.model_prefix}-symbol.json")
+    recipe, source = options.recipe(args, contexts), args.load_epoch
     if args.resume:
-        args.load_epoch = _newest(args)
+        source, args.load_epoch = resume.newest(args, recipe, train.num_batches)
     watch = Watch(args, symbol, test)
-    recipe = options.recipe(args, contexts)
-    module, run = start(args, recipe, contexts, symbol, train)
+    module, run = start(args, recipe, contexts, symbol, train, source)
     if args.load_epoch == args.num_epochs:
         return module, _finished(args, module, run["history"], test, watch)
     begin = time.monotonic() - run["seconds"]
     monitor = mx.mon.Monitor(args.monitor, pattern=".*") if args.monitor else None
     if monitor:
         module.install_monitor(monitor)
+    meta = dict(recipe=recipe, flags=vars(args), image_shape=train.image_shape, **provenance())
     with Interruption() as interruption, watch:
-        if not args.load_epoch:
+        if source is None:
             watch.start(module)
         for epoch in range(args.load_epoch or 0, args.num_epochs):
-            trained = train_epoch(args, module, train, epoch, monitor, interruption)
+            trained = train_epoch(args, module, train, epoch, monitor, interruption,
+                                  run["under_way"])
+            if train.position < train.num_batches:
+                run["seconds"] = time.monotonic() - begin
+                run["under_way"] = {"epoch": epoch, "batch": train.position,
+                                    "num_batches": train.num_batches, "tally": vars(trained)}
+                save(args, symbol, module, epoch, dict(meta, **run))
+                interruption.leave(f"in epoch {epoch}, after {train.position} of "
+                                   f"{train.num_batches} batches; --resume goes on from there")
             tested = score(module, test)
             log_epoch(epoch, "Validation", tested)
             run["updates"] += train.num_batches
             run["seconds"] = time.monotonic() - begin
             run["history"] = run["history"] + [_figures(trained, tested, run["seconds"])]
+            run["under_way"] = None
             if (epoch + 1) % args.save_period == 0 or epoch + 1 == args.num_epochs:
-                save(args, symbol, module, epoch + 1, dict(
-                    run, recipe=recipe, flags=vars(args), image_shape=train.image_shape,
-                    **provenance()))
+                save(args, symbol, module, epoch, dict(meta, **run))
+                checkpoint.remove(args.model_prefix, checkpoint.STOPPED)
                 if args.keep_last:
                     _remove_old(args, epoch + 1, run["history"])
             watch.look(module, epoch, trained, tested)
     mx.nd.waitall()  # so that the last batches, which are NumPy's memory, are freed before Python
     return module, dict(_figures(trained, tested, time.monotonic() - begin),
                         epochs=args.num_epochs, history=run["history"], **watch.figures())
-
-
-def _newest(args):
-    """The epoch that ``--resume`` goes on from; None to start anew."""
-    epoch = checkpoint.newest(args.model_prefix)
-    if epoch is None:
-        logging.info("No checkpoint to resume from: starts anew")
-    elif epoch > args.num_epochs:
-        raise ValueError(f"{checkpoint.paths(args.model_prefix, epoch)[1]} is of more epochs than "
-                         f"--num-epochs {args.num_epochs}: give another --model-prefix")
-    else:
-        logging.info("Resumes from the checkpoint after %d epochs", epoch)
-    return epoch
 
 
 def _finished(args, module, history, test, watch):
@@ -117,29 +113,35 @@ def _figures(trained, tested, seconds):
             "train_accuracy": trained.accuracy, "train_loss": trained.loss, "seconds": seconds}
 
 
-def start(args, recipe, contexts, symbol, train):
-    """Binds a Module for training and starts it, or resumes it from ``args.load_epoch``.
+def start(args, recipe, contexts, symbol, train, source=None):
+    """Binds a Module for training and starts it, or resumes it from a checkpoint.
+
+    Args:
+        args, symbol, train: as for ``fit``.
+        recipe, contexts: of ``options``.
+        source: what ``checkpoint`` knows the checkpoint by.
 
     Returns:
-        The Module, and what it has behind it: ``{"updates": steps, "seconds": time, "history": the
-        figures after each epoch}``.
+        The Module, and what it has behind it, as of ``resume.behind``.
     """
     executed = graph.faster(symbol, contexts, args.dtype, data=train.provide_data[0].shape)
     module = Module(executed, context=contexts)
     module.bind(train.provide_data, train.provide_label)
-    run, arrays = {"updates": 0, "seconds": 0.0, "history": []}, None
-    if args.load_epoch is None:
+    run = {"updates": 0, "seconds": 0.0, "history": [], "under_way": None}
+    arrays, done = None, 0
+    if source is None:
         module.init_params(
             options.SeededInit(options.INITIALIZERS[args.initializer](), args.seed))
     else:
-        checkpoint.settle(args.model_prefix, args.load_epoch)
+        checkpoint.settle(args.model_prefix, source)
         shapes = {desc.name: desc.shape for desc in train.provide_data + train.provide_label}
-        module.init_params(None, *checkpoint.load_params(args.model_prefix, args.load_epoch,
-                                                         symbol, **shapes))
-        arrays, meta = checkpoint.load_state(args.model_prefix, args.load_epoch)
-        run = _resume(args, recipe, meta, train.num_batches)
+        module.init_params(None, *checkpoint.load_params(args.model_prefix, source, symbol,
+                                                         **shapes))
+        arrays, meta = checkpoint.load_state(args.model_prefix, source)
+        run = resume.behind(recipe, meta, args.load_epoch, train.num_batches)
+        done = run["updates"] + (run["under_way"] or {"batch": 0})["batch"]
     module.init_optimizer(mx.kv.create(args.kv_store), args.optimizer,
-                          options.optimizer_params(args, train.num_batches, run["updates"]))
+                          options.optimizer_params(args, train.num_batches, done))
     if arrays is not None:
         module.set_optimizer_state(arrays)
     logging.info("Training %d parameters with %d images on %s",
@@ -148,44 +150,52 @@ def start(args, recipe, contexts, symbol, train):
     return module, run
 
 
-def _resume(args, recipe, meta, num_batches):
-    if meta is None:
-        logging.warning("The checkpoint has no state: the optimizer starts anew")
-        return {"updates": args.load_epoch * num_batches, "seconds": 0.0, "history": []}
-    changed = [f"{name} is {value}, was {meta['recipe'].get(name)}"
-               for name, value in recipe.items() if value != meta["recipe"].get(name)]
-    if changed:
-        logging.warning("Goes on, but not as the run would have: %s", "; ".join(changed))
-    return {"updates": meta["updates"], "seconds": meta["seconds"],
-            "history": meta.get("history", [])}  # which older checkpoints lack
+def train_epoch(args, module, batches, epoch, monitor=None, interruption=None, under_way=None):
+    """Trains a Module for one epoch of an ``ImageIter``, or until it is interrupted.
 
-
-def train_epoch(args, module, batches, epoch, monitor=None, interruption=None):
-    """Trains a Module for one epoch of an ``ImageIter``.
+    Args:
+        args: as for ``fit``.
+        module, batches: what to train, and with what; afterwards ``batches.position`` says how far.
+        epoch: counted from 0.
+        monitor: an ``mx.mon.Monitor``, or None.
+        interruption: a ``progress.Interruption``, or None.
+        under_way: where the epoch was stopped before, or None.
 
     Returns:
         The ``Tally`` of the training images as the network saw them: with dropout.
     """
-    begin, tally = time.monotonic(), Tally()
+    begin, tally = time.monotonic(), Tally(**under_way["tally"] if under_way else {})
     batches.seek(epoch)
     mx.random.seed(derive_seed(args.seed, epoch))
-    with logging_redirect_tqdm(), Progress(epoch, batches.num_batches, batches.batch_size,
-                                           args.disp_batches) as progress:
-        for outputs, batch in late(_steps(module, batches, monitor)):
+    if under_way:
+        _draw_again(module, batches, under_way["batch"])
+        batches.seek(epoch, under_way["batch"])
+    with logging_redirect_tqdm(), Progress(epoch, batches, args.disp_batches) as progress:
+        for outputs, batch in late(_steps(module, batches, monitor, interruption)):
             tally.add(outputs.asnumpy(), batch.label[0].asnumpy())
             if not math.isfinite(tally.loss):
                 raise cli.Diverged(f"the loss became non-finite in epoch {epoch}: lower --lr "
                                    f"({args.lr:g}); {_last_checkpoint(args, epoch)}")
-            if interruption:
-                interruption.check(f"in epoch {epoch}; {_last_checkpoint(args, epoch)}")
             progress.update(tally)
-    log_epoch(epoch, "Train", tally)
-    logging.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begin)
+    if batches.position == batches.num_batches:
+        log_epoch(epoch, "Train", tally)
+        logging.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begin)
     return tally
 
 
-def _steps(module, batches, monitor):
-    for batch in batches:
+def _draw_again(module, batches, count):
+    """Lets MXNet's generator draw what it drew in the first batches of an epoch."""
+    if not graph.may_draw(module.symbol):
+        return
+    params, batch = module.get_params(), next(batches)
+    for _ in range(count):
+        module.forward(batch, is_train=True)
+    module.set_params(*params)  # forward moves the means of BatchNorm
+
+
+def _steps(module, batches, monitor, interruption):
+    while batches.position < batches.num_batches and not (interruption and interruption.requested):
+        batch = next(batches)
         if monitor:
             monitor.tic()
         module.forward_backward(batch)
@@ -196,17 +206,24 @@ def _steps(module, batches, monitor):
 
 
 def save(args, symbol, module, epoch, meta):
-    """Writes the checkpoint of a Module that trains a symbol, after ``epoch`` epochs.
+    """Writes the checkpoint of a Module that trains a symbol.
 
-    Raises cli.Diverged, and writes nothing, if a parameter is not finite.
+    Args:
+        args: as for ``fit``.
+        symbol, module: the network.
+        epoch: that has been trained, counted from 0, or in part where ``meta`` says so.
+        meta: for ``checkpoint.save``.
+
+    Raises:
+        cli.Diverged: a parameter is not finite; nothing is written.
     """
     arg_params, aux_params = module.get_params()
     for name, value in {**arg_params, **aux_params}.items():
         if not np.isfinite(value.asnumpy()).all():
-            raise cli.Diverged(f"{name} became non-finite in epoch {epoch - 1}: lower --lr "
-                               f"({args.lr:g}); {_last_checkpoint(args, epoch - 1)}")
-    checkpoint.save(args.model_prefix, epoch, symbol, arg_params, aux_params,
-                    module.optimizer_state(), meta)
+            raise cli.Diverged(f"{name} became non-finite in epoch {epoch}: lower --lr "
+                               f"({args.lr:g}); {_last_checkpoint(args, epoch)}")
+    checkpoint.save(args.model_prefix, checkpoint.STOPPED if meta.get("under_way") else epoch + 1,
+                    symbol, arg_params, aux_params, module.optimizer_state(), meta)
 
 
 def _last_checkpoint(args, epoch):

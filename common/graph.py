@@ -1,6 +1,7 @@
 """Graphs made of a symbol: to run it faster on a CPU, and to predict with it; and its layers."""
 import json
 import math
+import re
 from typing import NamedTuple, Tuple
 
 import mxnet as mx
@@ -23,6 +24,12 @@ def ends_in_loss(symbol):
     """Whether a symbol is one for training: ends in a SoftmaxOutput, which has a label."""
     graph = json.loads(symbol.tojson())
     return graph["nodes"][graph["heads"][0][0]]["op"] == "SoftmaxOutput"
+
+
+def may_draw(symbol):
+    """Whether an operator of a symbol may draw from MXNet's random generator."""
+    return any(re.search("dropout|random|sample_|shuffle|rnn|leakyrelu", node["op"].lower())
+               for node in json.loads(symbol.tojson())["nodes"])
 
 
 def with_raw_input(symbol):

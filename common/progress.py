@@ -11,11 +11,12 @@ from common import cli
 class Progress:
     """A bar on a terminal; elsewhere a log line every ``disp_batches`` batches, as upstream's."""
 
-    def __init__(self, epoch, num_batches, batch_size, disp_batches):
-        self.epoch, self.batch_size, self.disp_batches = epoch, batch_size, disp_batches
-        self.batches, self.last = 0, time.monotonic()
-        self.bar = tqdm(total=num_batches * batch_size, desc=f"Epoch[{epoch}]", unit=" images",
-                        unit_scale=True, disable=None, leave=False)
+    def __init__(self, epoch, batches, disp_batches):
+        self.epoch, self.batch_size, self.disp_batches = epoch, batches.batch_size, disp_batches
+        self.batches, self.last = batches.position, time.monotonic()
+        self.bar = tqdm(total=batches.num_batches * self.batch_size, desc=f"Epoch[{epoch}]",
+                        initial=self.batches * self.batch_size, unit=" images", unit_scale=True,
+                        disable=None, leave=False)
 
     def __enter__(self):
         return self
@@ -71,8 +72,11 @@ class Interruption:
         for each in self._before:
             signal.signal(each, signal.SIG_DFL)
 
-    def check(self, message):
-        """Raises KeyboardInterrupt or cli.Terminated with a message if a signal has come."""
-        if self._received is not None:
-            raise (cli.Terminated if self._received == signal.SIGTERM else KeyboardInterrupt)(
-                message)
+    @property
+    def requested(self):
+        """Whether a signal has come."""
+        return self._received is not None
+
+    def leave(self, message):
+        """Raises KeyboardInterrupt or, after SIGTERM, cli.Terminated with a message."""
+        raise (cli.Terminated if self._received == signal.SIGTERM else KeyboardInterrupt)(message)

@@ -8,8 +8,8 @@ import numpy as np
 class Tally:
     """Counts right answers and sums the cross-entropy (nats) over images."""
 
-    def __init__(self):
-        self.count, self.correct, self.total_loss = 0, 0, 0.0
+    def __init__(self, count=0, correct=0, total_loss=0.0):
+        self.count, self.correct, self.total_loss = count, correct, total_loss
 
     def add(self, probabilities, labels):
         """Adds images: probabilities (N, classes) and whole-numbered labels (N,)."""

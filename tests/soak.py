@@ -41,7 +41,7 @@ def kill(process, prefix, number, delay):
     """Sends a signal some seconds after a training begins to write a checkpoint.
 
     Returns:
-        The process's exit status and what it said.
+        The process's exit status, what it said, and the seconds until it had ended.
     """
     folder = os.path.dirname(prefix)
     before, deadline = written(folder), time.monotonic() + PATIENCE
@@ -49,9 +49,10 @@ def kill(process, prefix, number, delay):
         assert time.monotonic() < deadline
         time.sleep(0.001)
     time.sleep(delay)
+    sent = time.monotonic()
     process.send_signal(number)
     _, said = process.communicate(timeout=PATIENCE)
-    return process.returncode, said
+    return process.returncode, said, time.monotonic() - sent
 
 
 def written(folder):
@@ -74,26 +75,29 @@ def soak(folder, kills, number=signal.SIGKILL, seed=0):
         seed: of the delays.
 
     Returns:
-        The exit statuses of the processes that got a signal.
+        The exit statuses of the processes that got a signal, and the longest time it took one to
+        end, in seconds.
     """
     left, killed = (os.path.join(folder, name, "a") for name in ("left", "killed"))
-    epochs, statuses, delays = kills + 2, [], random.Random(seed)  # a kill costs no more than one
+    epochs, delays = kills + 2, random.Random(seed)  # a kill costs no more than one epoch
+    statuses, longest = [], 0
     for prefix in (left, killed):
         os.makedirs(os.path.dirname(prefix))
     undisturbed = start(left, epochs)
     while len(statuses) < kills:
         # Half of the delays are within the writing of a checkpoint, the others within an epoch.
         delay = delays.choice([delays.uniform(0, 0.02), delays.uniform(0, 0.2)])
-        status, said = kill(start(killed, epochs), killed, number, delay)
+        status, said, seconds = kill(start(killed, epochs), killed, number, delay)
         assert "Traceback" not in said, said
         statuses.append(status)
+        longest = max(longest, seconds)
         print(f"{len(statuses)} of {kills}, status {status}: {said.splitlines()[-1]}", flush=True)
         if status == 0:  # it was done sooner
             break
     finish(start(killed, epochs))
     finish(undisturbed)
     assert contents(killed) == contents(left)
-    return statuses
+    return statuses, longest
 
 
 def contents(prefix):
@@ -117,9 +121,10 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of the delays")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        statuses = soak(folder, args.kills, signal.SIGTERM if args.term else signal.SIGKILL,
-                        args.seed)
-    print(f"{len(statuses)} signals, the same files as if there had been none")
+        statuses, longest = soak(folder, args.kills,
+                                 signal.SIGTERM if args.term else signal.SIGKILL, args.seed)
+    print(f"{len(statuses)} signals, obeyed within {longest:.1f} s, the same files as if there had "
+          "been none")
 
 
 if __name__ == "__main__":

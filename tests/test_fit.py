@@ -1,6 +1,8 @@
 import argparse
 import filecmp
+import os
 import shutil
+import signal
 
 import mxnet as mx
 import numpy as np
@@ -51,24 +53,112 @@ def without_state(tmp_path):
         (tmp_path / f"a-0001.{suffix}").unlink()
 
 
+def stop(batches, epoch, batch):
+    """Lets an iterator send SIGTERM to this process when a batch is taken."""
+    class Stopping(data.ImageIter):
+        def next(self):
+            if (self.epoch, self.position) == (epoch, batch):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().next()
+
+    batches.__class__ = Stopping
+
+
+SCHEDULES = [["--lr-schedule", "linear"], ["--lr-schedule", "cosine"],
+             ["--lr-schedule", "constant"], ["--lr-step-epochs", "0.5,1.5", "--lr-factor", "0.3"],
+             ["--lr-schedule", "constant", "--warmup-epochs", "1.4", "--wd", "0.01"]]
+OTHERS = [["--cpus", "1"], ["--cpus", "3"], ["--kv-store", "device"], ["--dtype", "float64"],
+          ["--optimizer", "sgd", "--mom", "0"], ["--optimizer", "rmsprop"],
+          ["--optimizer", "adagrad"], ["--optimizer", "signum"]]
+
+
 @pytest.mark.parametrize("flags", [
-    [], ["--cpus", "1"], ["--cpus", "3"], ["--kv-store", "device"], ["--dtype", "float64"],
-    ["--optimizer", "sgd", "--lr-step-epochs", "1", "--mom", "0"],
-    ["--optimizer", "nag", "--lr-schedule", "cosine", "--wd", "0.01"],
-    ["--optimizer", "rmsprop", "--lr-schedule", "constant"],
-    ["--optimizer", "adagrad"], ["--optimizer", "signum"],
-    ["--optimizer", "sgd", "--lr-step-epochs", "0.5,1.5", "--lr-factor", "0.3",
-     "--warmup-epochs", "0.4"]], ids=" ".join)
+    *(["--optimizer", name, *schedule] for name in ("sgd", "nag", "adam")
+      for schedule in SCHEDULES), *OTHERS], ids=" ".join)
 @pytest.mark.parametrize("add_stn", [True, False])
-def test_resume_is_exact(tmp_path, flags, add_stn):
+def test_resume_is_exact(tmp_path, caplog, flags, add_stn):
+    caplog.set_level("INFO")
+    flags = [*flags, "--num-epochs", "3"]
     _, undisturbed = run(parsed(tmp_path, *flags), add_stn)
-    rename(tmp_path, "a", "b")
-    args = parsed(tmp_path, *flags, "--model-prefix", str(tmp_path / "b"), "--load-epoch", "1")
-    _, resumed = run(args, add_stn)
+    for epoch in (1, 2):
+        rename(tmp_path, "a", "b", epoch)
+        args = parsed(tmp_path, *flags, "--model-prefix", str(tmp_path / "b"),
+                      "--load-epoch", str(epoch))
+        check_same(tmp_path, "b", undisturbed, run(args, add_stn)[1])
+    args = parsed(tmp_path, *flags, "--model-prefix", str(tmp_path / "c"), "--resume")
+    for place, message in (((0, 2), "in epoch 0, after 3 of 8 batches"),
+                           ((0, 6), "in epoch 0, after 7 of 8 batches"),
+                           ((1, 7), "in epoch 2, after 0 of 8 batches"),
+                           ((2, 1), "in epoch 2, after 2 of 8 batches")):
+        train, test = iterators(args)
+        stop(train, *place)
+        with pytest.raises(cli.Terminated, match=message):
+            fit.fit(args, symbols.get_symbol("lenet", add_stn=add_stn), train, test)
+        caplog.clear()
+        args.load_epoch = None
+        if place == (2, 1):
+            check_same(tmp_path, "c", undisturbed, run(args, add_stn)[1])
+            assert f"Resumes {message}" in caplog.text
+    assert not list(tmp_path.glob("*stopped*"))
+
+
+def test_a_stop_within_an_epoch_keeps_the_moving_means(tmp_path):
+    net = mx.sym.Flatten(mx.sym.BatchNorm(mx.sym.Variable("data"), name="norm"), name="flatten")
+    net = mx.sym.FullyConnected(mx.sym.Dropout(net, name="drop"), num_hidden=10, name="fc")
+    symbol = mx.sym.SoftmaxOutput(net, name="softmax")
+    fit.fit(parsed(tmp_path), symbol, *iterators(parsed(tmp_path)))
+    args = parsed(tmp_path, "--model-prefix", str(tmp_path / "b"), "--resume")
+    train, test = iterators(args)
+    stop(train, 1, 5)
+    with pytest.raises(cli.Terminated):
+        fit.fit(args, symbol, train, test)
+    fit.fit(args, symbol, *iterators(args))
     assert same(tmp_path, "a", "b")
-    assert filecmp.cmp(tmp_path / "a-symbol.json", tmp_path / "b-symbol.json", shallow=False)
-    for figure in ("test_accuracy", "test_loss", "train_accuracy", "train_loss"):
-        assert undisturbed[figure] == resumed[figure]
+
+
+def check_same(tmp_path, name, undisturbed, resumed):
+    """Fails unless a run came to the same as one named a, to the bit."""
+    assert same(tmp_path, "a", name, epoch=3)
+    assert filecmp.cmp(tmp_path / "a-symbol.json", tmp_path / f"{name}-symbol.json", shallow=False)
+    for one, other in zip(undisturbed["history"], resumed["history"]):
+        assert {**one, "seconds": None} == {**other, "seconds": None}
+
+
+def stopped(tmp_path, *flags):
+    """Trains until a SIGTERM within the second epoch."""
+    args = parsed(tmp_path, *flags)
+    train, test = iterators(args)
+    stop(train, 1, 3)
+    with pytest.raises(cli.Terminated):
+        fit.fit(args, symbols.get_symbol("lenet"), train, test)
+
+
+@pytest.mark.parametrize(("flags", "damage", "message"), [
+    (["--lr", "0.004"], None, "stopped.state: of a run with other flags (lr is 0.004, was 0.003)"),
+    (["--num-epochs", "4"], None, "of a run with other flags"),
+    ([], lambda content: content[:-9], "a-stopped.params: not the file")])
+def test_a_stop_that_cannot_be_gone_on_from_is_passed_over(tmp_path, caplog, flags, damage,
+                                                           message):
+    caplog.set_level("INFO")
+    stopped(tmp_path)
+    path = tmp_path / "a-stopped.params"
+    if damage:
+        path.write_bytes(damage(path.read_bytes()))
+    run(parsed(tmp_path, "--resume", *flags))
+    assert f"passed over: {tmp_path}" in caplog.text
+    assert message in caplog.text
+    assert "Resumes from the checkpoint after 1 epochs" in caplog.text
+
+
+def test_a_stop_before_a_newer_checkpoint_is_not_gone_back_to(tmp_path, caplog):
+    caplog.set_level("INFO")
+    stopped(tmp_path)
+    left = {path: path.read_bytes() for path in tmp_path.glob("a-stopped.*")}
+    run(parsed(tmp_path, "--resume"))
+    for path, content in left.items():  # as if it had been killed before it could remove them
+        path.write_bytes(content)
+    run(parsed(tmp_path, "--resume"))
+    assert "Resumes from the checkpoint after 2 epochs" in caplog.text
 
 
 def test_two_epochs_are_one_and_one_more_where_the_schedule_does_not_look_ahead(tmp_path):
@@ -184,7 +274,7 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
         module.forward_backward(next(train))
         module.update()
     with pytest.raises(cli.Diverged, match="became non-finite in epoch 0"):
-        fit.save(args, symbol, module, 1, {})
+        fit.save(args, symbol, module, 0, {})
     assert not list(tmp_path.iterdir())
 
 

@@ -12,10 +12,10 @@ from common.progress import Interruption
 def test_the_first_signal_is_taken_note_of_and_the_second_kills(number, error):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with Interruption() as interruption:
-        interruption.check("not yet")
+        assert not interruption.requested
         os.kill(os.getpid(), number)
         with pytest.raises(KeyboardInterrupt, match="now") as stop:
-            interruption.check("now")
+            interruption.leave("now")
         assert stop.type is error
         for either in (signal.SIGINT, signal.SIGTERM):
             assert signal.getsignal(either) is signal.SIG_DFL
@@ -28,10 +28,10 @@ def test_in_the_background_only_sigterm_counts():
     try:
         with Interruption() as interruption:
             os.kill(os.getpid(), signal.SIGINT)
-            interruption.check("ignored")
+            assert not interruption.requested
             os.kill(os.getpid(), signal.SIGTERM)
             with pytest.raises(cli.Terminated):
-                interruption.check("now")
+                interruption.leave("now")
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)

@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -235,7 +236,7 @@ def _allow_interrupts():
 @pytest.mark.parametrize(("number", "status", "word"), [
     (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
 def test_stopped_in_an_epoch_it_says_how_to_go_on(train, tmp_path, number, status, word):
-    flags = ["--dataset", "synthetic", "--num-examples", 4000, "--add-stn", "--num-epochs", 50,
+    flags = ["--dataset", "synthetic", "--num-examples", 4000, "--add-stn", "--num-epochs", 6,
              "--model-prefix", tmp_path / "a"]
     process = start(*flags)
     while not (tmp_path / "a-0002.params").exists():
@@ -246,12 +247,13 @@ def test_stopped_in_an_epoch_it_says_how_to_go_on(train, tmp_path, number, statu
     assert process.returncode == status, stderr
     assert "Traceback" not in stderr
     last = stderr.splitlines()[-1]
-    assert f"{word} in epoch" in last
+    assert re.search(f"{word} in epoch [2-5], after [0-9]+ of 31 batches; --resume goes on", last)
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".params", ".state"}
-    epoch = int(last.split("--load-epoch ")[1].split()[0])
-    assert (tmp_path / f"a-{epoch:04d}.params").exists()
-    done = train(*flags, "--num-epochs", epoch + 1, "--load-epoch", epoch)
+    assert (tmp_path / "a-stopped.params").exists()
+    done = train(*flags, "--resume")
     assert done.returncode == 0, done.stderr
+    place = last.partition("in epoch ")[2].partition(";")[0]
+    assert f"Resumes in epoch {place}" in done.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="sees imports by /proc")

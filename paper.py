@@ -139,10 +139,9 @@ def draw(scratch, folder):
     # Nothing in training says which way is up: any one angle between them will do.
     offset = np.median(found - true)
     left = np.abs(found - true - offset)
-    pictures.save(
-        pictures.angles(true, found, f"ST-CNN affine on R: offset {offset:.1f}°, "
-                                     f"mean of the rest {left.mean():.1f}°"),
-        os.path.join(folder, "angles.png"))
+    slope = np.polyfit(true, found, 1)[0]
+    title = f"ST-CNN affine on R: slope {slope:.2f},\nwhat is left of a turn {left.mean():.1f}°"
+    pictures.save(pictures.angles(true, found, title), os.path.join(folder, "angles.png"))
 
 
 def angle_of(theta):

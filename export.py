@@ -67,6 +67,7 @@ def write_folder(args, prefix, epoch, network, image_shape, meta):
     count = network.symbol.infer_shape(data=(1, *image_shape))[1][0][1]
     classes = class_names(args.class_names, meta.get("flags", {}).get("dataset"), count)
     folder = args.output or f"{args.model}-export"
+    export.check_free(folder)
     files.check_writable(os.path.join(folder, "model-symbol.json"))
     exported = export.export(folder, symbol, *params, image_shape, classes, args.raw_input,
                              export.about(meta))

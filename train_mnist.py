@@ -82,6 +82,8 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.result is not None:
         files.check_writable(args.result)
+    export_folder = f"{args.model_prefix}-export"
+    export.check_free(export_folder)
 
     dataset = data.load(args.dataset, args.data_dir, args.num_examples)
     fresh, num_classes = task(args.distort)
@@ -107,7 +109,7 @@ def main():
         params = module.get_params()
         figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed,
                        **provenance())
-        exported = export.export(f"{args.model_prefix}-export", symbol, *params, train.image_shape,
+        exported = export.export(export_folder, symbol, *params, train.image_shape,
                                  classes=data.class_names(args.dataset, num_classes),
                                  about=export.about(dict(figures, flags=vars(args))))
     if args.result is not None:

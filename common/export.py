@@ -6,29 +6,35 @@
     signature.json            the same, as the multi-model server wants it
     synset.txt                the names of the classes, one a line
     model-train-symbol.json   the symbol with its label, to go on training
-    README.md                 what the model is, and the SHA-256 of the other files
+    SHA256SUMS                of these six files, for ``sha256sum --check``
+    README.md                 what the model is, and the same sums
 """
+import contextlib
 import json
 import os
+import shutil
 
 from common import checkpoint, data, files, graph, summary
 from common.provenance import provenance
 
+SYMBOL, PARAMS, SUMS, CARD = "model-symbol.json", "model-0000.params", "SHA256SUMS", "README.md"
 FILES = {
-    "model-symbol.json": "the network without its label",
-    "model-0000.params": "its parameters",
+    SYMBOL: "the network without its label",
+    PARAMS: "its parameters",
     "model-shapes.json": "the shape of its input, for SageMaker",
     "signature.json": "the same, for the multi-model server",
     "synset.txt": "the names of the classes",
     "model-train-symbol.json": "the network with its label, to go on training",
 }
+ORDER = (*(name for name in FILES if name != PARAMS), SUMS, CARD, PARAMS)  # of their renaming
+NEW = ".new"  # the folder in which they wait for that
 
 
 def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, raw_input=False,
            about=None):
     """Writes a network for other programs, in place of what an earlier export wrote.
 
-    Each file is written whole or not at all, the params last.
+    However it ends, there is the older export, the new one, or none that any program would load.
 
     Args:
         folder: made if need be.
@@ -44,8 +50,9 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
 
     Raises:
         ValueError: more or fewer names than classes.
-        OSError: a file cannot be written.
+        OSError: a file cannot be written, or the folder has other things in it than an export.
     """
+    check_free(folder)
     deployed = graph.label_free(symbol)
     _, ((_, count),), _ = deployed.infer_shape(data=(1, *image_shape))
     classes = data.class_names(None, count) if classes is None else classes
@@ -53,29 +60,74 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
         raise ValueError(f"{len(classes)} names of classes, but the network has {count} classes")
     if raw_input:
         deployed = graph.with_raw_input(deployed)
-    texts = {
-        "model-symbol.json": deployed.tojson(),
-        "model-shapes.json": _json([{"name": "data", "shape": [1, *image_shape]}]),
-        "signature.json": _json({"inputs": [{"data_name": "data",
-                                             "data_shape": [0, *image_shape]}]}),
-        "synset.txt": "".join(f"{name}\n" for name in classes),
-        "model-train-symbol.json": symbol.tojson(),
-    }
-    symbol_path, params_path, _ = checkpoint.paths(os.path.join(folder, "model"), 0)
-    os.makedirs(folder, exist_ok=True)
-    with files.replacing(params_path) as temporary:
-        checkpoint.save_params(temporary, arg_params, aux_params)
-        sums = {os.path.basename(params_path): checkpoint.sha256(temporary)}
-        for name, text in texts.items():
-            files.write_bytes(os.path.join(folder, name), text.encode())
-            sums[name] = checkpoint.sha256(os.path.join(folder, name))
-        pixels = "pixels from 0 to 255" + ("" if raw_input else ", divided by 255")
-        lines = _card(os.path.basename(os.path.abspath(folder)), {
-            "Input `data`": f"images (N, {', '.join(map(str, image_shape))}), float, {pixels}",
+    pixels = "pixels from 0 to 255" + ("" if raw_input else ", divided by 255")
+    told = {"Input `data`": f"images (N, {', '.join(map(str, image_shape))}), float, {pixels}",
             "Output `softmax_output`": f"probabilities (N, {count}) of the classes in synset.txt",
-            **(about or {})}, sums, summary.table(symbol, image_shape))
-        files.write_bytes(os.path.join(folder, "README.md"), "\n".join([*lines, ""]).encode())
-    return symbol_path, params_path
+            **(about or {})}
+    with _replacing(folder) as new:
+        checkpoint.save_params(os.path.join(new, PARAMS), arg_params, aux_params)
+        _write(new, {
+            SYMBOL: deployed.tojson(),
+            "model-shapes.json": _json([{"name": "data", "shape": [1, *image_shape]}]),
+            "signature.json": _json({"inputs": [{"data_name": "data",
+                                                 "data_shape": [0, *image_shape]}]}),
+            "synset.txt": _lines(classes),
+            "model-train-symbol.json": symbol.tojson()})
+        sums = {name: checkpoint.sha256(os.path.join(new, name)) for name in FILES}
+        _write(new, {
+            SUMS: _lines(_listed(*item) for item in sums.items()),
+            CARD: _lines(_card(os.path.basename(os.path.abspath(folder)), told, sums,
+                               summary.table(symbol, image_shape)))})
+    return os.path.join(folder, SYMBOL), os.path.join(folder, PARAMS)
+
+
+def check_free(folder):
+    """Raises OSError if a folder holds something, but not an export."""
+    if (os.path.isdir(folder) and set(os.listdir(folder)) - {NEW}
+            and not os.path.exists(os.path.join(folder, SYMBOL))):
+        raise FileExistsError(f"{folder}: holds something else than an export: give a folder that "
+                              "is empty or new")
+
+
+def check(folder):
+    """Raises ValueError or OSError if the network in an export is not as it was written.
+
+    One from before there were ``SHA256SUMS`` is taken as it is.
+    """
+    path = os.path.join(folder, SUMS)
+    listed = files.read_bytes(path)
+    if listed is None:
+        return
+    for name in (SYMBOL, PARAMS):
+        file = os.path.join(folder, name)
+        if not os.path.isfile(file):
+            raise FileNotFoundError(f"{file}: missing, though {path} lists it")
+        if _listed(name, checkpoint.sha256(file)).encode() not in listed.splitlines():
+            raise ValueError(f"{file}: not the file that {path} lists")
+
+
+@contextlib.contextmanager
+def _replacing(folder):
+    """Yields a folder for the files of an export, which then take the places of an earlier one's.
+
+    The old params go first and the new ones come last: a folder without them is no network to any
+    loader, so that none finds the params of one export with the symbol of another.
+    """
+    new = os.path.join(folder, NEW)
+    shutil.rmtree(new, ignore_errors=True)  # what a process that was killed left
+    os.makedirs(new)
+    try:
+        yield new
+        for name in ORDER:
+            files.sync(os.path.join(new, name))
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(folder, PARAMS))
+        files.sync(folder)
+        for name in ORDER:
+            os.replace(os.path.join(new, name), os.path.join(folder, name))
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    files.sync(folder)
 
 
 def image_shape(folder):
@@ -84,11 +136,13 @@ def image_shape(folder):
     Raises OSError if the folder does not say it, and ValueError if that is damaged.
     """
     path = os.path.join(folder, "model-shapes.json")
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         try:
-            _, *shape = json.load(file)[0]["shape"]
-        except (ValueError, TypeError, LookupError):
-            raise ValueError(f"{path}: not the shapes of an export") from None
+            _, *shape = json.loads(file.read().decode())[0]["shape"]
+        except (ValueError, TypeError, LookupError, RecursionError):
+            shape = ()
+    if len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
+        raise ValueError(f"{path}: not the shapes of an export")
     return tuple(shape)
 
 
@@ -117,6 +171,21 @@ def _card(title, told, sums, table):
             "| file | | SHA-256 |", "| --- | --- | --- |",
             *(f"| {name} | {what} | {sums[name]} |" for name, what in FILES.items()), "",
             "```", table, "```"]
+
+
+def _listed(name, sha256):
+    """The line of a file, as ``sha256sum`` writes it."""
+    return f"{sha256}  {name}"
+
+
+def _write(folder, texts):
+    for name, text in texts.items():
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(text.encode())
+
+
+def _lines(lines):
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _json(value):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import mxnet as mx
 
-from common import checkpoint, graph
+from common import checkpoint, export, graph
 from common.predict import Predictor
 
 
@@ -83,6 +83,8 @@ def load(path, epoch=None):
         ValueError: a file is damaged.
     """
     symbol_path, params_path, _ = checkpoint.locate(*find(path, epoch))
+    if os.path.isdir(path):
+        export.check(path)
     symbol = read_symbol(symbol_path)
     symbol = (graph.label_free if graph.ends_in_loss(symbol) else graph.without_raw_input)(symbol)
     return Trained(params_path, symbol, *checkpoint.read_params(params_path))

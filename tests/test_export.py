@@ -1,11 +1,14 @@
 """export.py as a user runs it, and its folders in other programs."""
 import functools
 import hashlib
+import itertools
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
+from random import Random
 
 import mxnet as mx
 import numpy as np
@@ -21,7 +24,7 @@ from tests.test_networks import bound, predict
 IMAGES = synthetic.draw(7, seed=0)[0][:, None]
 RAW = mx.io.DataBatch([mx.nd.array(IMAGES)])
 SCALED = mx.io.DataBatch([mx.nd.array(IMAGES / 255)])
-NAMES = sorted([*export.FILES, "README.md"])
+NAMES = sorted([*export.FILES, "SHA256SUMS", "README.md"])
 
 
 def network(image_shape=(1, 28, 28), batch_size=7, spread=0.1, **options):
@@ -113,9 +116,11 @@ def test_the_files_of_a_training(trained_once):
                   "Network: lenet with transformer, tps:3", "Data: synthetic, distorted by RTS",
                   "Test accuracy: 0.", "train_mnist.py --dataset synthetic", "mxnet 1.9.1"):
         assert words in card
-    for name in export.FILES:
-        assert f"{name} | {export.FILES[name]} | " + hashlib.sha256(
-            (folder / name).read_bytes()).hexdigest() in card
+    sums = [(hashlib.sha256((folder / name).read_bytes()).hexdigest(), name)
+            for name in export.FILES]
+    assert (folder / "SHA256SUMS").read_text() == "".join(map("{0[0]}  {0[1]}\n".format, sums))
+    for value, name in sums:
+        assert f"{name} | {export.FILES[name]} | {value}" in card
 
 
 def test_the_exported_graph_is_the_plain_one(trained_once):
@@ -149,6 +154,108 @@ def test_an_export_is_replaced(run, tmp_path):
     answers = loaded(str(tmp_path / "a-export"), batch)
     module.forward(mx.io.DataBatch([batch.data[0] / 255]), is_train=False)
     np.testing.assert_allclose(answers, module.get_outputs()[0].asnumpy(), atol=1e-6)
+
+
+class Killed(BaseException):
+    """In place of a SIGKILL: nothing is tidied up after it."""
+
+
+def test_killed_at_any_step_no_mixture_of_two_exports_loads(tmp_path, monkeypatch):
+    old, new = network(add_stn=False), network(add_stn=False, num_classes=10)
+    new[1].init_params(mx.init.Uniform(0.1), force_init=True)
+    answers = {name: predict(module, SCALED) for name, (_, module) in (("old", old), ("new", new))}
+    folder, found = str(tmp_path / "out"), []
+
+    def write(network, raw_input):
+        export.export(folder, network[0], *network[1].get_params(), (1, 28, 28),
+                      raw_input=raw_input)
+
+    def state():
+        """Which export MXNet itself finds, and we."""
+        try:
+            seen = loaded(folder, RAW), loaded(folder, SCALED)
+        except (mx.MXNetError, OSError):
+            with pytest.raises(FileNotFoundError):
+                trained.load(folder)
+            return "none"
+        name = "old" if np.allclose(seen[1], answers["old"], atol=1e-6) else "new"
+        np.testing.assert_allclose(seen[name == "old"], answers[name], atol=1e-6)
+        ours = trained.load(folder).predictor((1, 28, 28))(IMAGES)
+        np.testing.assert_allclose(ours, answers[name], atol=1e-6)
+        return name
+
+    for steps in itertools.count():
+        write(old, raw_input=False)
+        assert sorted(os.listdir(folder)) == NAMES
+        countdown = itertools.count(-steps)
+
+        def step(call, *args, countdown=countdown, **options):
+            if next(countdown) >= 0:
+                raise Killed
+            return call(*args, **options)
+
+        with monkeypatch.context() as patch:
+            for name in ("replace", "remove", "fsync", "makedirs"):
+                patch.setattr(os, name, functools.partial(step, getattr(os, name)))
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            try:
+                write(new, raw_input=True)
+                break
+            except Killed:
+                found.append(state())
+    assert state() == "new"
+    kinds = [name for name, _ in itertools.groupby(found)]
+    assert kinds == ["old", "none", "new"]
+    assert len(found) > 15
+
+
+def test_a_failed_export_leaves_the_older_one(tmp_path):
+    symbol, module = network()
+    export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for limit in (0, 1000, 50000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            with pytest.raises(OSError):  # noqa: PT011  the words are the system's
+                export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28),
+                              raw_input=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["model-symbol.json", "model-0000.params"])
+def test_a_damaged_export_is_refused(tmp_path, name):
+    symbol, module = network(add_stn=False)
+    export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
+    whole, random = (tmp_path / name).read_bytes(), Random(name)
+    for _ in range(50):
+        changed, bit = bytearray(whole), random.randrange(8 * len(whole))
+        changed[bit // 8] ^= 1 << bit % 8
+        (tmp_path / name).write_bytes(changed)
+        with pytest.raises(ValueError, match=f"{name}: not the file that .*SHA256SUMS lists"):
+            trained.load(str(tmp_path))
+    (tmp_path / "SHA256SUMS").write_bytes(b"\xff\n")
+    (tmp_path / name).write_bytes(whole)
+    with pytest.raises(ValueError, match="model-symbol.json: not the file"):
+        trained.load(str(tmp_path))
+    (tmp_path / "SHA256SUMS").unlink()  # as older versions wrote it
+    trained.load(str(tmp_path))
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    symbol, module = network(add_stn=False)
+    with pytest.raises(FileExistsError, match="holds something else than an export"):
+        export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
+    assert os.listdir(tmp_path) == ["README.md"]
+    (tmp_path / "README.md").unlink()
+    (tmp_path / ".new").mkdir()  # of an export that was killed
+    export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
+    (tmp_path / "mine").write_text("mine")
+    export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
+    assert sorted(os.listdir(tmp_path)) == sorted([*NAMES, "mine"])
 
 
 def test_classes_have_their_names(tmp_path):

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 import export as script
-from common import checkpoint, export, graph, to_onnx, transformers
+from common import checkpoint, export, graph, onnx_operators, to_onnx, transformers
 from symbols import stn
 from tests.test_export import IMAGES, SCALED, network
 from tests.test_networks import predict
@@ -96,12 +96,88 @@ def test_every_pooling(tmp_path, options):
     assert to_onnx.save(str(tmp_path / "a.onnx"), pooled, {}, {}, (2, 12, 13)) < 1e-6
 
 
+def halves(data):
+    """The channels of the first input and those of the second one, each (N, 2, 12, 13)."""
+    return (mx.sym.slice_axis(data, axis=1, begin=begin, end=begin + 2) for begin in (0, 2))
+
+
+OPERATORS = {
+    **{f"Activation {kind}": lambda data, kind=kind: mx.sym.Activation(data - 0.5, act_type=kind)
+       for kind in ("relu", "sigmoid", "softrelu", "softsign", "tanh")},
+    **{f"LeakyReLU {kind}": lambda data, kind=kind: mx.sym.LeakyReLU(data - 0.5, act_type=kind)
+       for kind in ("leaky", "elu", "selu", "gelu", "prelu")},
+    "LeakyReLU 0.1": lambda data: mx.sym.LeakyReLU(data - 0.5, slope=0.1),
+    "elu 0.1": lambda data: mx.sym.LeakyReLU(data - 0.5, act_type="elu", slope=0.1),
+    "prelu of units": lambda data: mx.sym.LeakyReLU(mx.sym.Flatten(data - 0.5), act_type="prelu"),
+    **{f"BatchNorm {options}": lambda data, options=options: mx.sym.BatchNorm(data, **options)
+       for options in ({}, {"fix_gamma": False, "eps": 0.1}, {"use_global_stats": True})},
+    "BatchNorm of units": lambda data: mx.sym.BatchNorm(mx.sym.Flatten(data), fix_gamma=False),
+    "InstanceNorm": lambda data: mx.sym.InstanceNorm(data, eps=0.1),
+    **{f"global {kind}": lambda data, kind=kind: mx.sym.Pooling(data, pool_type=kind,
+                                                                global_pool=True, kernel=(2, 2))
+       for kind in ("max", "avg")},
+    **{f"Pad {mode}": lambda data, mode=mode: mx.sym.Pad(
+        data, mode=mode, pad_width=(0, 0, 0, 0, 1, 2, 3, 4), constant_value=0.3)
+       for mode in ("constant", "edge", "reflect")},
+    **{f"Deconvolution {options}": lambda data, options=options: mx.sym.Deconvolution(
+        data, kernel=(3, 2), num_filter=2, **options) for options in (
+            {}, {"no_bias": False, "stride": (2, 3), "pad": (1, 0), "adj": (1, 2)},
+            {"num_group": 2, "dilate": (2, 1)})},
+    "Convolution": lambda data: mx.sym.Convolution(
+        data, kernel=(3, 2), num_filter=4, num_group=2, stride=(2, 1), pad=(1, 2), dilate=(1, 2)),
+    **{f"{name} {options}": lambda data, name=name, options=options: getattr(mx.sym, name)(
+        data, **options) for name in ("sum", "mean", "max", "min", "prod") for options in (
+            {"axis": (1, 2)}, {"axis": 1, "keepdims": True}, {"axis": (0, 2), "exclude": True},
+            {"axis": -1})},
+    **{name: lambda data, name=name: getattr(mx.sym, name)(*halves(data + 0.1)) for name in (
+        "elemwise_add", "elemwise_sub", "elemwise_mul", "elemwise_div", "broadcast_add",
+        "broadcast_sub", "broadcast_mul", "broadcast_div", "broadcast_maximum",
+        "broadcast_minimum", "broadcast_power", "maximum", "minimum", "pow", "add_n")},
+    **{name: lambda data, name=name: getattr(mx.sym, name)(data + 0.1) for name in (
+        "abs", "ceil", "cos", "erf", "exp", "floor", "log", "negative", "reciprocal", "relu",
+        "sigmoid", "sin", "softsign", "sqrt", "square", "tanh", "transpose", "ones_like",
+        "zeros_like", "softmax", "log_softmax", "BlockGrad", "identity", "Dropout")},
+    "sign": lambda data: mx.sym.sign(data - 0.5),
+    "scalars": lambda data: 3 - (2 / (data + 1) - 0.5) * 2 / 3 + 2 ** data + (data + 1) ** 1.5,
+    "limits": lambda data: mx.sym.maximum(mx.sym.minimum(data, 0.7), 0.2),
+    "comparisons": lambda data: sum([data > 0.5, data >= 0.4, data < 0.3, data <= 0.2, data == 1]),
+    "softmax of channels": lambda data: mx.sym.softmax(data * 9, axis=1, temperature=2),
+    "Concat": lambda data: mx.sym.Concat(*halves(data), dim=2),
+    "stack": lambda data: mx.sym.stack(*halves(data), axis=1),
+    "transpose": lambda data: mx.sym.transpose(data, axes=(0, 2, 3, 1)),
+    "shapes": lambda data: mx.sym.squeeze(mx.sym.expand_dims(mx.sym.Reshape(
+        data, shape=(0, 2, -1)), axis=1), axis=1),
+    "GridGenerator": lambda data: mx.sym.BilinearSampler(data, mx.sym.GridGenerator(
+        mx.sym.FullyConnected(data / 50, num_hidden=6), "affine", target_shape=(5, 9))),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_operator(tmp_path, name):
+    symbol, random = OPERATORS[name](mx.sym.Variable("data")), np.random.RandomState(0)
+    arg_shapes, (shape,), aux_shapes = symbol.infer_shape(data=(2, 4, 12, 13))
+    params, aux_params = ({name: mx.nd.array(random.uniform(0.05, 0.1, shape))
+                           for name, shape in zip(names, shapes) if name != "data"}
+                          for names, shapes in ((symbol.list_arguments(), arg_shapes),
+                                                (symbol.list_auxiliary_states(), aux_shapes)))
+    path = str(tmp_path / "a.onnx")
+    assert to_onnx.save(path, symbol, params, aux_params, (4, 12, 13)) < 1e-5
+    model = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    answers, = model.run(None, {"data": np.zeros((2, 4, 12, 13), np.float32)})
+    assert answers.shape == shape
+
+
 @pytest.mark.parametrize(("symbol", "words"), [
-    (lambda data: mx.sym.erf(data, name="a"), "a: the operator erf"),
-    (lambda data: mx.sym.BatchNorm(data, name="a"), "a: the operator BatchNorm"),
+    (lambda data: mx.sym.arcsinh(data, name="a"), "a: the operator arcsinh"),
+    (lambda data: mx.sym.LeakyReLU(data, act_type="rrelu", name="a")[0], "a: the activation rrelu"),
+    (lambda data: mx.sym.BatchNorm(data, axis=3, name="a"), "a: this batch normalisation"),
+    (lambda data: mx.sym.sum(data, axis=0, name="a"), "a: a sum over the batch"),
+    (lambda data: mx.sym.mean(data, name="a"), "a: a mean over the batch"),
+    (lambda data: mx.sym.Deconvolution(data, kernel=(2, 2), num_filter=2, target_shape=(5, 5),
+                                       name="a"), "a: a deconvolution with a target_shape"),
     (lambda data: mx.sym.Dropout(data, mode="always", name="a"), "a: a dropout that drops in pred"),
     (lambda data: mx.sym.FullyConnected(data, num_hidden=2, flatten=False, name="a"), "flatten"),
-    (lambda data: mx.sym.Pooling(data, kernel=(2, 2), global_pool=True, name="a"), "this pooling"),
+    (lambda data: mx.sym.Pooling(data, kernel=(2, 2), pool_type="sum", name="a"), "this pooling"),
     (lambda data: mx.sym.Pooling(data, kernel=(2, 2), stride=(3, 3), pad=(1, 1), name="a",
                                  pooling_convention="full"), "a padded pooling"),
 ])
@@ -158,8 +234,10 @@ def test_a_missing_package_is_named(run, refused, saved, monkeypatch, package):
 
 
 def test_other_answers_than_mxnet_s_are_not_written(run, refused, saved, monkeypatch, tmp_path):
-    monkeypatch.setitem(to_onnx.RENAMED, "_copy", "Neg")
+    monkeypatch.setitem(onnx_operators.TRANSLATIONS, "_copy", lambda model, node: model.add(
+        "Neg", node.inputs, node.outputs))
     refused(run("a", "--onnx", "a.onnx"), "a.onnx: not written", "differ from MXNet's by")
-    monkeypatch.setitem(to_onnx.RENAMED, "_copy", "Not")
+    monkeypatch.setitem(onnx_operators.TRANSLATIONS, "_copy", lambda model, node: model.add(
+        "Not", node.inputs, node.outputs))
     refused(run("a", "--onnx", "a.onnx"), "a.onnx: ONNX does not take this network")
     assert not (tmp_path / "a.onnx").exists()

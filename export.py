@@ -49,10 +49,12 @@ def class_names(path, dataset, count):
     if path is None:
         return data.class_names(dataset, count)
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # which leaves out Windows' mark
             names = file.read().splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not UTF-8 text") from None
+    if not all(map(str.strip, names)):
+        raise ValueError(f"{path}: a line without a name")
     if len(names) != count:
         raise ValueError(f"{path}: {len(names)} names, but the network has {count} classes")
     return names
@@ -62,9 +64,10 @@ def write_folder(args, prefix, epoch, network, image_shape, meta):
     """Writes what MXNet's loaders want."""
     symbol = trained.read_symbol(checkpoint.locate(prefix, epoch)[0])
     if not graph.ends_in_loss(symbol):
-        raise ValueError(f"{args.model}: an export already, not the prefix of checkpoints")
+        raise ValueError(f"{args.model}: an export already, or another network that does not end "
+                         "in a SoftmaxOutput; --onnx takes those too")
     params = network.checked_params(network.symbol, image_shape)
-    count = network.symbol.infer_shape(data=(1, *image_shape))[1][0][1]
+    count = export.count_classes(network.symbol, image_shape)
     classes = class_names(args.class_names, meta.get("flags", {}).get("dataset"), count)
     folder = args.output or f"{args.model}-export"
     export.check_free(folder)

@@ -49,12 +49,12 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
         The paths of the JSON and the params.
 
     Raises:
-        ValueError: more or fewer names than classes.
+        ValueError: more or fewer names than classes, or the output is no class probabilities.
         OSError: a file cannot be written, or the folder has other things in it than an export.
     """
     check_free(folder)
     deployed = graph.label_free(symbol)
-    _, ((_, count),), _ = deployed.infer_shape(data=(1, *image_shape))
+    count = count_classes(deployed, image_shape)
     classes = data.class_names(None, count) if classes is None else classes
     if len(classes) != count:
         raise ValueError(f"{len(classes)} names of classes, but the network has {count} classes")
@@ -79,6 +79,16 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
             CARD: _lines(_card(os.path.basename(os.path.abspath(folder)), told, sums,
                                summary.table(symbol, image_shape)))})
     return os.path.join(folder, SYMBOL), os.path.join(folder, PARAMS)
+
+
+def count_classes(symbol, image_shape):
+    """How many classes a network for images (C, H, W) has; ValueError if it gives something else.
+    """
+    _, (shape, *_), _ = symbol.infer_shape(data=(1, *image_shape))
+    if len(shape) != 2:
+        raise ValueError(f"expected class probabilities of shape (N, classes), got an output of "
+                         f"shape (N, {', '.join(map(str, shape[1:]))})")
+    return shape[1]
 
 
 def check_free(folder):

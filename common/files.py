@@ -62,8 +62,9 @@ def write_json(path, value):
 
 def check_writable(path):
     """Makes the folder of ``path``, and raises OSError if a file cannot be written there."""
-    if os.path.isdir(path) or not os.path.basename(path):
-        raise IsADirectoryError(errno.EISDIR, "cannot be written: it names no file", path or "''")
+    special = os.path.exists(path) and not os.path.isfile(path)  # root could replace /dev/null
+    if special or not os.path.basename(path):
+        raise OSError(errno.EINVAL, "cannot be written: it names no file", path or "''")
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     probe = f"{path}.{os.getpid()}.part"
     try:

@@ -317,6 +317,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 def test_what_cannot_be_written_is_said_early(tmp_path):
     (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file" / "x", "/proc/x/y", "/proc/x", tmp_path, f"{tmp_path}/a/", ""):
+    os.mkfifo(tmp_path / "pipe")  # or a device, which would be one no longer
+    for path in (tmp_path / "file" / "x", "/proc/x/y", "/proc/x", tmp_path, f"{tmp_path}/a/", "",
+                 tmp_path / "pipe"):
         with pytest.raises(OSError):  # noqa: PT011  the words are the system's
             files.check_writable(str(path))

@@ -266,20 +266,33 @@ def test_classes_have_their_names(tmp_path):
         export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28), ["a", "b"])
 
 
+def pixelwise():
+    """A network that gives the classes of each pixel."""
+    net = mx.sym.Convolution(mx.sym.Variable("data"), num_filter=8, kernel=(7, 7),
+                             name="stn_loc_conv1")
+    return mx.sym.SoftmaxOutput(net, multi_output=True, name="softmax")
+
+
 @pytest.fixture
 def bad_files(tmp_path):
     """A folder with checkpoints that are not as they should be."""
     symbol, module = network()
     params = module.get_params()
-    for name in ("good", "half", "label-free", "words"):
+    foreign = {"words": "words", "label-free": graph.label_free(symbol).tojson(),
+               "other": symbols.get_symbol("mlp").tojson(), "pixels": pixelwise().tojson()}
+    for name in ("good", "half", *foreign):
         checkpoint.save(str(tmp_path / name), 1, symbol, *params, {}, {})
-    (tmp_path / "words-symbol.json").write_text("words")
-    (tmp_path / "label-free-symbol.json").write_text(graph.label_free(symbol).tojson())
-    for name in ("words", "label-free"):  # as from elsewhere
+    for name, text in foreign.items():  # as from elsewhere
+        (tmp_path / f"{name}-symbol.json").write_text(text)
         (tmp_path / f"{name}-0001.json").unlink()
     half = tmp_path / "half-0001.params"
     half.write_bytes(half.read_bytes()[:5000])
+    garbled = tmp_path / "garbled-0001.params"
+    garbled.write_bytes(half.read_bytes())
+    (tmp_path / "garbled-symbol.json").write_text(symbol.tojson())
+    export.export(str(tmp_path / "export"), symbol, *params, (1, 28, 28))
     (tmp_path / "three").write_text("a\nb\nc\n")
+    (tmp_path / "nine").write_text("a\nb\nc\nd\ne\nf\ng\nh\ni\n\n")
     (tmp_path / "binary").write_bytes(b"\xff")
     return {str(path) for path in tmp_path.rglob("*")}
 
@@ -289,15 +302,22 @@ def bad_files(tmp_path):
     (["good", "--load-epoch", "2"], ["good-0002.params: there is no such checkpoint"]),
     (["half"], ["half-0001.params: not the file that half-0001.json was written with"]),
     (["words"], ["words-symbol.json: not a symbol"]),
-    (["label-free"], ["label-free: an export already"]),
+    (["label-free"], ["label-free: an export already, or another network"]),
+    (["export"], ["export: an export already"]),
+    (["garbled"], ["garbled-0001.params: not a whole params file"]),
+    (["other"], ["other-0001.params: of another network", "hidden1_weight is missing"]),
+    (["pixels"], ["expected class probabilities", "(N, 8, 22, 22)"]),
     (["good", "--image-shape", "1,42,42"], ["good-0001.params", "not for images of 1 x 42 x 42"]),
     (["good", "--image-shape", "3,28,28"], ["not for images of 3 x 28 x 28"]),
     (["good", "--image-shape", "28,28"], ["--image-shape", "C,H,W"]),
     (["good", "--image-shape", "1,28,0"], ["--image-shape", "at least 1"]),
     (["good", "--class-names", "three"], ["three: 3 names", "10 classes"]),
+    (["good", "--class-names", "nine"], ["nine: a line without a name"]),
     (["good", "--class-names", "binary"], ["binary: not UTF-8"]),
     (["good", "--class-names", "nothing"], ["nothing: No such file"]),
+    (["good", "--output", "."], [".: holds something else than an export"]),
     (["good", "--output", "three"], ["three"]),
+    (["good", "--onnx", "/dev/null"], ["/dev/null: cannot be written"]),
     (["good", "--output", "/proc/out"], ["/proc/out"]),
 ])
 def test_bad_input_is_refused(run, refused, tmp_path, bad_files, flags, words):

@@ -4,6 +4,7 @@
 # make accuracy    the table in README.md: many full runs; can be stopped, goes on where it was
 # make paper       the tables of the paper's MNIST experiments: many hours, likewise; for some
 #                  minutes ARGS=--quick
+# make published   the models in published/ that are not there: remove one to train it again
 # make compare     a network with and without its transformer, over seeds: ARGS as for make train
 # make recover     how well each transform learns to undo a distortion
 # make bench       images/s beside PyTorch's, which it sets up in .venv-torch
@@ -36,7 +37,7 @@ endif
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 
-.PHONY: train test setup accuracy paper compare recover bench
+.PHONY: train test setup accuracy paper published compare recover bench
 .DELETE_ON_ERROR:
 
 train: setup
@@ -59,6 +60,21 @@ $(READY): requirements.txt requirements-test.txt
 
 paper: setup
 	$(RUN) paper.py $(ARGS)
+
+# Their recipes are the default one, on two devices, and paper.py's, on one: the bits depend on that.
+PUBLISHED := mnist-lenet mnist-lenet-stn mnist-R-cnn-stn mnist-RTS-cnn-stn
+PAPER := --num-epochs 16 --batch-size 128 --lr 0.004 --warmup-epochs 2 --cpus 1
+published/mnist-lenet/%: FLAGS := --cpus 2
+published/mnist-lenet-stn/%: FLAGS := --add-stn --cpus 2
+published/mnist-R-cnn-stn/%: FLAGS := --network cnn --width 57 --distort R --add-stn $(PAPER)
+published/mnist-RTS-cnn-stn/%: FLAGS := --network cnn --width 67 --distort RTS --add-stn --pool 2 \
+    $(PAPER)
+
+published: $(PUBLISHED:%=published/%/model-0000.params)
+
+published/%/model-0000.params: | setup
+	$(RUN) train_mnist.py --resume --model-prefix models/published/$* $(FLAGS)
+	$(RUN) export.py models/published/$* --output $(@D)
 
 compare: setup
 	$(RUN) compare_stn.py $(ARGS)

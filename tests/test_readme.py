@@ -23,7 +23,7 @@ def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
     done = train("--add-stn", "--num-examples", 2000, "--num-epochs", 1, "--data-dir",
                  os.path.join(ROOT, "data", "mnist"), cwd=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(ROOT)
     load, lift, deform = blocks("python")
     image = data.load("synthetic", num_examples=100).train_images[0]
     exec(load, {"image": image})
@@ -31,7 +31,6 @@ def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
     names = {}
     exec(lift, names)
     assert names["straightened"].infer_shape(data=(2, 1, 28, 28))[1] == [(2, 1, 28, 28)]
-    monkeypatch.chdir(ROOT)
     exec(deform, names)
     assert names["turned"].shape == (100, 28, 28)
 

@@ -1,10 +1,12 @@
-"""Loads an export in each of MXNet's ways, with nothing of this zoo but find_mxnet.py beside it.
+"""Loads exports in each of MXNet's ways, with nothing of this zoo but find_mxnet.py beside it.
 
-    python bare_loaders.py FOLDER EXPECTED.npz
+    python bare_loaders.py FOLDER...
 
-Prints as JSON by how much what each loader computes differs from what is expected.
+Beside each folder lies FOLDER.npz: images, answers and, where there is a transformer, theta. Prints
+as JSON by how much what each loader computes differs from that.
 """
 import ctypes
+import importlib.util
 import json
 import os
 import sys
@@ -14,6 +16,8 @@ import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 # isort: split
 import mxnet as mx
 import numpy as np
+
+FEW = 50  # images, where all would take long
 
 
 def module_load(folder, images):
@@ -69,19 +73,37 @@ def c_predict_api(folder, images):
 
 
 def sagemaker(folder, images):
-    """What SageMaker's default ``model_fn`` does, one image at a time."""
+    """What SageMaker's default ``model_fn`` does: some images one by one, then all at once."""
     with open(os.path.join(folder, "model-shapes.json"), encoding="utf-8") as file:
         inputs = json.load(file)
     symbol, arg_params, aux_params = mx.model.load_checkpoint(os.path.join(folder, "model"), 0)
     module = mx.mod.Module(symbol, [entry["name"] for entry in inputs], None)
     module.bind([(entry["name"], entry["shape"]) for entry in inputs], for_training=False)
     module.set_params(arg_params, aux_params, allow_missing=True)
-    answers = module.predict(mx.io.NDArrayIter(images, batch_size=inputs[0]["shape"][0]))
-    return answers.asnumpy()
+    singly = module.predict(mx.io.NDArrayIter(images[:FEW], batch_size=inputs[0]["shape"][0]))
+    module.forward(mx.io.DataBatch([mx.nd.array(images)]))
+    answers = module.get_outputs()[0].asnumpy()
+    np.testing.assert_allclose(singly.asnumpy(), answers[:FEW], atol=1e-5)
+    return answers
+
+
+def features(folder, images):
+    """Cuts the last layer off, and does its work in NumPy on the features before it."""
+    symbol, arg_params, aux_params = mx.model.load_checkpoint(os.path.join(folder, "model"), 0)
+    last, = symbol.get_children()
+    before = last.get_children()[0].name
+    module = mx.mod.Module(symbol.get_internals()[f"{before}_output"], label_names=None)
+    module.bind([("data", images.shape)], for_training=False)
+    module.set_params(arg_params, aux_params, allow_extra=True)
+    module.forward(mx.io.DataBatch([mx.nd.array(images)]))
+    vectors = module.get_outputs()[0].asnumpy()
+    weight, bias = (arg_params[f"{last.name}_{kind}"].asnumpy() for kind in ("weight", "bias"))
+    exponentials = np.exp(vectors.reshape(len(vectors), -1) @ weight.T + bias)
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def theta(folder, images):
-    """The transformer alone, cut out of the network."""
+    """The localisation network alone, cut out of the network."""
     symbol, arg_params, _ = mx.model.load_checkpoint(os.path.join(folder, "model"), 0)
     symbol = symbol.get_internals()["stn_theta_output"]
     params = {name: arg_params[name] for name in symbol.list_arguments() if name != "data"}
@@ -91,11 +113,26 @@ def theta(folder, images):
 def fine_tuned(folder, images):
     """A step of training with three classes; returns theta from before it."""
     symbol = mx.sym.load(os.path.join(folder, "model-train-symbol.json"))
-    _, arg_params, aux_params = mx.model.load_checkpoint(os.path.join(folder, "model"), 0)
-    internals = symbol.get_internals()
-    net = mx.sym.FullyConnected(internals["relu3_output"], num_hidden=3, name="three")
+    last = symbol.get_children()[0]
+    before = symbol.get_internals()[f"{last.get_children()[0].name}_output"]
+    return step(folder, before, images[:FEW], "conv1_weight")
+
+
+def transplanted(folder, images):
+    """The transformer before another network, and a step of training; theta from before it."""
+    symbol = mx.sym.load(os.path.join(folder, "model-train-symbol.json"))
+    picture = symbol.get_internals()["stn_output"]
+    hidden = mx.sym.FullyConnected(picture, num_hidden=5, name="hidden")
+    net = mx.sym.Activation(hidden, act_type="tanh")
+    return step(folder, net, images[:FEW], "stn_loc_fc1_weight")
+
+
+def step(folder, net, images, learns):
+    """Trains a network for a step with three classes, from the parameters that it shares."""
+    net = mx.sym.FullyConnected(net, num_hidden=3, name="three")
     net = mx.sym.Group([mx.sym.SoftmaxOutput(net, name="softmax"),
-                        mx.sym.BlockGrad(internals["stn_theta_output"])])
+                        mx.sym.BlockGrad(net.get_internals()["stn_theta_output"])])
+    _, arg_params, aux_params = mx.model.load_checkpoint(os.path.join(folder, "model"), 0)
     module = mx.mod.Module(net)
     module.bind([("data", images.shape)], [("softmax_label", (len(images),))])
     module.init_params(mx.init.Xavier(), arg_params, aux_params, allow_missing=True,
@@ -106,22 +143,29 @@ def fine_tuned(folder, images):
     answers, before = (output.asnumpy() for output in module.get_outputs())
     assert answers.shape == (len(images), 3)
     module.update()
-    moved = module.get_params()[0]["conv1_weight"] - arg_params["conv1_weight"]
+    moved = module.get_params()[0][learns] - arg_params[learns]
     assert moved.abs().max().asscalar() > 0
     return before
 
 
-LOADERS = {loader.__name__: loader for loader in (
-    module_load, load_checkpoint, symbol_block, c_predict_api, sagemaker, theta, fine_tuned)}
+ANSWERS = (module_load, load_checkpoint, symbol_block, c_predict_api, sagemaker, features)
+THETAS = (theta, fine_tuned, transplanted)
 
 
-def main(folder, expected):
-    with np.load(expected) as arrays:
-        print(json.dumps({
-            name: float(np.abs(loader(folder, arrays["images"]) - arrays[
-                "theta" if loader in (theta, fine_tuned) else "answers"]).max())
-            for name, loader in LOADERS.items()}))
+def differences(folder):
+    """By how much what each loader computes differs from what is expected."""
+    with np.load(f"{folder}.npz") as arrays:
+        expected = dict(arrays)
+    loaders = [(loader, "answers") for loader in ANSWERS]
+    loaders += [(loader, "theta") for loader in THETAS if "theta" in expected]
+    found = {}
+    for loader, kind in loaders:
+        outputs = loader(folder, expected["images"])
+        found[loader.__name__] = float(np.abs(outputs - expected[kind][:len(outputs)]).max())
+    return found
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for name in ("common", "symbols"):
+        assert importlib.util.find_spec(name) is None, f"{name} is in reach"
+    print(json.dumps({folder: differences(folder) for folder in sys.argv[1:]}))

@@ -6,8 +6,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 from random import Random
 
 import mxnet as mx
@@ -18,7 +16,7 @@ import export as script
 import symbols
 from common import checkpoint, data, export, graph, synthetic, trained
 from symbols import stn
-from tests.conftest import ROOT, run_script
+from tests.conftest import run_script
 from tests.test_networks import bound, predict
 
 IMAGES = synthetic.draw(7, seed=0)[0][:, None]
@@ -76,29 +74,6 @@ def test_exports_load_in_mxnets_ways(tmp_path, options, raw_input):
     np.testing.assert_allclose(block(batch.data[0]).asnumpy(), expected, atol=1e-6)
     answers = trained.load(str(tmp_path)).predictor((1, 28, 28))(IMAGES)
     np.testing.assert_allclose(answers, expected, atol=1e-6)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the C predict API is in Linux's wheel")
-def test_bare_programs_load_it(tmp_path):
-    symbol, module = network(transform="similarity")
-    export.export(str(tmp_path / "out"), symbol, *module.get_params(), (1, 28, 28))
-    internals = mx.sym.Group([symbol.get_internals()["stn_theta_output"]])
-    params = {name: value for name, value in module.get_params()[0].items()
-              if name in internals.list_arguments()}
-    theta, = internals.eval(data=SCALED.data[0], **params)
-    assert theta.asnumpy().std(axis=0).min() > 0.001
-    np.savez(tmp_path / "expected.npz", images=IMAGES / 255, answers=predict(module, SCALED),
-             theta=theta.asnumpy())
-    for path in (("tests", "bare_loaders.py"), ("common", "find_mxnet.py")):
-        shutil.copy(os.path.join(ROOT, *path), tmp_path)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "bare_loaders.py", "out", "expected.npz"],
-                          cwd=str(tmp_path), env=environment, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    differences = json.loads(done.stdout)
-    assert len(differences) == 7
-    assert max(differences.values()) < 1e-6, differences
 
 
 def test_the_files_of_a_training(trained_once):

@@ -1,0 +1,89 @@
+"""Exports in programs that know nothing of this zoo, on 1,000 test images of MNIST."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import mxnet as mx
+import numpy as np
+import onnxruntime
+import pytest
+
+from common import export, to_onnx, trained
+from symbols import stn
+from tests.conftest import ROOT
+from tests.test_export import network
+from tests.test_networks import predict
+from tests.test_published import PUBLISHED, mnist, test_set
+
+COUNT = 1000
+NETWORKS = {"plain": {"add_stn": False},
+            **{transform: {"transform": transform} for transform in stn.TRANSFORMS},
+            "bounded": {"transform": "projective", "bounded": True}}
+
+
+def expected(symbol, params, images):
+    """The answers of a training symbol, as a Module gives them, and theta if there is any."""
+    internals = symbol.get_internals()
+    outputs = {"answers": symbol}
+    if "stn_theta_output" in internals.list_outputs():
+        outputs["theta"] = internals["stn_theta_output"]
+    found = {}
+    for name, output in outputs.items():
+        module = mx.mod.Module(output, label_names=["softmax_label"] if name == "answers" else None)
+        module.bind([("data", images.shape)], for_training=False)
+        module.set_params(*params, allow_extra=True)
+        found[name] = predict(module, mx.io.DataBatch([mx.nd.array(images)]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with an export of every kind, and beside each its images and answers."""
+    folder = tmp_path_factory.mktemp("exports")
+    images = mnist()[0][:COUNT, None]
+    for name, options in NETWORKS.items():
+        symbol, module = network(**options)
+        params = module.get_params()
+        export.export(str(folder / name), symbol, *params, (1, 28, 28))
+        np.savez(folder / f"{name}.npz", images=images / np.float32(255),
+                 **expected(symbol, params, images / np.float32(255)))
+    for name in PUBLISHED:
+        path = os.path.join(ROOT, "published", name)
+        shutil.copytree(path, str(folder / name))
+        images = test_set(name)[0][:COUNT] / np.float32(255)
+        symbol = mx.sym.load(os.path.join(path, "model-train-symbol.json"))
+        _, *params = mx.model.load_checkpoint(os.path.join(path, "model"), 0)
+        np.savez(folder / f"{name}.npz", images=images, **expected(symbol, params, images))
+    return folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C predict API is in Linux's wheel")
+def test_bare_programs_load_them(folder):
+    for path in (("tests", "bare_loaders.py"), ("common", "find_mxnet.py")):
+        shutil.copy(os.path.join(ROOT, *path), str(folder))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "bare_loaders.py", *NETWORKS, *PUBLISHED],
+                          cwd=str(folder), env=environment, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    differences = json.loads(done.stdout)
+    for name in (*NETWORKS, *PUBLISHED):
+        with np.load(str(folder / f"{name}.npz")) as arrays:
+            moving = "theta" in arrays
+            assert not moving or arrays["theta"].std(axis=0).min() > 0.001
+        assert len(differences[name]) == (9 if moving else 6), name
+        assert max(differences[name].values()) < 1e-6, (name, differences[name])
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *PUBLISHED])
+def test_onnx_models_answer_alike(folder, tmp_path, name):
+    with np.load(str(folder / f"{name}.npz")) as arrays:
+        images, answers = arrays["images"], arrays["answers"]
+    model, path = trained.load(str(folder / name)), str(tmp_path / "a.onnx")
+    image_shape = images.shape[1:]
+    to_onnx.save(path, model.symbol, *model.checked_params(model.symbol, image_shape), image_shape)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found, = session.run(None, {"data": images})
+    np.testing.assert_allclose(found, answers, atol=1e-5)

@@ -39,7 +39,8 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
     Args:
         folder: made if need be.
         symbol: a training symbol that ends in a SoftmaxOutput.
-        arg_params, aux_params: name -> NDArray, all that the symbol needs.
+        arg_params, aux_params: name -> NDArray, all that the symbol needs; written as float32,
+            which is what most loaders feed a network with.
         image_shape: (C, H, W).
         classes: their names; by default their numbers.
         raw_input: whether the network for prediction takes pixels from 0 to 255, not 0 to 1.
@@ -65,7 +66,8 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
             "Output `softmax_output`": f"probabilities (N, {count}) of the classes in synset.txt",
             **(about or {})}
     with _replacing(folder) as new:
-        checkpoint.save_params(os.path.join(new, PARAMS), arg_params, aux_params)
+        checkpoint.save_params(os.path.join(new, PARAMS),
+                               *map(_float32, (arg_params, aux_params)))
         _write(new, {
             SYMBOL: deployed.tojson(),
             "model-shapes.json": _json([{"name": "data", "shape": [1, *image_shape]}]),
@@ -181,6 +183,10 @@ def _card(title, told, sums, table):
             "| file | | SHA-256 |", "| --- | --- | --- |",
             *(f"| {name} | {what} | {sums[name]} |" for name, what in FILES.items()), "",
             "```", table, "```"]
+
+
+def _float32(params):
+    return {name: value.astype("float32", copy=False) for name, value in params.items()}
 
 
 def _listed(name, sha256):

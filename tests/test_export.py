@@ -76,6 +76,17 @@ def test_exports_load_in_mxnets_ways(tmp_path, options, raw_input):
     np.testing.assert_allclose(answers, expected, atol=1e-6)
 
 
+def test_params_of_float64_are_exported_as_float32(tmp_path):
+    symbol, module = network()
+    export.export(str(tmp_path), symbol, *({name: value.astype("float64") for name, value in
+                                            params.items()} for params in module.get_params()),
+                  (1, 28, 28))
+    loaded = mx.nd.load(str(tmp_path / "model-0000.params"))
+    for name, value in module.get_params()[0].items():
+        assert loaded[f"arg:{name}"].dtype == np.float32
+        np.testing.assert_array_equal(loaded[f"arg:{name}"].asnumpy(), value.asnumpy())
+
+
 def test_the_files_of_a_training(trained_once):
     folder = trained_once / "models" / "a-export"
     assert sorted(os.listdir(folder)) == NAMES

@@ -1,5 +1,6 @@
 """The networks as ONNX models, run by onnxruntime."""
 import functools
+import json
 import sys
 
 import mxnet as mx
@@ -9,6 +10,7 @@ import onnxruntime
 import pytest
 
 import export as script
+import symbols
 from common import checkpoint, export, graph, onnx_operators, to_onnx, transformers
 from symbols import stn
 from tests.test_export import IMAGES, SCALED, network
@@ -150,6 +152,13 @@ OPERATORS = {
     "GridGenerator": lambda data: mx.sym.BilinearSampler(data, mx.sym.GridGenerator(
         mx.sym.FullyConnected(data / 50, num_hidden=6), "affine", target_shape=(5, 9))),
 }
+
+
+def test_each_translation_has_a_case():
+    built = [build(mx.sym.Variable("data")) for build in OPERATORS.values()]
+    built += [symbols.get_symbol("lenet", transform=transform) for transform in stn.TRANSFORMS]
+    used = {node["op"] for symbol in built for node in json.loads(symbol.tojson())["nodes"]}
+    assert set(onnx_operators.TRANSLATIONS) <= used
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -14,7 +14,7 @@ from common.distort import task
 from tests.conftest import ROOT
 
 FOLDER = os.path.join(ROOT, "published")
-PUBLISHED = sorted(os.listdir(FOLDER))
+PUBLISHED = sorted(entry.name for entry in os.scandir(FOLDER) if entry.is_dir())
 DATA = os.path.join(ROOT, "data", "mnist")
 
 

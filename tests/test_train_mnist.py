@@ -169,6 +169,13 @@ def test_a_checkpoint_of_another_network_is_refused(train, refused, tmp_path):
     assert before == {path.name: path.read_bytes() for path in tmp_path.glob("a-0*")}
 
 
+def test_a_folder_in_the_way_of_the_export_is_said_early(train, refused, tmp_path):
+    (tmp_path / "a-export").mkdir()
+    (tmp_path / "a-export" / "README.md").write_text("mine")
+    refused(train(*QUICK, "--model-prefix", tmp_path / "a"), "a-export: holds something else")
+    assert os.listdir(tmp_path) == ["a-export"]
+
+
 def test_two_runs_do_not_write_the_same_files(train, refused, tmp_path):
     flags = ["--dataset", "synthetic", "--num-examples", 4000, "--num-epochs", 50,
              "--model-prefix", tmp_path / "a"]

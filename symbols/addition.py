@@ -15,8 +15,11 @@ from .stn import spatial_transformer
 
 
 def get_loc(data, attr=None, transform="affine", bounded=False, name="stn0"):
-    """The localisation network of one of the transformers: see ``mlp.get_loc``."""
-    return mlp.get_loc(data, attr, transform, bounded, name)
+    """The localisation network of one of the transformers: see ``mlp.get_loc``.
+
+    By default its rate is 0.3 of the others': at the full one, one of the two may collapse.
+    """
+    return mlp.get_loc(data, {"lr_mult": 0.3} if attr is None else attr, transform, bounded, name)
 
 
 def get_symbol(num_classes=19, width=256, add_stn=True, image_shape=(2, 42, 42), target_shape=None,

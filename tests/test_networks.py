@@ -14,7 +14,7 @@ VARIANTS = [{"add_stn": False}, *({"transform": transform} for transform in TRAN
 EVERY = [pytest.param(network, variant, id=" ".join(map(str, [network, *variant.values()])))
          for network in symbols.NETWORKS for variant in VARIANTS]
 ONE_TRANSFORMER = sorted(set(symbols.NETWORKS) - {"addition"})
-LR_MULT = {"lenet": 0.01, "cnn": 0.1, "mlp": 1, "addition": 1}
+LR_MULT = {"lenet": 0.01, "cnn": 0.1, "mlp": 1, "addition": 0.3}
 
 
 def bound(symbol, image_shape, batch_size=4, seed=0):

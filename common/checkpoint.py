@@ -9,18 +9,17 @@ Checkpoints of other programs have no manifest, and are loaded as they are.
 """
 import glob
 import hashlib
-import json
 import logging
 import os
-import zipfile
 
 import mxnet as mx
 import numpy as np
 
-from common import files, manifest
+from common import files, manifest, params_file, state_file
 
 KINDS = ("symbol", "params", "state")
 STOPPED = "stopped"  # in place of a number of epochs: of a run that was stopped within one
+FLOATS = (np.float16, np.float32, np.float64)
 
 
 def paths(prefix, epoch):
@@ -78,8 +77,7 @@ def save(prefix, epoch, symbol, arg_params, aux_params, optimizer_arrays, meta):
             file.write(symbol.tojson().encode())
         save_params(new["params"], arg_params, aux_params)
         meta = dict(meta, params_sha256=sha256(new["params"]))
-        with open(new["state"], "wb") as file:
-            np.savez(file, meta=np.array(json.dumps(meta)), **optimizer_arrays)
+        state_file.write(new["state"], optimizer_arrays, meta)
 
 
 def load_params(prefix, epoch, symbol, **data_shapes):
@@ -98,7 +96,7 @@ def load_params(prefix, epoch, symbol, **data_shapes):
         ValueError: it is damaged, or belongs to another network.
     """
     symbol_path, path, _ = locate(prefix, epoch)
-    arg_params, aux_params = read_params(path)
+    arg_params, aux_params = params_file.read(path)
     arg_shapes, _, aux_shapes = symbol.infer_shape(**data_shapes)
     check_shapes(path, arg_params, {
         name: shape for name, shape in zip(symbol.list_arguments(), arg_shapes)
@@ -107,28 +105,6 @@ def load_params(prefix, epoch, symbol, **data_shapes):
     if files.read_bytes(symbol_path) not in (None, symbol.tojson().encode()):
         raise ValueError(f"{symbol_path}: of another network than the flags say")
     return arg_params, aux_params
-
-
-def read_params(path):
-    """Reads a params file.
-
-    Returns:
-        arg_params and aux_params, name -> NDArray.
-
-    Raises:
-        OSError: there is no such file.
-        ValueError: it is damaged.
-    """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: there is no such checkpoint")
-    try:
-        loaded = mx.nd.load(path)
-    except mx.MXNetError:
-        loaded = None
-    if not isinstance(loaded, dict) or not all(key[:4] in ("arg:", "aux:") for key in loaded):
-        raise ValueError(f"{path}: not a whole params file")
-    return tuple({key[4:]: value for key, value in loaded.items() if key.startswith(kind)}
-                 for kind in ("arg:", "aux:"))
 
 
 def epochs(prefix):
@@ -150,7 +126,7 @@ def newest(prefix):
             arrays, _ = load_state(prefix, epoch)
             if arrays is None:
                 raise FileNotFoundError(f"{paths(prefix, epoch)[2]}: there is no such file")
-            read_params(locate(prefix, epoch)[1])
+            params_file.read(locate(prefix, epoch)[1])
             return epoch
         except (ValueError, OSError) as error:
             logging.warning("The checkpoint after %d epochs is passed over: %s", epoch, error)
@@ -170,12 +146,7 @@ def load_state(prefix, epoch):
     _, params_path, state_path = locate(prefix, epoch)
     if not os.path.exists(state_path):
         return None, None
-    try:
-        with np.load(state_path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        meta = dict(json.loads(str(arrays.pop("meta"))))
-    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
-        raise ValueError(f"{state_path}: not a whole state file") from None
+    arrays, meta = state_file.read(state_path)
     if meta.get("params_sha256") != sha256(params_path):
         raise ValueError(f"{params_path}: not the file that {state_path} was written with")
     return arrays, meta
@@ -187,17 +158,19 @@ def save_params(path, arg_params, aux_params):
     arrays.update((f"aux:{name}", value) for name, value in aux_params.items())
     try:
         mx.nd.save(path, arrays)
-        mx.nd.load(path)  # nd.save does not notice when the disk is full for the last 4 KiB
-    except mx.MXNetError as error:
+        params_file.read(path)  # nd.save does not notice when the disk is full for the last 4 KiB
+    except (mx.MXNetError, ValueError) as error:
         raise OSError(f"{path}: cannot be written ({str(error).splitlines()[-1]})") from None
 
 
 def check_shapes(path, params, expected, complaint="of another network"):
-    """Raises ValueError, with path and complaint, if the shapes of params are not the expected."""
+    """Raises ValueError, with path and complaint, if params lack a name, a shape or fractions."""
     wrong = [f"{name} is missing" for name in expected if name not in params]
     wrong += [f"{name} is unexpected" for name in params if name not in expected]
     wrong += [f"{name} is {params[name].shape}, not {shape}" for name, shape in expected.items()
               if name in params and params[name].shape != shape]
+    wrong += [f"{name} is {value.dtype.__name__}, not floating-point"
+              for name, value in params.items() if value.dtype not in FLOATS]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"{path}: {complaint}: {', '.join(wrong[:3])}{more}")

@@ -138,7 +138,8 @@ def start(args, recipe, contexts, symbol, train, source=None):
         module.init_params(None, *checkpoint.load_params(args.model_prefix, source, symbol,
                                                          **shapes))
         arrays, meta = checkpoint.load_state(args.model_prefix, source)
-        run = resume.behind(recipe, meta, args.load_epoch, train.num_batches)
+        run = resume.behind(checkpoint.paths(args.model_prefix, source)[2], recipe, meta,
+                            args.load_epoch, train.num_batches)
         done = run["updates"] + (run["under_way"] or {"batch": 0})["batch"]
     module.init_optimizer(mx.kv.create(args.kv_store), args.optimizer,
                           options.optimizer_params(args, train.num_batches, done))

@@ -1,7 +1,7 @@
 """What a run goes on from: a checkpoint after an epoch, or that of a run stopped within one."""
 import logging
 
-from common import checkpoint
+from common import checkpoint, params_file
 
 
 def newest(args, recipe, num_batches):
@@ -41,23 +41,25 @@ def _stopped(prefix, recipe, num_batches):
         _, meta = checkpoint.load_state(prefix, checkpoint.STOPPED)
         if meta is None:
             return None
+        _check_complete(checkpoint.paths(prefix, checkpoint.STOPPED)[2], meta, "under_way")
         under_way = meta["under_way"]
         differences = _differences(dict(recipe, num_batches=num_batches),
                                    {**meta["recipe"], "num_batches": under_way["num_batches"]})
         if differences:
             raise ValueError(f"{checkpoint.paths(prefix, checkpoint.STOPPED)[2]}: of a run with "
                              f"other flags ({'; '.join(differences)})")
-        checkpoint.read_params(checkpoint.locate(prefix, checkpoint.STOPPED)[1])
+        params_file.read(checkpoint.locate(prefix, checkpoint.STOPPED)[1])
         return under_way
     except (ValueError, OSError) as error:
         logging.warning("The checkpoint within an epoch is passed over: %s", error)
         return None
 
 
-def behind(recipe, meta, epoch, num_batches):
+def behind(path, recipe, meta, epoch, num_batches):
     """What a run has behind it, by the meta of a checkpoint; warns if it goes on differently.
 
     Args:
+        path: of the state that the meta is from.
         recipe: as for ``newest``.
         meta: None for a checkpoint of another program.
         epoch: finished epochs.
@@ -67,16 +69,27 @@ def behind(recipe, meta, epoch, num_batches):
         ``{"updates": steps, "seconds": time, "history": the figures after each epoch,
         "under_way": where the run was stopped within an epoch, or None}``; the steps are those of
         whole epochs.
+
+    Raises:
+        ValueError: the meta is not that of a training.
     """
     if meta is None:
         logging.warning("The checkpoint has no state: the optimizer starts anew")
         return {"updates": epoch * num_batches, "seconds": 0.0, "history": [], "under_way": None}
+    _check_complete(path, meta)
     differences = _differences(recipe, meta["recipe"])
     if differences:
         logging.warning("Goes on, but not as the run would have: %s", "; ".join(differences))
     return {"updates": meta["updates"], "seconds": meta["seconds"],
             "history": meta.get("history", []),  # which older checkpoints lack
             "under_way": meta.get("under_way")}
+
+
+def _check_complete(path, meta, *more):
+    missing = {"recipe", "updates", "seconds", *more} - set(meta)
+    if missing:
+        raise ValueError(f"{path}: it does not say {', '.join(sorted(missing))}: not the state of "
+                         "a training")
 
 
 def _differences(recipe, former):

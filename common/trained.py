@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import mxnet as mx
 
-from common import checkpoint, export, graph
+from common import checkpoint, export, graph, params_file
 from common.predict import Predictor
 
 
@@ -87,7 +87,7 @@ def load(path, epoch=None):
         export.check(path)
     symbol = read_symbol(symbol_path)
     symbol = (graph.label_free if graph.ends_in_loss(symbol) else graph.without_raw_input)(symbol)
-    return Trained(params_path, symbol, *checkpoint.read_params(params_path))
+    return Trained(params_path, symbol, *params_file.read(params_path))
 
 
 def find(path, epoch=None):

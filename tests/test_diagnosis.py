@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import symbols
-from common import checkpoint, data, diagnosis, fit, synthetic
+from common import data, diagnosis, fit, params_file, synthetic
 from common.diagnosis import Diagnosis, diagnose
 from symbols import stn
 from tests.test_fit import iterators, parsed, same
@@ -100,7 +100,7 @@ def test_each_epoch_is_diagnosed_with_its_own_weights(tmp_path, monkeypatch):
     _, figures = fit.fit(args, symbol, train, test)
     theta = symbol.get_internals()["stn_theta_output"]
     for epoch, found in enumerate(kept, start=1):
-        params, _ = checkpoint.read_params(str(tmp_path / f"a-{epoch:04d}.params"))
+        params, _ = params_file.read(str(tmp_path / f"a-{epoch:04d}.params"))
         np.testing.assert_allclose(found.theta, evaluated(theta, test, params), atol=1e-6)
     assert np.abs(kept[1].theta - kept[0].theta).max() > 1e-4
     assert figures["transformers"] == {"stn": kept[1].figures()}

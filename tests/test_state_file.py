@@ -1,0 +1,90 @@
+import io
+import os
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from common import state_file
+
+ARRAYS = {"a.0": np.arange(6, dtype=np.float32).reshape(2, 3), "b.1": np.array(2.5),
+          "c.2": np.asfortranarray(np.arange(6).reshape(3, 2)), "d.3": np.zeros((0, 2), np.float64)}
+META = {"updates": 3, "recipe": {"lr": 0.1}, "seconds": 1.5, "history": [{"test_accuracy": 0.5}]}
+
+
+def npy(array, header=None):
+    """The content of an ``.npy`` file; with another header, if one is given."""
+    file = io.BytesIO()
+    np.save(file, array)
+    if header is None:
+        return file.getvalue()
+    return b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header + array.tobytes()
+
+
+def archive(path, members, **options):
+    with zipfile.ZipFile(path, "w", **options) as file:
+        for name, content in members:
+            file.writestr(name, content)
+
+
+def test_what_is_written_comes_back(tmp_path):
+    path = str(tmp_path / "a.state")
+    state_file.write(path, ARRAYS, META)
+    arrays, meta = state_file.read(path)
+    assert meta == META
+    assert list(arrays) == list(ARRAYS)
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_numpy_itself_reads_it(tmp_path):
+    path = str(tmp_path / "a.state")
+    state_file.write(path, ARRAYS, META)
+    with np.load(path, allow_pickle=False) as whole:
+        np.testing.assert_array_equal(whole["a.0"], ARRAYS["a.0"])
+
+
+GOOD = npy(np.array("{}"))
+CLAIM = b"{'descr': '<f4', 'fortran_order': False, 'shape': (%s), }\n"
+HUGE = npy(np.zeros(3, np.float32), CLAIM % b"1000000000000, 1000")
+CODE = npy(np.zeros(3), b"{'descr': __import__('os').mkdir('harm')}\n")
+PICKLE = npy(np.array([{}], object))
+
+
+@pytest.mark.parametrize("members", [
+    [("a.npy", HUGE), ("meta.npy", GOOD)], [("a.npy", CODE), ("meta.npy", GOOD)],
+    [("a.npy", PICKLE), ("meta.npy", GOOD)], [("a.npy", b""), ("meta.npy", GOOD)],
+    [("a.npy", npy(np.zeros(3, np.float32), CLAIM % (b"9" * 90))), ("meta.npy", GOOD)],
+    [("a.npy", npy(np.zeros(1, np.float32), CLAIM % (b"1, " * 65))), ("meta.npy", GOOD)],
+    [("a.npy", npy(np.zeros(3, "V4"))), ("meta.npy", GOOD)],
+    [("../../a.txt", b"x"), ("meta.npy", GOOD)], [("meta.npy", GOOD), ("meta.npy", GOOD)],
+    [("a.npy", npy(np.zeros(3)))], [], [("meta.npy", npy(np.array("[" * 100000)))],
+    [("meta.npy", npy(np.array(["{}", "{}"])))], [("meta.npy", npy(np.array("[]")))],
+    [("meta.npy", npy(np.array('{"history": [{}]}')))],
+    [("meta.npy", npy(np.array('{"updates": "3"}')))],
+    [("meta.npy", npy(np.array('{"flags": 1}')))],
+    [("meta.npy", npy(np.array('{"image_shape": [1, 28, 1e9]}')))],
+])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_crafted_state_is_refused(tmp_path, monkeypatch, members):
+    monkeypatch.chdir(tmp_path)
+    archive("a.state", members)
+    with pytest.raises(ValueError, match="a.state: not (a whole|the) state"):
+        state_file.read("a.state")
+    assert os.listdir() == ["a.state"]
+
+
+def test_a_compressed_state_is_refused(tmp_path):
+    path = str(tmp_path / "a.state")
+    archive(path, [("a.npy", npy(np.zeros(10**7))), ("meta.npy", GOOD)],
+            compression=zipfile.ZIP_DEFLATED)
+    assert os.path.getsize(path) < 10**6
+    with pytest.raises(ValueError, match="not a whole state file"):
+        state_file.read(path)
+
+
+def test_a_missing_state_is_no_damaged_one(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        state_file.read(str(tmp_path / "a.state"))

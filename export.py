@@ -9,7 +9,7 @@ import os
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-from common import checkpoint, cli, data, export, files, graph, to_onnx, trained
+from common import checkpoint, cli, data, export, files, graph, symbol_file, to_onnx, trained
 
 DEFAULT_SHAPE = (1, 28, 28)  # of checkpoints that do not say theirs
 
@@ -62,7 +62,7 @@ def class_names(path, dataset, count):
 
 def write_folder(args, prefix, epoch, network, image_shape, meta):
     """Writes what MXNet's loaders want."""
-    symbol = trained.read_symbol(checkpoint.locate(prefix, epoch)[0])
+    symbol = symbol_file.read(checkpoint.locate(prefix, epoch)[0])
     if not graph.ends_in_loss(symbol):
         raise ValueError(f"{args.model}: an export already, or another network that does not end "
                          "in a SoftmaxOutput; --onnx takes those too")

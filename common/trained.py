@@ -5,8 +5,9 @@ import os
 from typing import NamedTuple
 
 import mxnet as mx
+import numpy as np
 
-from common import checkpoint, export, graph, params_file
+from common import checkpoint, export, graph, params_file, symbol_file, trial
 from common.predict import Predictor
 
 
@@ -18,12 +19,14 @@ class Trained(NamedTuple):
         symbol: without label; its input is images of 0 to 1, its one output the class
             probabilities.
         arg_params, aux_params: name -> NDArray.
+        foreign: whether they are from a file; then they are tried out before they are used.
     """
 
     path: str
     symbol: mx.sym.Symbol
     arg_params: dict
     aux_params: dict
+    foreign: bool = False
 
     def predictor(self, image_shape, output=None, **options):
         """A ``Predictor`` of the class probabilities, or of an inner output.
@@ -41,22 +44,33 @@ class Trained(NamedTuple):
             if output not in symbol.get_internals().list_outputs():
                 raise ValueError(f"{self.path}: the network has no output {output}")
             symbol = symbol.get_internals()[output]
-        arg_params, aux_params = self.checked_params(symbol, image_shape)
-        return Predictor(symbol, arg_params, aux_params, image_shape, **options)
+        params = self.checked_params(symbol, image_shape, **options)
+        return Predictor(symbol, *params, image_shape, **options)
 
-    def checked_params(self, symbol, image_shape):
+    def checked_params(self, symbol, image_shape, **options):
         """Those parameters that the network or a part of it needs; ValueError if they do not fit.
 
         Args:
             symbol: of the part.
             image_shape: (C, H, W).
+            **options: of the ``Predictor`` that it is for.
         """
+        if self.foreign:
+            noise = np.random.RandomState(0).randint(0, 256, (1, *image_shape)).astype(np.uint8)
+            trial.survive(self.path, lambda: Predictor(
+                symbol, *self._fitting(symbol, image_shape), image_shape,
+                **dict(options, gpus=None))(noise))  # CUDA does not survive a fork
+        return self._fitting(symbol, image_shape)
+
+    def _fitting(self, symbol, image_shape):
         unfit = f"not for images of {' x '.join(map(str, image_shape))}"
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # MXNet prints what does not fit
                 arg_shapes, _, aux_shapes = symbol.infer_shape(data=(1, *image_shape))
         except mx.MXNetError:
-            raise ValueError(f"{self.path}: the network is {unfit}") from None
+            arg_shapes = None
+        if arg_shapes is None:
+            raise ValueError(f"{self.path}: the network is {unfit}")
         params = []
         for names, shapes, values in (
                 (symbol.list_arguments(), arg_shapes, self.arg_params),
@@ -85,9 +99,9 @@ def load(path, epoch=None):
     symbol_path, params_path, _ = checkpoint.locate(*find(path, epoch))
     if os.path.isdir(path):
         export.check(path)
-    symbol = read_symbol(symbol_path)
+    symbol = symbol_file.read(symbol_path)
     symbol = (graph.label_free if graph.ends_in_loss(symbol) else graph.without_raw_input)(symbol)
-    return Trained(params_path, symbol, *params_file.read(params_path))
+    return Trained(params_path, symbol, *params_file.read(params_path), foreign=True)
 
 
 def find(path, epoch=None):
@@ -100,13 +114,3 @@ def find(path, epoch=None):
                                     "checkpoints, such as models/mnist-lenet-stn")
         epoch = epochs[-1]
     return prefix, epoch
-
-
-def read_symbol(path):
-    """Reads a symbol; OSError if there is none, ValueError if the file is damaged."""
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: there is no such file")
-    try:
-        return mx.sym.load(path)
-    except (mx.MXNetError, UnicodeDecodeError):
-        raise ValueError(f"{path}: not a symbol") from None

@@ -3,8 +3,8 @@
 A transformer is a node of MXNet's SpatialTransformer or BilinearSampler. Coordinates are those of
 ``symbols/stn.py``: x before y, from -1 to 1 between the centres of the corner pixels.
 """
-import ast
 import json
+import re
 from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -44,8 +44,13 @@ def transformers(symbol):
         source, where = internals[f"{name}_output"].get_children().list_outputs()
         theta = f"{name}_theta_output"
         found.append(Transformer(name, source, where, theta if theta in outputs else where,
-                                 target_shape and ast.literal_eval(target_shape)))
+                                 _shape(target_shape)))
     return found
+
+
+def _shape(attribute):
+    """The shape that an attribute says, in any of the ways that MXNet reads; None without one."""
+    return attribute and tuple(map(int, re.findall(r"\d+", attribute)))
 
 
 def source_grid(where, transformer):

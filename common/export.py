@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 
-from common import checkpoint, data, files, graph, summary
+from common import checkpoint, data, files, graph, state_file, summary
 from common.provenance import provenance
 
 SYMBOL, PARAMS, SUMS, CARD = "model-symbol.json", "model-0000.params", "SHA256SUMS", "README.md"
@@ -152,8 +152,8 @@ def image_shape(folder):
         try:
             _, *shape = json.loads(file.read().decode())[0]["shape"]
         except (ValueError, TypeError, LookupError, RecursionError):
-            shape = ()
-    if len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
+            shape = None
+    if not state_file.is_image_shape(shape):
         raise ValueError(f"{path}: not the shapes of an export")
     return tuple(shape)
 

@@ -40,8 +40,15 @@ def remove(path):
         os.remove(path)
 
 
+def check_regular(path):
+    """Raises OSError if there is a device or a pipe: it need not end."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise OSError(errno.EINVAL, "not a file", path)
+
+
 def read_bytes(path):
     """The content of a file; None if there is no such file."""
+    check_regular(path)
     try:
         with open(path, "rb") as file:
             return file.read()

@@ -11,6 +11,8 @@ import zlib
 
 import numpy as np
 
+from common import files
+
 MAGIC = {"images": 0x803, "labels": 0x801}
 LARGEST = 2**32  # bytes; a file or a header that claims more is taken for a broken one
 
@@ -54,8 +56,10 @@ def decode(path, content, kind):
 def read(path):
     """Returns the uncompressed bytes of an idx file, raw or ``.gz``.
 
-    Raises ValueError for a damaged or oversized file; a gzip bomb is not unpacked.
+    Raises ValueError for a damaged or oversized file, and OSError for a device, which need not
+    end. A gzip bomb is not unpacked.
     """
+    files.check_regular(path)
     if os.path.getsize(path) > LARGEST:
         raise ValueError(f"{path}: more than {LARGEST} bytes")
     if not path.endswith(".gz"):

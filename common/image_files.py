@@ -1,5 +1,6 @@
-"""Images from files: pictures of any format that Pillow reads, and idx files."""
+"""Images from files: pictures of the usual formats, and idx files."""
 import io
+import math
 import warnings
 
 import numpy as np
@@ -8,6 +9,9 @@ from PIL import Image
 from common import idx
 
 IDX_START = b"\0\0\x08"  # of unsigned bytes
+# Not every format that Pillow has: for some, such as EPS, it runs other programs.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MOST_PIXELS = 2**22  # in a picture; a small file can claim any number
 
 
 def read_all(paths, invert=False):
@@ -49,10 +53,16 @@ def _decode(path, content, invert):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as image:
-                mode, pixels = image.mode, np.asarray(image.convert("LA"))
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                size = image.size
+                if math.prod(size) <= MOST_PIXELS:
+                    mode, pixels = image.mode, np.asarray(image.convert("LA"))
+    except Image.DecompressionBombError:
+        size = (math.inf,)
     except Exception:  # Pillow's decoders raise whatever a damaged file leads to
         raise ValueError(f"{path}: neither a whole picture nor an idx file") from None
+    if math.prod(size) > MOST_PIXELS:
+        raise ValueError(f"{path}: a picture of more than {MOST_PIXELS} pixels")
     if mode.startswith(("I", "F")):
         raise ValueError(f"{path}: has more than 8 bits in a pixel")
     grey, alpha = pixels[..., 0], pixels[..., 1]

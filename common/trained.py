@@ -10,6 +10,8 @@ import numpy as np
 from common import checkpoint, export, graph, params_file, symbol_file, trial
 from common.predict import Predictor
 
+_SURVIVED = set()  # the graphs, with shapes and options, that have been tried out
+
 
 class Trained(NamedTuple):
     """A network for prediction.
@@ -55,11 +57,13 @@ class Trained(NamedTuple):
             image_shape: (C, H, W).
             **options: of the ``Predictor`` that it is for.
         """
-        if self.foreign:
+        tried = (symbol.tojson(), image_shape, str(options))
+        if self.foreign and tried not in _SURVIVED:
             noise = np.random.RandomState(0).randint(0, 256, (1, *image_shape)).astype(np.uint8)
             trial.survive(self.path, lambda: Predictor(
                 symbol, *self._fitting(symbol, image_shape), image_shape,
                 **dict(options, gpus=None))(noise))  # CUDA does not survive a fork
+            _SURVIVED.add(tried)
         return self._fitting(symbol, image_shape)
 
     def _fitting(self, symbol, image_shape):

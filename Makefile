@@ -7,6 +7,7 @@
 # make published   the models in published/ that are not there: remove one to train it again
 # make compare     a network with and without its transformer, over seeds: ARGS as for make train
 # make recover     how well each transform learns to undo a distortion
+# make doctor      what is there and what is broken: belongs into a bug report; sets nothing up
 # make bench       images/s beside PyTorch's, which it sets up in .venv-torch
 #
 # PYTHON=python3.9     the interpreter for .venv; by default the first suitable one
@@ -31,13 +32,15 @@ else
   endif
 endif
 ifneq ($(COMPLAINT),)
-  $(error $(COMPLAINT))
+  ifneq ($(MAKECMDGOALS),doctor)
+    $(error $(COMPLAINT))
+  endif
 endif
 
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 
-.PHONY: train test setup accuracy paper published compare recover bench
+.PHONY: train test setup accuracy paper published compare recover bench doctor
 .DELETE_ON_ERROR:
 
 train: setup
@@ -81,6 +84,10 @@ compare: setup
 
 recover: setup
 	$(RUN) recover_theta.py --result results/recover_theta.json
+
+doctor:
+	@if $(RUN) -c pass 2>/dev/null; then $(RUN) -m common.doctor; else \
+	    $(or $(PYTHON),python3) -m common.doctor; fi
 
 bench: setup .venv-torch/ready
 	$(RUN) benchmark.py

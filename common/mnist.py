@@ -53,6 +53,28 @@ def load(dataset, data_dir=None):
     return tuple(arrays)
 
 
+def inspect(dataset, data_dir):
+    """What there is of a dataset: name of each file -> "whole", "own", "missing" or what is wrong.
+
+    Args:
+        dataset, data_dir: as for ``load``; nothing is fetched.
+    """
+    fetched, found = _read_sums(data_dir), {}
+    for name in NAMES:
+        path = find(data_dir, name)
+        if path is None:
+            found[name] = "missing"
+            continue
+        try:
+            content = idx.read(path)
+            idx.decode(path, content, "images" if "images" in name else "labels")
+            _check_origin(path, content, dataset, name, fetched)
+            found[name] = "whole" if _sha256(content) == SHA256[dataset][name] else "own"
+        except (ValueError, OSError) as error:
+            found[name] = str(error)
+    return found
+
+
 def find(data_dir, name):
     """The path of an idx file, raw or gzipped; None where there is neither."""
     for path in (os.path.join(data_dir, name), os.path.join(data_dir, name + ".gz")):

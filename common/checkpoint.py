@@ -160,7 +160,7 @@ def save_params(path, arg_params, aux_params):
         mx.nd.save(path, arrays)
         params_file.read(path)  # nd.save does not notice when the disk is full for the last 4 KiB
     except (mx.MXNetError, ValueError) as error:
-        raise OSError(f"{path}: cannot be written ({str(error).splitlines()[-1]})") from None
+        raise OSError(f"{path}: cannot be written whole: is the disk full?") from error
 
 
 def check_shapes(path, params, expected, complaint="of another network"):

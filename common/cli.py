@@ -72,14 +72,15 @@ def run(main):
         status = main()
     except (ValueError, OSError, Diverged) as error:
         status = 3 if isinstance(error, Diverged) else 2
-        print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
+        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
     except KeyboardInterrupt as stop:
         status, what = (143, "terminated") if isinstance(stop, Terminated) else (130, "interrupted")
         print(f"{program}: {what} {stop}".rstrip(), file=sys.stderr)
     sys.exit(status)
 
 
-def _one_line(error):
+def one_line(error):
+    """What an exception says, in one line, that of the system's with its file first."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())

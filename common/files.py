@@ -6,6 +6,17 @@ import os
 
 
 @contextlib.contextmanager
+def naming(path):
+    """Gives ``path`` to an OSError that names no file: those of an open one do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            raise OSError(error.errno, error.strerror, path) from None
+        raise
+
+
+@contextlib.contextmanager
 def replacing(path, temporary=None):
     """Yields a temporary path beside ``path``, which takes its place when the block ends well.
 
@@ -16,9 +27,10 @@ def replacing(path, temporary=None):
     """
     temporary = temporary or f"{path}.{os.getpid()}.part"
     try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
     except BaseException:
         remove(temporary)
         raise

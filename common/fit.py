@@ -217,14 +217,19 @@ def save(args, symbol, module, epoch, meta):
 
     Raises:
         cli.Diverged: a parameter is not finite; nothing is written.
+        OSError: it cannot be written, which leaves the checkpoints before.
     """
     arg_params, aux_params = module.get_params()
     for name, value in {**arg_params, **aux_params}.items():
         if not np.isfinite(value.asnumpy()).all():
             raise cli.Diverged(f"{name} became non-finite in epoch {epoch}: lower --lr "
                                f"({args.lr:g}); {_last_checkpoint(args, epoch)}")
-    checkpoint.save(args.model_prefix, checkpoint.STOPPED if meta.get("under_way") else epoch + 1,
-                    symbol, arg_params, aux_params, module.optimizer_state(), meta)
+    name = checkpoint.STOPPED if meta.get("under_way") else epoch + 1
+    try:
+        checkpoint.save(args.model_prefix, name, symbol, arg_params, aux_params,
+                        module.optimizer_state(), meta)
+    except OSError as error:
+        raise OSError(f"{cli.one_line(error)}; {_last_checkpoint(args, epoch)}") from None
 
 
 def _last_checkpoint(args, epoch):

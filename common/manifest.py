@@ -28,9 +28,10 @@ def replacing(manifest, targets):
     waiting = {kind: _waiting(manifest, kind) for kind in targets}
     content = None
     try:
-        yield waiting
-        for path in (*waiting.values(), os.path.dirname(manifest) or "."):
-            files.sync(path)
+        with files.naming(manifest):
+            yield waiting
+            for path in (*waiting.values(), os.path.dirname(manifest) or "."):
+                files.sync(path)
         content = _encode({kind: _describe(path) for kind, path in waiting.items()})
         with files.replacing(manifest, f"{manifest}.new") as new, open(new, "wb") as file:
             file.write(content)

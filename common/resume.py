@@ -41,13 +41,14 @@ def _stopped(prefix, recipe, num_batches):
         _, meta = checkpoint.load_state(prefix, checkpoint.STOPPED)
         if meta is None:
             return None
-        _check_complete(checkpoint.paths(prefix, checkpoint.STOPPED)[2], meta, "under_way")
-        under_way = meta["under_way"]
+        path, under_way = checkpoint.paths(prefix, checkpoint.STOPPED)[2], meta.get("under_way")
+        _check_complete(path, meta)
+        if under_way is None:
+            raise ValueError(f"{path}: it does not say where the run was stopped")
         differences = _differences(dict(recipe, num_batches=num_batches),
                                    {**meta["recipe"], "num_batches": under_way["num_batches"]})
         if differences:
-            raise ValueError(f"{checkpoint.paths(prefix, checkpoint.STOPPED)[2]}: of a run with "
-                             f"other flags ({'; '.join(differences)})")
+            raise ValueError(f"{path}: of a run with other flags ({'; '.join(differences)})")
         params_file.read(checkpoint.locate(prefix, checkpoint.STOPPED)[1])
         return under_way
     except (ValueError, OSError) as error:
@@ -85,8 +86,8 @@ def behind(path, recipe, meta, epoch, num_batches):
             "under_way": meta.get("under_way")}
 
 
-def _check_complete(path, meta, *more):
-    missing = {"recipe", "updates", "seconds", *more} - set(meta)
+def _check_complete(path, meta):
+    missing = {"recipe", "updates", "seconds"} - set(meta)
     if missing:
         raise ValueError(f"{path}: it does not say {', '.join(sorted(missing))}: not the state of "
                          "a training")

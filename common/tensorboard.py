@@ -43,7 +43,8 @@ class Board:
         return self
 
     def __exit__(self, *_):
-        self._writer.close()
+        with files.naming(self._path):
+            self._writer.close()
 
     def write(self, step, rate, trained, tested, diagnoses):
         """Writes what there is to say after an epoch.
@@ -68,11 +69,13 @@ class Board:
                     f"{one.name}/{kind}", _visible(images[:PICTURES]), dataformats="NCHW"))
         for tag, value in scalars.items():
             self._add(step, summary=self._summary.scalar(tag, value))
-        self._writer.flush()
+        with files.naming(self._path):
+            self._writer.flush()
 
     def _add(self, step, **content):
-        self._writer.write_event(
-            self._protocol.Event(wall_time=time.time(), step=step, **content))
+        with files.naming(self._path):
+            self._writer.write_event(
+                self._protocol.Event(wall_time=time.time(), step=step, **content))
 
 
 def _visible(images):

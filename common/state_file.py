@@ -3,6 +3,7 @@
 The archive holds no pickles and is not compressed, so that no more is allocated than the file
 holds, whatever it says of itself.
 """
+import io
 import json
 import math
 import os
@@ -20,8 +21,10 @@ HEADER = re.compile(
 
 def write(path, arrays, meta):
     """Writes arrays, name -> NumPy array, and whatever JSON holds."""
+    content = io.BytesIO()  # zipfile prints a traceback when the disk of its file is full
+    np.savez(content, meta=np.array(json.dumps(meta)), **arrays)
     with open(path, "wb") as file:
-        np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+        file.write(content.getbuffer())
 
 
 def read(path):

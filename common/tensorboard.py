@@ -1,7 +1,7 @@
 """Figures and pictures of a training for TensorBoard, in the files of the package tensorboardX.
 
 The package's own SummaryWriter is not used: it writes in a thread, and when that dies of a full
-disk, the training waits for it for ever.
+disk, the training waits for it for ever. Nor is its EventsWriter, which then leaves its file open.
 """
 import os
 import time
@@ -27,17 +27,19 @@ class Board:
 
     def __init__(self, folder, finished=0):
         try:
-            from tensorboardX import event_file_writer, summary
+            from tensorboardX import record_writer, summary
             from tensorboardX.proto import event_pb2
         except ImportError as error:
             raise ValueError(f"--tensorboard needs a package ({error}): "
                              "pip install tensorboardX") from None
-        self._writers, self._summary, self._protocol = event_file_writer, summary, event_pb2
+        self._records, self._summary, self._protocol = record_writer, summary, event_pb2
         self._path, self._finished = os.path.join(folder, "events"), finished
         files.check_writable(self._path)
 
     def __enter__(self):
-        self._writer = self._writers.EventsWriter(self._path, f".{os.getpid()}")
+        self._writer = self._records.RecordWriter(
+            f"{self._path}.out.tfevents.{int(time.time())}.{os.getpid()}")
+        self._add(0, file_version="brain.Event:2")
         start = self._protocol.SessionLog(status=self._protocol.SessionLog.START)
         self._add(self._finished + 1, session_log=start)
         return self
@@ -74,8 +76,8 @@ class Board:
 
     def _add(self, step, **content):
         with files.naming(self._path):
-            self._writer.write_event(
-                self._protocol.Event(wall_time=time.time(), step=step, **content))
+            self._writer.write(self._protocol.Event(
+                wall_time=time.time(), step=step, **content).SerializeToString())
 
 
 def _visible(images):

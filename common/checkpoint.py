@@ -5,7 +5,7 @@ A checkpoint is ``prefix-symbol.json``, ``prefix-NNNN.params`` (both as MXNet's 
 holds the optimizer's arrays and, as JSON, the number of updates, the recipe of the run and the
 SHA-256 of the params it belongs to. A manifest, ``prefix-NNNN.json``, vouches for all three:
 however a process ends, there is the new checkpoint or the one that was to be overwritten.
-Checkpoints of other programs have no manifest, and are loaded as they are.
+Checkpoints of other programs have no manifest: their files are checked as far as that goes.
 """
 import glob
 import hashlib

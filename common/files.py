@@ -80,7 +80,12 @@ def write_json(path, value):
 
 
 def check_writable(path):
-    """Makes the folder of ``path``, and raises OSError if a file cannot be written there."""
+    """Makes the folder of ``path``; raises OSError or ValueError if no file can be written there.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{path!a}: not a name in UTF-8, which MXNet wants") from None
     special = os.path.exists(path) and not os.path.isfile(path)  # root could replace /dev/null
     if special or not os.path.basename(path):
         raise OSError(errno.EINVAL, "cannot be written: it names no file", path or "''")

@@ -1,11 +1,12 @@
 """The kinds of files that ``tests/fuzz.py`` damages, and how each is loaded."""
 import gzip
 import os
+import shutil
 
 from PIL import Image
 
 import symbols
-from common import checkpoint, data, fetch, idx, image_files, synthetic, trained
+from common import checkpoint, data, export, fetch, idx, image_files, synthetic, trained
 from tests import mutations
 from tests.conftest import run_script
 
@@ -20,6 +21,8 @@ def make(folder):
     """Trains a small network with the real script, and writes idx files and a picture."""
     done = run_script(*[part.format(folder) for part in TRAIN], "--num-epochs", 1)
     assert done.returncode == 0, done.stderr
+    shutil.copytree(os.path.join(folder, "a-export"), os.path.join(folder, "foreign"))
+    os.remove(os.path.join(folder, "foreign", export.SUMS))
     for suffix, pack in (("", bytes), (".gz", gzip.compress)):
         os.mkdir(os.path.join(folder, f"idx{suffix}"))
         for name in fetch.NAMES:
@@ -55,6 +58,10 @@ def _predict(path):
 
 def load_export(folder):
     return _predict(os.path.join(folder, "a-export"))
+
+
+def load_foreign(folder):
+    return _predict(os.path.join(folder, "foreign"))
 
 
 def load_raw(folder):
@@ -97,12 +104,14 @@ class Kind:
         return path, whole
 
 
-SYMBOL, PARAMS = "a-export/model-symbol.json", "a-export/model-0000.params"
+EXPORT = [f"a-export/{name}" for name in (export.SYMBOL, export.PARAMS, export.SUMS)]
+SYMBOL, PARAMS = f"foreign/{export.SYMBOL}", f"foreign/{export.PARAMS}"
 SWAPPED = ("a-0001.params", "a-0001.state", "a-symbol.json", "a-0001.json", SYMBOL, PARAMS,
            f"idx/{fetch.NAMES[3]}", "digit.png")
 RESUME = [*TRAIN, "--num-epochs", "2", "--load-epoch", "1"]
 SCORE = ["score.py", "{}/a", *DATA]
 SCORE_EXPORT = ["score.py", "{}/a-export", *DATA]
+SCORE_FOREIGN = ["score.py", "{}/foreign", *DATA]
 READ = ["train_mnist.py", "--test-io", "1", "--batch-size", "10", "--data-dir"]
 KINDS = {
     "params": Kind(["a-0001.params"], load_checkpoint, True, RESUME),
@@ -114,9 +123,10 @@ KINDS = {
     "idx": Kind([f"idx/{name}" for name in fetch.NAMES], load_raw, False, [*READ, "{}/idx"]),
     "picture": Kind(["digit.png"], load_picture, False,
                     ["score.py", "{}/a-export", "--predict", "{}/digit.png"]),
-    "params, no manifest": Kind([PARAMS], load_export, False, SCORE_EXPORT),
-    "symbol, no manifest": Kind([SYMBOL], load_export, False, SCORE_EXPORT),
-    "graph, no manifest": Kind([SYMBOL], load_export, False, SCORE_EXPORT,
+    "export": Kind(EXPORT, load_export, True, SCORE_EXPORT),
+    "params, no checksum": Kind([PARAMS], load_foreign, False, SCORE_FOREIGN),
+    "symbol, no checksum": Kind([SYMBOL], load_foreign, False, SCORE_FOREIGN),
+    "graph, no checksum": Kind([SYMBOL], load_foreign, False, SCORE_FOREIGN,
                                [mutations.wrong_graph]),
 }
 

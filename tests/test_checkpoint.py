@@ -322,3 +322,5 @@ def test_what_cannot_be_written_is_said_early(tmp_path):
                  tmp_path / "pipe"):
         with pytest.raises(OSError):  # noqa: PT011  the words are the system's
             files.check_writable(str(path))
+    with pytest.raises(ValueError, match="not a name in UTF-8"):
+        files.check_writable(os.fsdecode(bytes(tmp_path) + b"/\xff"))

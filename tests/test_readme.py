@@ -36,9 +36,10 @@ def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
 
 
 def test_every_flag_in_the_readme_exists():
-    scripts = [name for name in os.listdir(ROOT) if name.endswith(".py")]
-    helps = [subprocess.run([sys.executable, name, "--help"], cwd=ROOT, stdout=subprocess.PIPE,
-                            check=True, universal_newlines=True).stdout for name in scripts]
+    scripts = [[name] for name in os.listdir(ROOT) if name.endswith(".py")]
+    scripts += [["-m", f"tests.{name}"] for name in ("chaos", "fuzz", "soak")]
+    helps = [subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, stdout=subprocess.PIPE,
+                            check=True, universal_newlines=True).stdout for script in scripts]
     used = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", README))
     assert used <= set(re.findall(r"--[a-z-]+", "".join(helps)))
 

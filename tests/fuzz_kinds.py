@@ -104,7 +104,7 @@ class Kind:
         return path, whole
 
 
-EXPORT = [f"a-export/{name}" for name in (export.SYMBOL, export.PARAMS, export.SUMS)]
+EXPORT = [f"a-export/{name}" for name in (export.SYMBOL, export.PARAMS)]
 SYMBOL, PARAMS = f"foreign/{export.SYMBOL}", f"foreign/{export.PARAMS}"
 SWAPPED = ("a-0001.params", "a-0001.state", "a-symbol.json", "a-0001.json", SYMBOL, PARAMS,
            f"idx/{fetch.NAMES[3]}", "digit.png")

@@ -31,8 +31,8 @@ def main():
         return subprocess.run(
             [sys.executable, "-m", "ckpt_chaos", "run", "--work", os.path.join(folder, "runs"),
              "--modes", args.modes, "--max-points", str(args.max_points),
-             "--step-regex", r"checkpoint after (\d+) epochs",
-             "--checkpoint-glob", "{out}/a-*.params",
+             "--step-regex", r"Resumes .*(?:after|epoch) (\d+)(?: epochs|,)",
+             "--checkpoint-glob", "{out}/a-0*.params",
              "--result-file", "{out}/a-export/model-0000.params",
              "--fail-on", "HARD_FAIL,SILENT_DIVERGENCE,LOST_WORK", "--", sys.executable, *TRAIN],
             cwd=ROOT, check=False).returncode

@@ -43,7 +43,7 @@ def _stopped(prefix, recipe, num_batches):
             return None
         path, under_way = checkpoint.paths(prefix, checkpoint.STOPPED)[2], meta.get("under_way")
         _check_complete(path, meta)
-        if under_way is None:
+        if under_way is None or under_way["epoch"] >= recipe["num_epochs"]:
             raise ValueError(f"{path}: it does not say where the run was stopped")
         differences = _differences(dict(recipe, num_batches=num_batches),
                                    {**meta["recipe"], "num_batches": under_way["num_batches"]})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import symbols
-from common import checkpoint, cli, data, fit, options, synthetic
+from common import checkpoint, cli, data, fit, options, state_file, synthetic
 
 COUNT, BATCH = 200, 25
 
@@ -148,6 +148,19 @@ def test_a_stop_that_cannot_be_gone_on_from_is_passed_over(tmp_path, caplog, fla
     assert f"passed over: {tmp_path}" in caplog.text
     assert message in caplog.text
     assert "Resumes from the checkpoint after 1 epochs" in caplog.text
+
+
+@pytest.mark.parametrize("under_way", [
+    None, {"epoch": 2, "batch": 3, "num_batches": 8,
+           "tally": {"count": 0, "correct": 0, "total_loss": 0.0}}])
+def test_a_stop_that_says_no_place_in_the_run_is_passed_over(tmp_path, caplog, under_way):
+    stopped(tmp_path)
+    prefix = str(tmp_path / "a")
+    arrays, meta = checkpoint.load_state(prefix, checkpoint.STOPPED)
+    (tmp_path / "a-stopped.json").unlink()  # as a foreign one has none
+    state_file.write(f"{prefix}-stopped.state", arrays, dict(meta, under_way=under_way))
+    run(parsed(tmp_path, "--resume"))
+    assert "a-stopped.state: it does not say where the run was stopped" in caplog.text
 
 
 def test_a_stop_before_a_newer_checkpoint_is_not_gone_back_to(tmp_path, caplog):

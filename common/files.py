@@ -39,6 +39,10 @@ def replacing(path, temporary=None):
 
 def sync(path):
     """Waits until a file, or the names in a folder, are on the disk."""
+    if not os.path.isdir(path):
+        with open(path, "r+b") as file:
+            os.fsync(file.fileno())
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

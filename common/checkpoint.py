@@ -123,14 +123,24 @@ def newest(prefix):
     """
     for epoch in reversed(epochs(prefix)):
         try:
-            arrays, _ = load_state(prefix, epoch)
-            if arrays is None:
+            if check(prefix, epoch) is None:
                 raise FileNotFoundError(f"{paths(prefix, epoch)[2]}: there is no such file")
-            params_file.read(locate(prefix, epoch)[1])
             return epoch
         except (ValueError, OSError) as error:
             logging.warning("The checkpoint after %d epochs is passed over: %s", epoch, error)
     return None
+
+
+def check(prefix, epoch):
+    """Reads all of a checkpoint; returns the meta, or None without a state.
+
+    Raises as ``load_state`` and ``params_file.read``.
+    """
+    _, params_path, state_path = locate(prefix, epoch)
+    _, meta = _read_state(params_path, state_path)
+    if meta is not None:
+        params_file.read(params_path)
+    return meta
 
 
 def load_state(prefix, epoch):
@@ -143,7 +153,10 @@ def load_state(prefix, epoch):
         OSError: there are no params.
         ValueError: it is damaged, or belongs to other params.
     """
-    _, params_path, state_path = locate(prefix, epoch)
+    return _read_state(*locate(prefix, epoch)[1:])
+
+
+def _read_state(params_path, state_path):
     if not os.path.exists(state_path):
         return None, None
     arrays, meta = state_file.read(state_path)

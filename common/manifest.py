@@ -39,7 +39,7 @@ def replacing(manifest, targets):
         if content is None or files.read_bytes(manifest) != content:
             _remove_waiting(manifest, targets)
         raise
-    settle(manifest, targets)
+    _rename(manifest, targets, waiting)
 
 
 def locate(manifest, targets):
@@ -73,7 +73,11 @@ def settle(manifest, targets):
 
     Raises ValueError if the set is not whole.
     """
-    for kind, path in locate(manifest, targets).items():
+    _rename(manifest, targets, locate(manifest, targets))
+
+
+def _rename(manifest, targets, places):
+    for kind, path in places.items():
         if path != targets[kind]:
             os.replace(path, targets[kind])
     _remove_waiting(manifest, targets)

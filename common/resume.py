@@ -1,7 +1,7 @@
 """What a run goes on from: a checkpoint after an epoch, or that of a run stopped within one."""
 import logging
 
-from common import checkpoint, params_file
+from common import checkpoint
 
 
 def newest(args, recipe, num_batches):
@@ -38,7 +38,7 @@ def newest(args, recipe, num_batches):
 def _stopped(prefix, recipe, num_batches):
     """Where a run of the same recipe was stopped within an epoch; None if none was."""
     try:
-        _, meta = checkpoint.load_state(prefix, checkpoint.STOPPED)
+        meta = checkpoint.check(prefix, checkpoint.STOPPED)
         if meta is None:
             return None
         path, under_way = checkpoint.paths(prefix, checkpoint.STOPPED)[2], meta.get("under_way")
@@ -49,7 +49,6 @@ def _stopped(prefix, recipe, num_batches):
                                    {**meta["recipe"], "num_batches": under_way["num_batches"]})
         if differences:
             raise ValueError(f"{path}: of a run with other flags ({'; '.join(differences)})")
-        params_file.read(checkpoint.locate(prefix, checkpoint.STOPPED)[1])
         return under_way
     except (ValueError, OSError) as error:
         logging.warning("The checkpoint within an epoch is passed over: %s", error)

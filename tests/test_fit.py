@@ -53,15 +53,18 @@ def without_state(tmp_path):
         (tmp_path / f"a-0001.{suffix}").unlink()
 
 
-def stop(batches, epoch, batch):
-    """Lets an iterator send SIGTERM to this process when a batch is taken."""
+def run_until(args, symbol, epoch, batch, message=None):
+    """Trains until a batch is taken, when this process gets a SIGTERM."""
     class Stopping(data.ImageIter):
         def next(self):
             if (self.epoch, self.position) == (epoch, batch):
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().next()
 
-    batches.__class__ = Stopping
+    train, test = iterators(args)
+    train.__class__ = Stopping
+    with pytest.raises(cli.Terminated, match=message):
+        fit.fit(args, symbol, train, test)
 
 
 SCHEDULES = [["--lr-schedule", "linear"], ["--lr-schedule", "cosine"],
@@ -90,10 +93,7 @@ def test_resume_is_exact(tmp_path, caplog, flags, add_stn):
                            ((0, 6), "in epoch 0, after 7 of 8 batches"),
                            ((1, 7), "in epoch 2, after 0 of 8 batches"),
                            ((2, 1), "in epoch 2, after 2 of 8 batches")):
-        train, test = iterators(args)
-        stop(train, *place)
-        with pytest.raises(cli.Terminated, match=message):
-            fit.fit(args, symbols.get_symbol("lenet", add_stn=add_stn), train, test)
+        run_until(args, symbols.get_symbol("lenet", add_stn=add_stn), *place, message)
         caplog.clear()
         args.load_epoch = None
         if place == (2, 1):
@@ -108,10 +108,7 @@ def test_a_stop_within_an_epoch_keeps_the_moving_means(tmp_path):
     symbol = mx.sym.SoftmaxOutput(net, name="softmax")
     fit.fit(parsed(tmp_path), symbol, *iterators(parsed(tmp_path)))
     args = parsed(tmp_path, "--model-prefix", str(tmp_path / "b"), "--resume")
-    train, test = iterators(args)
-    stop(train, 1, 5)
-    with pytest.raises(cli.Terminated):
-        fit.fit(args, symbol, train, test)
+    run_until(args, symbol, 1, 5)
     fit.fit(args, symbol, *iterators(args))
     assert same(tmp_path, "a", "b")
 
@@ -124,13 +121,9 @@ def check_same(tmp_path, name, undisturbed, resumed):
         assert {**one, "seconds": None} == {**other, "seconds": None}
 
 
-def stopped(tmp_path, *flags):
+def stopped(tmp_path):
     """Trains until a SIGTERM within the second epoch."""
-    args = parsed(tmp_path, *flags)
-    train, test = iterators(args)
-    stop(train, 1, 3)
-    with pytest.raises(cli.Terminated):
-        fit.fit(args, symbols.get_symbol("lenet"), train, test)
+    run_until(parsed(tmp_path), symbols.get_symbol("lenet"), 1, 3)
 
 
 @pytest.mark.parametrize(("flags", "damage", "message"), [

@@ -65,6 +65,13 @@ def test_the_map_that_is_returned_was_applied(name):
         np.testing.assert_allclose(images[index], sampled(IMAGES[index], points), atol=0.6)
 
 
+@pytest.mark.parametrize("shape", [(28, 28), (20, 15)])
+def test_digits_that_are_copied_are_those_that_are_sampled(shape):
+    images = IMAGES[:, :shape[0], :shape[1]]
+    copied, theta = distort("T", images, 0, with_theta=True)
+    np.testing.assert_array_equal(copied, warp(images, theta, (60, 60)))
+
+
 @pytest.mark.parametrize("name", ["R", "RTS", "T"])
 def test_the_inverse_map_undoes_it(name):
     images, theta = distort(name, IMAGES, 0, with_theta=True)

@@ -1,5 +1,7 @@
+import glob
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -9,13 +11,14 @@ from PIL import Image
 
 import paper
 import symbols
-from common import export, synthetic
+from common import export, runs, synthetic
 from common.distort import distort, task
 from symbols import stn
 from tests.conftest import ROOT
 from tests.test_networks import bound
 
 IMAGES, _ = synthetic.draw(50, seed=0)
+
 
 def value(flags, name):
     return flags[flags.index(name) + 1] if name in flags else None
@@ -51,6 +54,16 @@ def test_the_tables_are_complete():
     assert len(set(names)) == len(names) == 3 * (36 + 6)
     assert [name[-1] for name in names] == sorted(name[-1] for name in names)
     assert {run.name for run in paper.quick_runs()} < set(names)
+
+
+def test_the_committed_results_are_of_these_runs():
+    folder = os.path.join(ROOT, "results", "paper")
+    paths = glob.glob(os.path.join(folder, "*", "*", "*"))
+    assert paths
+    flags = {runs.result_path(folder, run.name): run.flags for run in paper.all_runs()}
+    for path in paths:
+        command = f"python train_mnist.py {' '.join(flags[path])} "
+        assert runs.read(path)["command"].startswith(command), path
 
 
 def test_a_table_compares_with_the_paper(tmp_path):

@@ -7,7 +7,6 @@ For each seed both arms see the same batches and start from the same classifier.
 trained is not trained again: the command can be stopped at any time and goes on.
 """
 import argparse
-import json
 import os
 import statistics
 
@@ -58,20 +57,6 @@ def as_flags(given):
         if value is not True:
             flags.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
     return flags
-
-
-def check_same(folder, flags):
-    """Writes the flags of a comparison into its folder; ValueError if others are there."""
-    path = os.path.join(folder, "flags.json")
-    if not os.path.exists(path):
-        files.check_writable(path)
-        files.write_json(path, flags)
-        return
-    with open(path, encoding="utf-8") as file:
-        before = file.read()
-    if before != json.dumps(flags, indent=2) + "\n":
-        raise ValueError(f"{folder} holds a comparison with other flags, see flags.json in it: "
-                         "give another --output")
 
 
 def runs_of(given, seeds):
@@ -139,7 +124,7 @@ def curves(compared):
 
 def main():
     args, given = parse_flags()
-    check_same(args.output, as_flags(given))
+    files.check_writable(os.path.join(args.output, "comparison.json"))
     runs.train(runs_of(given, args.seeds), args.output,
                os.path.join("models", "compare", args.name))
     compared = compare(args.output, args.seeds)

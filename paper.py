@@ -1,9 +1,11 @@
 """Reruns the paper's experiments on distorted MNIST and compares the errors with its own.
 
-    python paper.py              # trains what is missing, hours; prints the tables
+    python paper.py              # trains what is missing, days; prints the tables of what there is
     python paper.py --quick      # four cells of them, shorter: minutes
     python paper.py --print      # prints the tables of what there is
     python paper.py --draw       # draws the distortions, and the angles that a network found
+
+The tables of the whole grid are written into README.md too.
 
 Each run is a ``train_mnist.py`` on one CPU device, so that its bits do not depend on how many cores
 a machine has; as many run at once as there are cores. A run that was stopped goes on from its last
@@ -18,7 +20,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 # isort: split
 import numpy as np
 
-from common import cli, data, pictures, runs, trained
+from common import cli, data, files, pictures, runs, trained
 from common.distort import DISTORTIONS, distort
 from common.find_mxnet import usable_cores
 
@@ -62,6 +64,7 @@ WIDTHS = {
     "2 x ST-FCN": {"addition": 173},
 }
 POOLED = ("RTS", "TC", "addition")
+MARKS = "<!-- paper.py writes from here -->", "<!-- to here -->"  # in README.md
 
 
 def rows(table):
@@ -72,8 +75,7 @@ def rows(table):
 def all_runs():
     """The ``runs.Run`` of all cells, seed by seed, so that the tables are filled evenly."""
     return [run_of(row, column, seed) for seed in SEEDS for table in PAPER.values()
-            for row in rows(table) for column, error in zip(table["columns"], table[row])
-            if error is not None]
+            for row in rows(table) for column in table["columns"]]
 
 
 def quick_runs():
@@ -120,26 +122,37 @@ def _cell(folder, row, column, paper):
         return "" if paper is None else f"({paper})"
     mean = statistics.mean(errors)
     spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
-    return f"{mean:.2f}{spread} ({paper}, {mean - paper:+.2f})"
+    return f"{mean:.2f}{spread}" + ("" if paper is None else f" ({paper}, {mean - paper:+.2f})")
 
 
-def draw(scratch, folder):
-    """Writes ``distortions.png`` and, from a finished run, ``angles.png``.
+def write_tables(path, tables):
+    """Puts tables in the place that a file has for them.
 
-    Raises ValueError or OSError if that run has not been trained.
+    Raises ValueError if it has none, OSError if it cannot be read or written.
     """
+    with open(path, encoding="utf-8") as file:
+        before, start, rest = file.read().partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not end:
+        raise ValueError(f"{path}: no place for the tables, between {MARKS[0]} and {MARKS[1]}")
+    text = f"{before}{start}\n\n{tables}\n\n{end}{after}"
+    files.write_bytes(path, text.encode())
+
+
+def draw(folder):
+    """Writes ``distortions.png`` and, of ST-CNN affine on R as it is published, ``angles.png``."""
     images = data.load("mnist").test_images
     rows = {name: distort(name, images[:10], seed=0) for name in DISTORTIONS}
     pictures.save(pictures.grid_of_images({"MNIST": images[:10], **rows}),
                   os.path.join(folder, "distortions.png"))
 
     turned, applied = distort("R", images, seed=0, with_theta=True)
-    network = trained.load(os.path.join(scratch, "R/st-cnn-affine/seed-0-export"))
+    network = trained.load("published/mnist-R-cnn-stn")
     found = network.predictor((1, *turned.shape[1:]), "stn_theta_output")(turned)
     true, found = -angle_of(applied), angle_of(found)
     # Nothing in training says which way is up: any one angle between them will do.
     offset = np.median(found - true)
-    left = np.abs(found - true - offset)
+    left = np.abs((found - true - offset + 180) % 360 - 180)
     slope = np.polyfit(true, found, 1)[0]
     title = f"ST-CNN affine on R: slope {slope:.2f},\nwhat is left of a turn {left.mean():.1f}°"
     pictures.save(pictures.angles(true, found, title), os.path.join(folder, "angles.png"))
@@ -159,15 +172,20 @@ def main():
     flag("--draw", action="store_true", help="train nothing, draw the pictures of README.md")
     flag("--jobs", type=cli.number(int, least=1), default=usable_cores(), help="runs at a time")
     args = parser.parse_args()
+    if args.draw:
+        draw("pictures")
+        return
     name = "paper-quick" if args.quick else "paper"
     folder = os.path.join("models" if args.quick else "results", name)
-    scratch = os.path.join("models", name)
-    if args.draw:
-        draw(scratch, "pictures")
-        return
-    if not args.print:
-        runs.train(quick_runs() if args.quick else all_runs(), folder, scratch, args.jobs)
-    print(markdown(folder))
+    try:
+        if not args.print:
+            runs.train(quick_runs() if args.quick else all_runs(), folder,
+                       os.path.join("models", name), args.jobs)
+    finally:
+        tables = markdown(folder)
+        print(tables)
+        if not args.quick:
+            write_tables("README.md", tables)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@
 | TC | 60 x 60 | placed anywhere, among six crops of other digits, 6 x 6 pixels each |
 
 After Jaderberg et al., 2015, appendix A.4 and section 4.1. Choices of ours, where the text leaves
-them open: scale and angle are uniform; "anywhere" is wherever the frame of the digit, before it is
-turned, stays inside; corners of P that would fold the picture over, or push a part of the digit out
-of it, are drawn again; crops come from the middle of the digits, where there is ink, and cover what
-is darker.
+them open: R, P and E keep a picture's size, and E's lattice has 4 x 4 points; scale and angle are
+uniform; "anywhere" is wherever the frame of the digit, before it is turned, stays inside; corners
+of P that would fold the picture over, or push a part of the digit out of it, are drawn again; crops
+come from the middle of the digits, where there is ink, and cover what is darker.
 """
 import functools
 from typing import Callable, NamedTuple, Optional, Tuple
@@ -65,9 +65,12 @@ def distort(name, images, seed, with_theta=False):
         applied, in the terms of ``symbols/stn.py``, if they are wanted.
 
     Raises:
-        ValueError: unknown distortion, or images that are too large for the target.
+        ValueError: unknown distortion, no such images, or too large ones for the target.
     """
     _check_name(name, DISTORTIONS)
+    if images.dtype != np.uint8 or images.ndim != 3 or not images.size:
+        raise ValueError("images are to be one or more in uint8 (N, H, W), got "
+                         f"{images.dtype} {images.shape}")
     distortion, source_shape = DISTORTIONS[name], images.shape[1:]
     target_shape = distortion.target_shape or source_shape
     if min(np.subtract(target_shape, source_shape)) < 0:

@@ -35,7 +35,7 @@ def _open(path):
         except BlockingIOError:
             os.close(handle)
             raise ValueError(f"{path}: held by another run, which writes the same files: wait for "
-                             "it, or give another --model-prefix") from None
+                             "it, or write elsewhere") from None
         except OSError as error:
             logging.warning("%s: no lock, so take care that this is the only run (%s)", path,
                             error.strerror)

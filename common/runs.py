@@ -1,16 +1,19 @@
 """Runs of ``train_mnist.py``, each in a process of its own; stopped at any time, they go on."""
+import contextlib
 import itertools
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from typing import List, NamedTuple
 
-from common import checkpoint
+from common import checkpoint, files, lock
 
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "train_mnist.py")
+REQUIRED = {"test_accuracy", "parameters", "command"}  # of a result
 
 
 class Run(NamedTuple):
@@ -35,19 +38,53 @@ def train(runs, results, scratch, jobs=1):
         jobs: how many at a time.
 
     Raises:
-        ValueError: runs failed; the others are done.
+        ValueError: runs failed, and the others are done; or nothing was started, as there are
+            results or checkpoints of other flags, or another process trains these runs.
         KeyboardInterrupt: passed on, also at SIGTERM, once the processes have been ended.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    missing = [run for run in runs if not os.path.exists(result_path(results, run.name))]
-    print(f"{len(runs) - len(missing)} of {len(runs)} runs are done", flush=True)
+    with lock.held(os.path.join(scratch, "runs.lock")):
+        missing = [run for run in runs if not _is_done(run, results)]
+        for run in missing:
+            _check_unchanged(run, os.path.join(scratch, run.name))
+        print(f"{len(runs) - len(missing)} of {len(runs)} runs are done", flush=True)
+        failed = _train(missing, results, scratch, jobs)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(missing)} runs failed: see {', '.join(failed)}")
+
+
+def _is_done(run, results):
+    """Whether a run has its result; ValueError if that is of other flags."""
+    path = result_path(results, run.name)
+    if not os.path.exists(path):
+        return False
+    if f"{os.path.basename(SCRIPT)} {shlex.join(run.flags)} " not in read(path)["command"]:
+        raise ValueError(f"{path}: of other flags than {shlex.join(run.flags)}: remove it to train "
+                         "it again, or write elsewhere")
+    return True
+
+
+def _check_unchanged(run, prefix):
+    """Raises ValueError if a run was begun with other flags than it has now."""
+    before = files.read_bytes(f"{prefix}.flags")
+    if before not in (None, _flags_file(run)) and checkpoint.epochs(prefix):
+        raise ValueError(f"{prefix}.flags: the run was begun with other flags than "
+                         f"{shlex.join(run.flags)}: remove {prefix}-* to begin it again")
+
+
+def _flags_file(run):
+    return (shlex.join(run.flags) + "\n").encode()
+
+
+def _train(missing, results, scratch, jobs):
+    """Trains runs and returns the logs of those that failed."""
     todo, processes, failed = iter(missing), {}, []
     try:
         while True:
             for run in itertools.islice(todo, jobs - len(processes)):
                 processes[run.name] = _start(run, results, os.path.join(scratch, run.name))
             if not processes:
-                break
+                return failed
             time.sleep(0.2)
             for name in [name for name, process in processes.items() if process.poll() is not None]:
                 prefix = os.path.join(scratch, name)
@@ -56,6 +93,7 @@ def train(runs, results, scratch, jobs=1):
                     continue
                 for epoch in checkpoint.epochs(prefix):
                     checkpoint.remove(prefix, epoch)
+                files.remove(f"{prefix}.flags")
                 print(f"{name}: {read(result_path(results, name))['test_accuracy']:.2%}",
                       flush=True)
     finally:
@@ -63,17 +101,26 @@ def train(runs, results, scratch, jobs=1):
             process.terminate()
         for process in processes.values():
             process.wait()
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(missing)} runs failed: see {', '.join(failed)}")
 
 
 def _start(run, results, prefix):
-    flags = [*run.flags, "--resume", "--model-prefix", prefix,
+    flags = [*run.flags, "--resume", "--keep-last", "2", "--model-prefix", prefix,
              "--result", result_path(results, run.name)]
     os.makedirs(os.path.dirname(prefix), exist_ok=True)
-    with open(f"{prefix}.log", "a", encoding="utf-8") as log:
+    files.write_bytes(f"{prefix}.flags", _flags_file(run))
+    with open(f"{prefix}.log", "a", encoding="utf-8") as log, _ctrl_c_ignored():
         return subprocess.Popen([sys.executable, SCRIPT, *flags], stdout=log, stderr=log,
                                 stdin=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def _ctrl_c_ignored():
+    """What is started here does not hear Ctrl-C: it gets one SIGTERM, as a second signal kills."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def result_path(results, name):
@@ -93,6 +140,6 @@ def read(path):
             figures = json.load(file)
         except ValueError:
             figures = None
-    if not isinstance(figures, dict) or not {"test_accuracy", "parameters"} <= set(figures):
+    if not isinstance(figures, dict) or not set(figures) >= REQUIRED:
         raise ValueError(f"{path}: not a result of train_mnist.py; remove it to train it again")
     return figures

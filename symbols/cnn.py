@@ -4,7 +4,7 @@ CNN and ST-CNN of Jaderberg et al., 2015, table 1: convolutions of 9 x 9 and 7 x
 pooling behind each, and a linear classifier; the localisation network sees the picture at half its
 size. Choices of ours, where the text leaves them open: 32 filters, then ``width``; the max poolings
 keep an odd last row and column, and the second leaves a single pixel alone, which is what remains
-of 42 x 42 behind the transformer's own pooling.
+of 42 x 42 behind the transformer's own pooling; the localisation head learns at 0.1 of the rate.
 
     python train_mnist.py --add-stn --network cnn --distort R
 

@@ -123,7 +123,7 @@ def test_a_killed_comparison_goes_on_to_the_same_figures(undisturbed, tmp_path):
 def test_a_folder_with_another_comparison_is_refused(undisturbed, refused):
     folder, _ = undisturbed
     before = {path: path.read_bytes() for path in folder.rglob("*.json")}
-    refused(compare(folder, "--transform", "tps"), "other flags", "--output")
+    refused(compare(folder, "--transform", "tps"), "seed-0.json", "other flags", "remove it")
     assert before == {path: path.read_bytes() for path in folder.rglob("*.json")}
 
 

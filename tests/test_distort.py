@@ -160,6 +160,9 @@ def test_bad_input():
         distort("X", IMAGES, 0)
     with pytest.raises(ValueError, match="RTS needs images of at most 42 x 42 pixels, got 50 x 50"):
         distort("RTS", np.zeros((1, 50, 50), np.uint8), 0)
+    for images in (IMAGES / 255, IMAGES[:, None], IMAGES[:0]):
+        with pytest.raises(ValueError, match=r"one or more in uint8 \(N, H, W\), got .*28, 28\)"):
+            distort("R", images, 0)
 
 
 def test_p_keeps_the_digit_in_the_picture():

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from common import runs
+from common import lock, runs
 from tests.conftest import ROOT
 
 
@@ -33,22 +33,33 @@ def test_what_is_missing_is_trained(tmp_path, capsys):
     assert path.read_bytes() == before
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_figures(tmp_path):
+@pytest.mark.parametrize("stop", [
+    lambda process: process.send_signal(signal.SIGTERM),
+    lambda process: os.killpg(process.pid, signal.SIGINT),  # as Ctrl-C in a terminal
+], ids=["terminated", "interrupted"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_figures(tmp_path, stop):
     run = run_of("a", "--add-stn", epochs=6)
     runs.train([run], str(tmp_path / "undisturbed"), str(tmp_path / "models"))
     folders = [str(tmp_path / "results"), str(tmp_path / "scratch")]
     code = (f"from common import find_mxnet, runs; "
             f"runs.train([runs.Run(*{tuple(run)})], *{folders})")
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE,
+                               start_new_session=True)
     while not os.path.exists(os.path.join(folders[1], "a-0002.params")):
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    stop(process)
     assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
     assert not os.path.exists(runs.result_path(folders[0], "a"))
+    assert "terminated in epoch" in (tmp_path / "scratch" / "a.log").read_text()
+    changed = run_of("a", "--add-stn", epochs=7)
+    with pytest.raises(ValueError, match="a.flags: the run was begun with other flags than .* 7 "):
+        runs.train([changed], *folders)
     runs.train([run], *folders)
     figures = [json.loads((tmp_path / name / "a.json").read_text())
                for name in ("undisturbed", "results")]
+    with pytest.raises(ValueError, match="a.json: of other flags than .* 7 .*: remove it"):
+        runs.train([changed], *folders)
     assert "Resumes " in (tmp_path / "scratch" / "a.log").read_text()
     for name in ("test_accuracy", "test_loss", "train_loss"):
         assert figures[0][name] == figures[1][name]
@@ -60,6 +71,14 @@ def test_failed_runs_are_reported_and_the_others_done(tmp_path):
         runs.train([wrong, RUNS[0]], str(tmp_path / "results"), str(tmp_path / "models"))
     assert os.path.exists(runs.result_path(str(tmp_path / "results"), RUNS[0].name))
     assert "they need --add-stn" in (tmp_path / "models" / "wrong.log").read_text()
+
+
+def test_nobody_else_trains_the_same_runs(tmp_path):
+    folders = str(tmp_path / "results"), str(tmp_path / "models")
+    with lock.held(os.path.join(folders[1], "runs.lock")), \
+            pytest.raises(ValueError, match="runs.lock: held by another run"):
+        runs.train(RUNS, *folders)
+    assert not os.path.exists(folders[0])
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "{"])

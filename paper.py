@@ -11,7 +11,6 @@ Each run is a ``train_mnist.py`` on one CPU device, so that its bits do not depe
 a machine has; as many run at once as there are cores. A run that was stopped goes on from its last
 checkpoint; a finished one leaves its figures in ``results/paper/<column>/<row>/seed-<n>.json``.
 """
-import glob
 import os
 import statistics
 
@@ -116,8 +115,9 @@ def _table(folder, title, table):
 
 
 def _cell(folder, row, column, paper):
-    errors = [100 * (1 - runs.read(path)["test_accuracy"]) for path in
-              glob.glob(os.path.join(glob.escape(folder), cell_name(row, column), "seed-*.json"))]
+    paths = [runs.result_path(folder, run_of(row, column, seed).name) for seed in SEEDS]
+    errors = [100 * (1 - runs.read(path)["test_accuracy"]) for path in paths
+              if os.path.exists(path)]
     if not errors:
         return "" if paper is None else f"({paper})"
     mean = statistics.mean(errors)

@@ -13,7 +13,6 @@ from typing import List, NamedTuple
 from common import checkpoint, files, lock
 
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "train_mnist.py")
-REQUIRED = {"test_accuracy", "parameters", "command"}  # of a result
 
 
 class Run(NamedTuple):
@@ -58,7 +57,7 @@ def _is_done(run, results):
     path = result_path(results, run.name)
     if not os.path.exists(path):
         return False
-    if f"{os.path.basename(SCRIPT)} {shlex.join(run.flags)} " not in read(path)["command"]:
+    if f"{os.path.basename(SCRIPT)} {shlex.join(run.flags)} " not in read(path).get("command", ""):
         raise ValueError(f"{path}: of other flags than {shlex.join(run.flags)}: remove it to train "
                          "it again, or write elsewhere")
     return True
@@ -140,6 +139,6 @@ def read(path):
             figures = json.load(file)
         except ValueError:
             figures = None
-    if not isinstance(figures, dict) or not set(figures) >= REQUIRED:
+    if not isinstance(figures, dict) or not {"test_accuracy", "parameters"} <= set(figures):
         raise ValueError(f"{path}: not a result of train_mnist.py; remove it to train it again")
     return figures

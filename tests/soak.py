@@ -79,7 +79,7 @@ def soak(folder, kills, number=signal.SIGKILL, seed=0):
         end, in seconds.
     """
     left, killed = (os.path.join(folder, name, "a") for name in ("left", "killed"))
-    epochs, delays = kills + 2, random.Random(seed)  # a kill costs no more than one epoch
+    epochs, delays = 4 * kills + 2, random.Random(seed)  # some pass before a signal comes
     statuses, longest = [], 0
     for prefix in (left, killed):
         os.makedirs(os.path.dirname(prefix))

@@ -92,12 +92,12 @@ def run_of(row, column, seed, epochs=None):
     if transform:
         flags += ["--add-stn", "--transform", transform]
         flags += ["--pool", 2] if column in POOLED else []
-    return runs.Run(f"{cell_name(row, column)}/seed-{seed}", [*map(str, flags), *RECIPE])
+    return runs.Run(run_name(row, column, seed), [*map(str, flags), *RECIPE])
 
 
-def cell_name(row, column):
-    """The folder of the runs of a cell."""
-    return f"{column}/{row.lower().replace(' ', '-')}"
+def run_name(row, column, seed):
+    """The name of a run, a path in the folder of all."""
+    return f"{column}/{row.lower().replace(' ', '-')}/seed-{seed}"
 
 
 def markdown(folder):
@@ -115,7 +115,7 @@ def _table(folder, title, table):
 
 
 def _cell(folder, row, column, paper):
-    paths = [runs.result_path(folder, run_of(row, column, seed).name) for seed in SEEDS]
+    paths = [runs.result_path(folder, run_name(row, column, seed)) for seed in SEEDS]
     errors = [100 * (1 - runs.read(path)["test_accuracy"]) for path in paths
               if os.path.exists(path)]
     if not errors:

@@ -26,6 +26,11 @@ class Run(NamedTuple):
     name: str
     flags: List[str]
 
+    @property
+    def command_line(self):
+        """The flags as a shell takes them."""
+        return shlex.join(self.flags)
+
 
 def train(runs, results, scratch, jobs=1):
     """Trains what has no result yet.
@@ -57,22 +62,18 @@ def _is_done(run, results):
     path = result_path(results, run.name)
     if not os.path.exists(path):
         return False
-    if f"{os.path.basename(SCRIPT)} {shlex.join(run.flags)} " not in read(path).get("command", ""):
-        raise ValueError(f"{path}: of other flags than {shlex.join(run.flags)}: remove it to train "
-                         "it again, or write elsewhere")
+    if f"{os.path.basename(SCRIPT)} {run.command_line} " not in read(path).get("command", ""):
+        raise ValueError(f"{path}: of other flags than {run.command_line}: remove it to train it "
+                         "again, or write elsewhere")
     return True
 
 
 def _check_unchanged(run, prefix):
     """Raises ValueError if a run was begun with other flags than it has now."""
     before = files.read_bytes(f"{prefix}.flags")
-    if before not in (None, _flags_file(run)) and checkpoint.epochs(prefix):
+    if before not in (None, run.command_line.encode()) and checkpoint.epochs(prefix):
         raise ValueError(f"{prefix}.flags: the run was begun with other flags than "
-                         f"{shlex.join(run.flags)}: remove {prefix}-* to begin it again")
-
-
-def _flags_file(run):
-    return (shlex.join(run.flags) + "\n").encode()
+                         f"{run.command_line}: remove {prefix}-* to begin it again")
 
 
 def _train(missing, results, scratch, jobs):
@@ -106,7 +107,7 @@ def _start(run, results, prefix):
     flags = [*run.flags, "--resume", "--keep-last", "2", "--model-prefix", prefix,
              "--result", result_path(results, run.name)]
     os.makedirs(os.path.dirname(prefix), exist_ok=True)
-    files.write_bytes(f"{prefix}.flags", _flags_file(run))
+    files.write_bytes(f"{prefix}.flags", run.command_line.encode())
     with open(f"{prefix}.log", "a", encoding="utf-8") as log, _ctrl_c_ignored():
         return subprocess.Popen([sys.executable, SCRIPT, *flags], stdout=log, stderr=log,
                                 stdin=subprocess.DEVNULL)

@@ -26,6 +26,30 @@ def ends_in_loss(symbol):
     return graph["nodes"][graph["heads"][0][0]]["op"] == "SoftmaxOutput"
 
 
+def check_reshapes(symbol, **shapes):
+    """Does what MXNet 1.9.1 does not: its Reshape takes any shape, and runs past arrays.
+
+    Args:
+        symbol: any symbol.
+        shapes: of its inputs, such as ``data=(64, 1, 28, 28)``.
+
+    Raises:
+        mx.MXNetError: a Reshape changes the number of elements.
+    """
+    graph = json.loads(symbol.tojson())
+    reshapes = [index for index, node in enumerate(graph["nodes"]) if node["op"] == "Reshape"]
+    if not reshapes:
+        return
+    ends = [entry for index in reshapes
+            for entry in (graph["nodes"][index]["inputs"][0], [index, 0, 0])]
+    inner = mx.sym.load_json(json.dumps({**graph, "heads": ends + graph["heads"]}))
+    found = inner.infer_shape(**shapes)[1]
+    for index, before, after in zip(reshapes, found[::2], found[1::2]):
+        if math.prod(before) != math.prod(after):
+            name = graph["nodes"][index]["name"]
+            raise mx.MXNetError(f"{name} cannot reshape {before} to {after}")
+
+
 def may_draw(symbol):
     """Whether an operator of a symbol may draw from MXNet's random generator."""
     return any(re.search("dropout|random|sample_|shuffle|rnn|leakyrelu", node["op"].lower())

@@ -20,6 +20,7 @@ class Predictor:
 
     Raises:
         ValueError: there are no such GPUs.
+        mx.MXNetError: the network is not for such images.
     """
 
     def __init__(self, symbol, arg_params, aux_params, image_shape, batch_size=256,
@@ -35,6 +36,9 @@ class Predictor:
             graph.faster(symbol, contexts, "float32", for_training=False, data=shape),
             label_names=None, context=contexts)
         self.module.bind([("data", shape)], for_training=False)
+        executors = self.module._exec_group.execs
+        for share in {executor.arg_dict["data"].shape for executor in executors}:
+            graph.check_reshapes(symbol, data=share)
         self.module.set_params(arg_params, aux_params)
 
     def __call__(self, images):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import symbols
-from common.graph import faster, flops, layers, pool_before_relu
+from common.graph import check_reshapes, faster, flops, layers, pool_before_relu
 
 DATA, SHAPE = mx.sym.Variable("data"), (2, 3, 9, 11)
 
@@ -119,3 +119,22 @@ def test_shared_parameters_count_once_and_moving_averages_not_at_all():
     assert [(layer.name, layer.parameters, layer.flops) for layer in found] == [
         ("norm", 12, 0), ("halves", 0, 0), ("fc0", 12, 48), ("fc1", 0, 48)]
     assert found[1].shape == (2, 3)
+
+
+@pytest.mark.parametrize("shape", [(0, -1), (-1, 11), (0, 0, -4, 3, -1, 0), (-3, 0, 0), (-2,)])
+def test_a_reshape_that_keeps_all_elements_passes(shape):
+    check_reshapes(mx.sym.reshape(DATA, shape=shape) * 2, data=SHAPE)
+
+
+def test_reshapes_behind_layers_pass():
+    weighed = mx.sym.FullyConnected(DATA, num_hidden=33, name="fc")
+    check_reshapes(mx.sym.reshape(mx.sym.reshape(weighed, shape=(0, 3, 11)), shape=(0, 33)),
+                   data=SHAPE)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (594 * 2,), (5, -1), (0, 0, 0)])
+def test_a_reshape_that_does_not_is_refused(shape):
+    split = mx.sym.split(DATA, num_outputs=3, axis=1)
+    inner = mx.sym.reshape(split[2], shape=shape, name="wrong")
+    with pytest.raises(mx.MXNetError, match=r"wrong cannot reshape \(2, 1, 9, 11\) to"):
+        check_reshapes(mx.sym.mean(inner), data=SHAPE)

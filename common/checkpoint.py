@@ -115,6 +115,11 @@ def epochs(prefix):
     return sorted({int(path[len(start):].partition(".")[0]) for path in found})
 
 
+def begun(prefix):
+    """Whether there is any checkpoint."""
+    return bool(epochs(prefix) or os.path.exists(paths(prefix, STOPPED)[1]))
+
+
 def newest(prefix):
     """The epoch of the newest whole checkpoint; None if there is none.
 

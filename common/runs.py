@@ -10,7 +10,7 @@ import sys
 import time
 from typing import List, NamedTuple
 
-from common import checkpoint, files, lock
+from common import checkpoint, cli, files, lock
 
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "train_mnist.py")
 
@@ -44,20 +44,23 @@ def train(runs, results, scratch, jobs=1):
     Raises:
         ValueError: runs failed, and the others are done; or nothing was started, as there are
             results or checkpoints of other flags, or another process trains these runs.
-        KeyboardInterrupt: passed on, also at SIGTERM, once the processes have been ended.
+        KeyboardInterrupt, cli.Terminated: after Ctrl-C or SIGTERM, once the processes have ended.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with lock.held(os.path.join(scratch, "runs.lock")):
-        missing = [run for run in runs if not _is_done(run, results)]
-        for run in missing:
-            _check_unchanged(run, os.path.join(scratch, run.name))
+    with _handled(signal.SIGTERM, _terminate), lock.held(os.path.join(scratch, "runs.lock")):
+        missing = [run for run in runs if not is_done(run, results)]
+        for run in runs:
+            prefix = os.path.join(scratch, run.name)
+            if run in missing:
+                _check_unchanged(run, prefix)
+            else:
+                _tidy(prefix)  # it may have ended while this was being stopped
         print(f"{len(runs) - len(missing)} of {len(runs)} runs are done", flush=True)
         failed = _train(missing, results, scratch, jobs)
     if failed:
         raise ValueError(f"{len(failed)} of {len(missing)} runs failed: see {', '.join(failed)}")
 
 
-def _is_done(run, results):
+def is_done(run, results):
     """Whether a run has its result; ValueError if that is of other flags."""
     path = result_path(results, run.name)
     if not os.path.exists(path):
@@ -71,7 +74,7 @@ def _is_done(run, results):
 def _check_unchanged(run, prefix):
     """Raises ValueError if a run was begun with other flags than it has now."""
     before = files.read_bytes(f"{prefix}.flags")
-    if before not in (None, run.command_line.encode()) and checkpoint.epochs(prefix):
+    if before not in (None, run.command_line.encode()) and checkpoint.begun(prefix):
         raise ValueError(f"{prefix}.flags: the run was begun with other flags than "
                          f"{run.command_line}: remove {prefix}-* to begin it again")
 
@@ -90,10 +93,9 @@ def _train(missing, results, scratch, jobs):
                 prefix = os.path.join(scratch, name)
                 if processes.pop(name).returncode:
                     failed.append(f"{prefix}.log")
+                    print(f"{name}: failed, see {prefix}.log", flush=True)
                     continue
-                for epoch in checkpoint.epochs(prefix):
-                    checkpoint.remove(prefix, epoch)
-                files.remove(f"{prefix}.flags")
+                _tidy(prefix)
                 print(f"{name}: {read(result_path(results, name))['test_accuracy']:.2%}",
                       flush=True)
     finally:
@@ -108,19 +110,32 @@ def _start(run, results, prefix):
              "--result", result_path(results, run.name)]
     os.makedirs(os.path.dirname(prefix), exist_ok=True)
     files.write_bytes(f"{prefix}.flags", run.command_line.encode())
-    with open(f"{prefix}.log", "a", encoding="utf-8") as log, _ctrl_c_ignored():
+    # What is started here does not hear Ctrl-C: it gets one SIGTERM, as a second signal kills.
+    with open(f"{prefix}.log", "a", encoding="utf-8") as log, \
+            _handled(signal.SIGINT, signal.SIG_IGN):
         return subprocess.Popen([sys.executable, SCRIPT, *flags], stdout=log, stderr=log,
                                 stdin=subprocess.DEVNULL)
 
 
+def _tidy(prefix):
+    """Removes what a run needs no more when it is done."""
+    for epoch in checkpoint.epochs(prefix):
+        checkpoint.remove(prefix, epoch)
+    files.remove(f"{prefix}.flags")
+
+
 @contextlib.contextmanager
-def _ctrl_c_ignored():
-    """What is started here does not hear Ctrl-C: it gets one SIGTERM, as a second signal kills."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _handled(number, handler):
+    """Handles a signal, and afterwards as before."""
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
+
+
+def _terminate(*_):
+    raise cli.Terminated
 
 
 def result_path(results, name):

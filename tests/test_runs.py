@@ -1,6 +1,7 @@
 """Real processes, one of them stopped."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from common import lock, runs
+from common import checkpoint, lock, runs
 from tests.conftest import ROOT
 
 
@@ -28,16 +29,19 @@ def test_what_is_missing_is_trained(tmp_path, capsys):
     assert left == {"seed-0.log", "seed-0-export", "seed-0-symbol.json"}
     path = tmp_path / "results" / "stn" / "seed-0.json"
     before = path.read_bytes()
+    flags = tmp_path / "models" / "stn" / "seed-0.flags"
+    flags.write_text("left by a process that was stopped just before the end of the run")
     runs.train(RUNS, *folders)
+    assert not flags.exists()
     assert capsys.readouterr().out == "2 of 2 runs are done\n"
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("stop", [
-    lambda process: process.send_signal(signal.SIGTERM),
-    lambda process: os.killpg(process.pid, signal.SIGINT),  # as Ctrl-C in a terminal
+@pytest.mark.parametrize(("stop", "error"), [
+    (lambda process: process.send_signal(signal.SIGTERM), b"cli.Terminated"),
+    (lambda process: os.killpg(process.pid, signal.SIGINT), b"KeyboardInterrupt"),  # as a terminal
 ], ids=["terminated", "interrupted"])
-def test_a_run_that_was_stopped_goes_on_to_the_same_figures(tmp_path, stop):
+def test_a_run_that_was_stopped_goes_on_to_the_same_figures(tmp_path, stop, error):
     run = run_of("a", "--add-stn", epochs=6)
     runs.train([run], str(tmp_path / "undisturbed"), str(tmp_path / "models"))
     folders = [str(tmp_path / "results"), str(tmp_path / "scratch")]
@@ -49,11 +53,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_figures(tmp_path, stop):
         assert process.poll() is None
         time.sleep(0.01)
     stop(process)
-    assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    assert error in process.communicate(timeout=60)[1].splitlines()[-1]
     assert not os.path.exists(runs.result_path(folders[0], "a"))
     assert "terminated in epoch" in (tmp_path / "scratch" / "a.log").read_text()
     changed = run_of("a", "--add-stn", epochs=7)
     with pytest.raises(ValueError, match="a.flags: the run was begun with other flags than .* 7 "):
+        runs.train([changed], *folders)
+    for epoch in checkpoint.epochs(os.path.join(folders[1], "a")):
+        checkpoint.remove(os.path.join(folders[1], "a"), epoch)
+    with pytest.raises(ValueError, match="a.flags"):  # that within an epoch is still there
         runs.train([changed], *folders)
     runs.train([run], *folders)
     figures = [json.loads((tmp_path / name / "a.json").read_text())
@@ -65,10 +73,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_figures(tmp_path, stop):
         assert figures[0][name] == figures[1][name]
 
 
-def test_failed_runs_are_reported_and_the_others_done(tmp_path):
+def test_failed_runs_are_reported_and_the_others_done(tmp_path, capsys):
     wrong = run_of("wrong", "--pool", "2")
     with pytest.raises(ValueError, match="1 of 2 runs failed: see .*wrong.log"):
         runs.train([wrong, RUNS[0]], str(tmp_path / "results"), str(tmp_path / "models"))
+    assert re.search("wrong: failed, see .*wrong.log\n", capsys.readouterr().out)
     assert os.path.exists(runs.result_path(str(tmp_path / "results"), RUNS[0].name))
     assert "they need --add-stn" in (tmp_path / "models" / "wrong.log").read_text()
 

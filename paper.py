@@ -1,18 +1,18 @@
 """Reruns the paper's experiments on distorted MNIST and compares the errors with its own.
 
-    python paper.py              # trains what is missing, days; prints the tables of what there is
+    python paper.py              # trains what is missing, days; then as --print
     python paper.py --quick      # four cells of them, shorter: minutes
-    python paper.py --print      # prints the tables of what there is
+    python paper.py --print      # prints the tables of what there is, writes them into README.md
     python paper.py --draw       # draws the distortions, and the angles that a network found
 
-The tables of the whole grid are written into README.md too.
-
-Each run is a ``train_mnist.py`` on one CPU device, so that its bits do not depend on how many cores
-a machine has; as many run at once as there are cores. A run that was stopped goes on from its last
-checkpoint; a finished one leaves its figures in ``results/paper/<column>/<row>/seed-<n>.json``.
+Each run is a ``train_mnist.py`` on one CPU device, or two, so that its bits do not depend on how
+many cores a machine has; as many run at once as there are cores. A run that was stopped goes on
+from its last checkpoint; a finished one leaves its figures in
+``results/paper/<column>/<row>/seed-<n>.json``.
 """
 import os
 import statistics
+from typing import NamedTuple
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
@@ -23,11 +23,21 @@ from common import cli, data, files, pictures, runs, trained
 from common.distort import DISTORTIONS, distort
 from common.find_mxnet import usable_cores
 
-EPOCHS = {"mlp": 60, "cnn": 16}  # the CNNs' take six times as long
-RATE = 0.004
-# Sums are learnt slowly. At the other rate most filters of the CNN die.
-ADDITION_EPOCHS = 90
-ADDITION_RATE = 0.001
+
+class Recipe(NamedTuple):
+    """How long a network is trained, and in what steps."""
+
+    epochs: int
+    rate: float
+    batch_size: int = 128
+    cpus: int = 1
+
+
+RECIPES = {"mlp": Recipe(60, 0.004), "cnn": Recipe(16, 0.004)}  # its epochs are long
+# Sums are learnt slowly, and at the other rate most filters of the CNN die. It takes hours, hence
+# small batches, from which it learns more in an epoch, and two devices.
+ADDITION_RECIPES = {"mlp": Recipe(90, 0.001), "addition": Recipe(90, 0.001),
+                    "cnn": Recipe(60, 0.001, batch_size=32, cpus=2)}
 SEEDS = range(3)
 QUICK = {"columns": ["R"], "rows": ["FCN", "CNN", "ST-FCN affine", "ST-CNN affine"], "epochs": 3}
 
@@ -89,41 +99,39 @@ def run_of(row, column, seed, epochs=None):
     """The training of a network (a row of ``PAPER``) on a distortion, from a seed."""
     family, _, transform = row.rpartition(" ") if "ST-" in row else (row, "", None)
     network = NETWORKS[family]
-    adds = column == "addition"
-    epochs = epochs or (ADDITION_EPOCHS if adds else EPOCHS[network])
+    recipe = (ADDITION_RECIPES if column == "addition" else RECIPES)[network]
     flags = ["--network", network, "--width", WIDTHS[family][column],
-             "--distort", column, "--seed", seed, "--num-epochs", epochs]
+             "--distort", column, "--seed", seed, "--num-epochs", epochs or recipe.epochs]
     if transform:
         flags += ["--add-stn", "--transform", transform]
         flags += ["--pool", 2] if column in POOLED else []
-    flags += ["--cpus", 1, "--batch-size", 128, "--lr", ADDITION_RATE if adds else RATE,
+    flags += ["--cpus", recipe.cpus, "--batch-size", recipe.batch_size, "--lr", recipe.rate,
               "--warmup-epochs", 2]
-    return runs.Run(run_name(row, column, seed), list(map(str, flags)))
+    name = f"{column}/{row.lower().replace(' ', '-')}/seed-{seed}"
+    return runs.Run(name, list(map(str, flags)))
 
 
-def run_name(row, column, seed):
-    """The name of a run, a path in the folder of all."""
-    return f"{column}/{row.lower().replace(' ', '-')}/seed-{seed}"
+def markdown(folder, epochs=None):
+    """The tables as Markdown: mean and standard deviation, the paper's figure, the difference.
+
+    Raises ValueError if a file in the folder is no result, or of other flags.
+    """
+    return "\n\n".join(_table(folder, title, table, epochs) for title, table in PAPER.items())
 
 
-def markdown(folder):
-    """The tables as Markdown: mean and standard deviation, the paper's figure, the difference."""
-    return "\n\n".join(_table(folder, title, table) for title, table in PAPER.items())
-
-
-def _table(folder, title, table):
+def _table(folder, title, table, epochs):
     columns = table["columns"]
     lines = [f"| {title} | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
     for row in rows(table):
-        cells = [_cell(folder, row, column, paper) for column, paper in zip(columns, table[row])]
+        cells = [_cell(folder, [run_of(row, column, seed, epochs) for seed in SEEDS], paper)
+                 for column, paper in zip(columns, table[row])]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(folder, row, column, paper):
-    paths = [runs.result_path(folder, run_name(row, column, seed)) for seed in SEEDS]
-    errors = [100 * (1 - runs.read(path)["test_accuracy"]) for path in paths
-              if os.path.exists(path)]
+def _cell(folder, seeds, paper):
+    errors = [100 * (1 - runs.read(runs.result_path(folder, run.name))["test_accuracy"])
+              for run in seeds if runs.is_done(run, folder)]
     if not errors:
         return "" if paper is None else f"({paper})"
     mean = statistics.mean(errors)
@@ -174,7 +182,8 @@ def main():
     parser = cli.Parser(prog="paper.py", description=__doc__.splitlines()[0])
     flag = parser.add_argument
     flag("--quick", action="store_true", help="train a few cells only, for a few epochs")
-    flag("--print", action="store_true", help="train nothing, print what there is")
+    flag("--print", action="store_true",
+         help="train nothing, print the tables and write them into README.md")
     flag("--draw", action="store_true", help="train nothing, draw the pictures of README.md")
     flag("--jobs", type=cli.number(int, least=1), default=usable_cores(), help="runs at a time")
     args = parser.parse_args()
@@ -188,7 +197,7 @@ def main():
             runs.train(quick_runs() if args.quick else all_runs(), folder,
                        os.path.join("models", name), args.jobs)
     finally:
-        tables = markdown(folder)
+        tables = markdown(folder, QUICK["epochs"] if args.quick else None)
         print(tables)
         if not args.quick:
             write_tables("README.md", tables)

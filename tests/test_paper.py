@@ -68,14 +68,19 @@ def test_the_committed_results_are_of_these_runs():
 
 
 def test_a_table_compares_with_the_paper(tmp_path):
+    commands = {run.name: f"python train_mnist.py {run.command_line} --resume"
+                for run in paper.all_runs()}
     for name, accuracy in (("TC/st-cnn-tps/seed-0", 0.97), ("R/st-cnn-tps/seed-0", 0.98),
                            ("R/st-cnn-tps/seed-1", 0.99)):
         path = tmp_path / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"test_accuracy": accuracy, "parameters": 1}))
+        figures = {"test_accuracy": accuracy, "parameters": 1, "command": commands[name]}
+        path.write_text(json.dumps(figures))
     path.with_name("seed-0-symbol.json").write_text("{}")  # --quick leaves it beside its results
     lines = paper.markdown(str(tmp_path)).splitlines()
     assert "| ST-CNN tps | 1.50 ± 0.71 (0.7, +0.80) | (0.5) | (0.8) | (1.1) | 3.00 |" in lines
+    with pytest.raises(ValueError, match="seed-0.json: of other flags than .* --num-epochs 3 "):
+        paper.markdown(str(tmp_path), epochs=3)
     path.write_text("{}")
     with pytest.raises(ValueError, match="seed-1.json: not a result"):
         paper.markdown(str(tmp_path))
@@ -105,6 +110,7 @@ def test_the_angle_of_a_turn():
     _, theta = distort("R", IMAGES[:50], seed=0, with_theta=True)
     angles = paper.angle_of(theta)
     np.testing.assert_allclose(theta[:, 0], np.cos(np.radians(angles)), atol=1e-6)
+    np.testing.assert_allclose(theta[:, 3], np.sin(np.radians(angles)), atol=1e-6)
     assert angles.min() < -60
     assert angles.max() > 60
     np.testing.assert_allclose(paper.angle_of(stn.invert(theta)), -angles, atol=1e-6)

@@ -33,8 +33,8 @@ def _figures(path):
 
 def _row(name, figures):
     accuracies = [100 * accuracy for accuracy, _ in figures]
-    spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-    return (f"| {name} | {len(figures)} | {statistics.mean(accuracies):.2f} ± {spread:.2f} "
+    spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+    return (f"| {name} | {len(figures)} | {statistics.mean(accuracies):.2f}{spread} "
             f"| {min(accuracies):.2f} | {max(accuracies):.2f} | {figures[0][1]:,} |")
 
 

@@ -13,7 +13,7 @@ def test_table(tmp_path):
                 json.dumps({"test_accuracy": accuracy, "parameters": 1234}))
     assert results.table(str(tmp_path)).splitlines()[2:] == [
         "| a | 2 | 99.10 ± 0.14 | 99.00 | 99.20 | 1,234 |",
-        "| b | 1 | 50.00 ± 0.00 | 50.00 | 50.00 | 1,234 |"]
+        "| b | 1 | 50.00 | 50.00 | 50.00 | 1,234 |"]
 
 
 def test_what_is_no_result(tmp_path):

@@ -59,7 +59,10 @@ def class_names(name, count):
 
 
 def derive_seed(seed, *path):
-    """A seed (31 bits) for one purpose, a pure function of the run's seed and whole numbers."""
+    """A seed (31 bits), a pure function of the run's seed and whole numbers.
+
+    Zeros at the end count for nothing: ``derive_seed(1, 2) == derive_seed(1, 2, 0)``.
+    """
     return int(np.random.SeedSequence((seed, *path)).generate_state(1)[0]) & 0x7FFFFFFF
 
 

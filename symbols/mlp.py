@@ -2,12 +2,11 @@
 
 FCN and ST-FCN of Jaderberg et al., 2015, table 1: two hidden layers and a linear classifier; the
 localisation network has three hidden layers. Choices of ours, where the text leaves them open: 32
-units in each of those, which see the picture at half its size, as in the paper's ST-CNN: with a
-sixth of the parameters it learns sooner where a digit is.
+units in each of those, which see the picture at half its size, as in the paper's ST-CNN.
 
     python train_mnist.py --add-stn --network mlp --distort R
 
-Test accuracy and error: see the tables in README.md.
+Test accuracy and error: see the tables in README.md; ``paper.py`` has the flags of the paper's.
 """
 import mxnet as mx
 

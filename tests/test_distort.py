@@ -106,8 +106,10 @@ def test_digits_are_placed_where_they_fit(name):
         np.testing.assert_allclose(scale, 1)
         np.testing.assert_allclose(angle, 0, atol=1e-6)
     size = target_shape(name)[0]
-    reach = 14 * scale[:, None] + np.abs(centre - (size - 1) / 2)
-    assert size / 2 - 0.2 < reach.max() <= size / 2 + 1e-6
+    reach = [14 * scale[:, None] + side * (centre - (size - 1) / 2) for side in (-1, 1)]
+    furthest = np.max(reach, axis=1)  # to the left, the top, the right, the bottom
+    assert (size / 2 - 0.2 < furthest).all()
+    assert (furthest <= size / 2 + 1e-6).all()
 
 
 def test_corners_move_by_5_pixels_and_nothing_folds():
@@ -138,6 +140,16 @@ def test_clutter_is_six_crops_of_digits():
     assert (cluttered >= plain).all()
     assert changed.sum(axis=(1, 2)).max() <= CROPS * CROP ** 2
     assert np.median(changed.sum(axis=(1, 2))) > CROP ** 2
+
+
+def test_crops_are_of_other_digits():
+    grey = np.arange(1, 201, dtype=np.uint8)[:, None, None]  # each digit has its own
+    digits = np.broadcast_to(grey, (200, 28, 28)).copy()
+    plain, cluttered = distort("T", digits, 0), distort("TC", digits, 0)
+    assert (cluttered != grey)[cluttered != plain].all()
+    crops = [len(np.unique(picture)) - 2 for picture in cluttered]  # but black and the digit itself
+    assert np.median(crops) > CROPS / 2
+    assert max(crops) == CROPS
 
 
 def test_pairs_are_added():

@@ -19,7 +19,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 # isort: split
 import numpy as np
 
-from common import cli, data, files, pictures, runs, trained
+from common import cli, data, files, pictures, results, runs, trained
 from common.distort import DISTORTIONS, distort
 from common.find_mxnet import usable_cores
 
@@ -128,13 +128,12 @@ def _table(folder, title, table, epochs):
 
 
 def _cell(folder, seeds, paper):
-    errors = [100 * (1 - runs.read(runs.result_path(folder, run.name))["test_accuracy"])
-              for run in seeds if runs.is_done(run, folder)]
+    done = filter(None, (runs.figures(run, folder) for run in seeds))
+    errors = [100 * (1 - figures["test_accuracy"]) for figures in done]
     if not errors:
         return "" if paper is None else f"({paper})"
-    mean = statistics.mean(errors)
-    spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
-    return f"{mean:.2f}{spread}" + ("" if paper is None else f" ({paper}, {mean - paper:+.2f})")
+    difference = "" if paper is None else f" ({paper}, {statistics.mean(errors) - paper:+.2f})"
+    return results.mean_and_spread(errors) + difference
 
 
 def write_tables(path, tables):

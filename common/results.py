@@ -33,9 +33,14 @@ def _figures(path):
 
 def _row(name, figures):
     accuracies = [100 * accuracy for accuracy, _ in figures]
-    spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-    return (f"| {name} | {len(figures)} | {statistics.mean(accuracies):.2f}{spread} "
-            f"| {min(accuracies):.2f} | {max(accuracies):.2f} | {figures[0][1]:,} |")
+    return (f"| {name} | {len(figures)} | {mean_and_spread(accuracies)} | {min(accuracies):.2f} "
+            f"| {max(accuracies):.2f} | {figures[0][1]:,} |")
+
+
+def mean_and_spread(values):
+    """The mean and, of more than one value, the standard deviation, as text."""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
 
 
 def main():

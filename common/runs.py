@@ -47,7 +47,7 @@ def train(runs, results, scratch, jobs=1):
         KeyboardInterrupt, cli.Terminated: after Ctrl-C or SIGTERM, once the processes have ended.
     """
     with _handled(signal.SIGTERM, _terminate), lock.held(os.path.join(scratch, "runs.lock")):
-        missing = [run for run in runs if not is_done(run, results)]
+        missing = [run for run in runs if figures(run, results) is None]
         for run in runs:
             prefix = os.path.join(scratch, run.name)
             if run in missing:
@@ -60,15 +60,16 @@ def train(runs, results, scratch, jobs=1):
         raise ValueError(f"{len(failed)} of {len(missing)} runs failed: see {', '.join(failed)}")
 
 
-def is_done(run, results):
-    """Whether a run has its result; ValueError if that is of other flags."""
+def figures(run, results):
+    """The figures of a run, None if it is not done; ValueError if they are of other flags."""
     path = result_path(results, run.name)
     if not os.path.exists(path):
-        return False
-    if f"{os.path.basename(SCRIPT)} {run.command_line} " not in read(path).get("command", ""):
+        return None
+    found = read(path)
+    if f"{os.path.basename(SCRIPT)} {run.command_line} " not in found.get("command", ""):
         raise ValueError(f"{path}: of other flags than {run.command_line}: remove it to train it "
                          "again, or write elsewhere")
-    return True
+    return found
 
 
 def _check_unchanged(run, prefix):

@@ -35,7 +35,7 @@ class Recipe(NamedTuple):
 RECIPES = {"mlp": Recipe(60, 0.004), "cnn": Recipe(16, 0.004)}  # its epochs are long
 # Sums are learnt slowly, and at the other rate filters of the CNN die. It takes hours: two devices.
 ADDITION_RECIPES = {"mlp": Recipe(90, 0.001), "addition": Recipe(90, 0.001),
-                    "cnn": Recipe(120, 0.001, cpus=2)}
+                    "cnn": Recipe(110, 0.001, cpus=2)}
 SEEDS = range(3)
 QUICK = {"columns": ["R"], "rows": ["FCN", "CNN", "ST-FCN affine", "ST-CNN affine"], "epochs": 3}
 

@@ -1,6 +1,7 @@
 """Makes MXNet importable before any test module asks for it."""
 import functools
 import os
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -19,6 +20,11 @@ def run_script(name, *flags, cwd=ROOT, timeout=300):
         [sys.executable, os.path.join(ROOT, name), *map(str, flags)],
         cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
         stdin=subprocess.DEVNULL, timeout=timeout)
+
+
+def hear_interrupts():
+    """For preexec_fn: SIGINT is not heard by what a shell runs in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from common import checkpoint, lock, runs
-from tests.conftest import ROOT
+from tests.conftest import ROOT, hear_interrupts
 
 
 def run_of(name, *flags, epochs=2):
@@ -48,7 +48,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_figures(tmp_path, stop, erro
     code = (f"from common import find_mxnet, runs; "
             f"runs.train([runs.Run(*{tuple(run)})], *{folders})")
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE,
-                               start_new_session=True)
+                               start_new_session=True, preexec_fn=hear_interrupts)
     while not os.path.exists(os.path.join(folders[1], "a-0002.params")):
         assert process.poll() is None
         time.sleep(0.01)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from common import mnist
 from symbols import stn
-from tests.conftest import ROOT
+from tests.conftest import ROOT, hear_interrupts
 
 QUICK = ["--dataset", "synthetic", "--num-examples", "300", "--num-epochs", "2"]
 
@@ -233,11 +233,7 @@ def test_divergence_has_its_own_status(train, tmp_path):
 def start(*flags):
     return subprocess.Popen([sys.executable, "train_mnist.py", *map(str, flags)], cwd=ROOT,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            universal_newlines=True, preexec_fn=_allow_interrupts)
-
-
-def _allow_interrupts():
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+                            universal_newlines=True, preexec_fn=hear_interrupts)
 
 
 @pytest.mark.parametrize(("number", "status", "word"), [

@@ -63,8 +63,9 @@ def test_the_committed_results_are_of_these_runs():
     assert paths
     flags = {runs.result_path(folder, run.name): run.flags for run in paper.all_runs()}
     for path in paths:
-        command = f"python train_mnist.py {' '.join(flags[path])} "
-        assert runs.read(path)["command"].startswith(command), path
+        command = runs.read(path)["command"]
+        assert command.startswith(f"python train_mnist.py {' '.join(flags[path])} "), path
+        assert "--load-epoch" not in command, path
 
 
 def test_a_table_compares_with_the_paper(tmp_path):

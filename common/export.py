@@ -15,6 +15,7 @@ import os
 import shutil
 
 from common import checkpoint, data, files, graph, state_file, summary
+from common.find_mxnet import UNFUSED_SUMS
 from common.provenance import provenance
 
 SYMBOL, PARAMS, SUMS, CARD = "model-symbol.json", "model-0000.params", "SHA256SUMS", "README.md"
@@ -65,6 +66,9 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
     told = {"Input `data`": f"images (N, {', '.join(map(str, image_shape))}), float, {pixels}",
             "Output `softmax_output`": f"probabilities (N, {count}) of the classes in synset.txt",
             **(about or {})}
+    if graph.sums_convolutions(deployed):
+        told["On a CPU"] = (f"set {UNFUSED_SUMS}=1 before MXNet is imported, or it may predict "
+                            "wrongly: it fuses some sums with convolutions as it should not")
     with _replacing(folder) as new:
         checkpoint.save_params(os.path.join(new, PARAMS),
                                *map(_float32, (arg_params, aux_params)))

@@ -1,14 +1,17 @@
 """Graphs made of a symbol: to run it faster on a CPU, and to predict with it; and its layers."""
 import json
 import math
+import os
 import re
 from typing import NamedTuple, Tuple
 
 import mxnet as mx
 
+from common.find_mxnet import UNFUSED_SUMS
 from common.padding import pad_convolutions
 
 SCALED = "data_scaled"  # the node that divides raw pixels by 255
+FUSED = ("Activation", "BatchNorm", "Dropout", "LeakyReLU", "_copy", "clip", "relu")  # by oneDNN
 
 
 def label_free(symbol):
@@ -56,6 +59,21 @@ def may_draw(symbol):
                for node in json.loads(symbol.tojson())["nodes"])
 
 
+def sums_convolutions(symbol):
+    """Whether a symbol adds something to a convolution, also to a normalised or activated one.
+
+    Then MXNet may predict wrongly on ``mx.cpu(0)``: see ``UNFUSED_SUMS`` of ``find_mxnet``.
+    """
+    convolved = set()
+    for index, node in enumerate(json.loads(symbol.tojson())["nodes"]):
+        inputs = {entry[0] for entry in node["inputs"]}
+        if node["op"] == "elemwise_add" and inputs & convolved:
+            return True
+        if node["op"] == "Convolution" or (node["op"] in FUSED and inputs & convolved):
+            convolved.add(index)
+    return False
+
+
 def with_raw_input(symbol):
     """A network for pixels from 0 to 255 of one for pixels from 0 to 1; its input is "data"."""
     scaled = mx.sym._internal._mul_scalar(mx.sym.Variable("data"), scalar=1 / 255, name=SCALED)
@@ -90,9 +108,27 @@ def faster(symbol, contexts, dtype, for_training=True, **shapes):
         return symbol
     if for_training:
         return pad_convolutions(pool_before_relu(symbol), **shapes)
+    padded = pad_convolutions(without_copies(symbol), for_training=False, **shapes)
+    # Of several outputs, one that another is computed from would be given with what is fused to it.
+    if len(padded.list_outputs()) > 1 or os.environ.get(UNFUSED_SUMS) != "1":
+        return padded
     # ReLU costs nothing inside a convolution: oneDNN's part of MXNet puts it there. By itself
     # MXNet asks for that on the first CPU device alone.
-    return pad_convolutions(symbol, for_training=False, **shapes).get_backend_symbol("MKLDNN")
+    return padded.get_backend_symbol("MKLDNN")
+
+
+def without_copies(symbol):
+    """The same prediction without the dropouts and identities, but for those that are outputs.
+
+    oneDNN's part of MXNet leaves them out too, but loses an input that goes through two of them.
+    """
+    graph = json.loads(symbol.tojson())
+    outputs, sources = {entry[0] for entry in graph["heads"]}, {}
+    for index, node in enumerate(graph["nodes"]):
+        node["inputs"] = [sources.get(entry[0], entry) for entry in node["inputs"]]
+        if _is_copy(node) and index not in outputs:
+            sources[index], = node["inputs"]
+    return mx.sym.load_json(json.dumps(graph))
 
 
 def pool_before_relu(symbol):
@@ -168,6 +204,12 @@ def layers(symbol, **shapes):
 def flops(symbol, **shapes):
     """Floating-point operations of all ``layers``."""
     return sum(layer.flops for layer in layers(symbol, **shapes))
+
+
+def _is_copy(node):
+    """Whether a node gives what it gets, where nothing is trained."""
+    drops_always = node.get("attrs", {}).get("mode") == "always"
+    return node["op"] == "_copy" or (node["op"] == "Dropout" and not drops_always)
 
 
 def _is_relu(node):

@@ -169,6 +169,18 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted([*NAMES, "mine"])
 
 
+def test_the_card_says_what_mxnet_alone_gets_wrong(tmp_path):
+    data = mx.sym.Variable("data")
+    convolved = mx.sym.Convolution(data, num_filter=1, kernel=(3, 3), pad=(1, 1), name="conv")
+    for name, net in (("sum", data + convolved), ("none", convolved)):
+        net = mx.sym.FullyConnected(net, num_hidden=10, name="fc")
+        symbol = mx.sym.SoftmaxOutput(net, name="softmax")
+        export.export(str(tmp_path / name), symbol,
+                      *bound(symbol, (1, 28, 28), 7).get_params(), (1, 28, 28))
+        told = "MXNET_DISABLE_MKLDNN_FUSE_CONV_SUM=1" in (tmp_path / name / "README.md").read_text()
+        assert told == (name == "sum")
+
+
 def test_classes_have_their_names(tmp_path):
     assert data.class_names("fashion-mnist", 10)[9] == "ankle boot"
     assert data.class_names("fashion-mnist", 19) == data.class_names("mnist", 19)

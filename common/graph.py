@@ -55,7 +55,7 @@ def classifier(symbol):
 
 def _unwrapped(nodes, index):
     """The node that computes what a node passes on."""
-    while nodes[index]["op"] in PASSING:
+    while nodes[index]["op"] in PASSING and nodes[index]["inputs"]:
         index = nodes[index]["inputs"][0][0]
     return nodes[index]
 
@@ -74,8 +74,12 @@ def ends_in_loss(symbol):
 
 
 def attributes(node):
-    """The attributes of a node in a symbol's JSON, as MXNet reads them: name -> value."""
-    return {name: _value(text) for name, text in node.get("attrs", {}).items()}
+    """The attributes of the operator of a node in a symbol's JSON, as MXNet reads them.
+
+    Returns name -> value; a shape is a tuple. What is noted on nodes, as ``__lr_mult__``, is none.
+    """
+    return {name: _value(text) for name, text in node.get("attrs", {}).items()
+            if not name.startswith("__")}
 
 
 def _value(text):
@@ -130,8 +134,8 @@ def without_raw_input(symbol):
     nodes = graph["nodes"]
     sources = {index: node["inputs"][0] for index, node in enumerate(nodes)
                if (node["name"], node["op"]) == (SCALED, "_mul_scalar")
-               and attributes(node)["scalar"] == 1 / 255
-               and nodes[node["inputs"][0][0]]["name"] == "data"}
+               and attributes(node).get("scalar") == 1 / 255
+               and [nodes[entry[0]]["name"] for entry in node["inputs"]] == ["data"]}
     for node in nodes:
         node["inputs"] = [sources.get(entry[0], entry) for entry in node["inputs"]]
     return mx.sym.load_json(json.dumps(graph))

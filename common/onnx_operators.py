@@ -27,8 +27,7 @@ def translate(model, node, attrs):
     without_effect = WITHOUT_EFFECT.get(node.operator, "").split()
     only = ONLY.get(node.operator, {})
     for name, value in attrs.items():
-        if not (name in honoured or name in without_effect or name.startswith("__")
-                or value in only.get(name, ())):
+        if not (name in honoured or name in without_effect or value in only.get(name, ())):
             node.refuse(f"{name}={value} of {node.operator}")
     add(model, node, **{name: value for name, value in attrs.items() if name in honoured})
 

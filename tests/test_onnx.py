@@ -280,6 +280,50 @@ def test_what_cannot_be_translated_is_named(tmp_path, symbol, words):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("loss", "attrs", "shape"), [
+    ("SoftmaxOutput", {}, (8,)), ("SoftmaxOutput", {"multi_output": True}, (4, 6, 6)),
+    ("SoftmaxOutput", {"preserve_shape": True}, (4, 6, 6)), ("SoftmaxOutput", {}, (4, 6, 6)),
+    ("LogisticRegressionOutput", {"grad_scale": 2}, (8,)), ("LinearRegressionOutput", {}, (8,)),
+    ("MAERegressionOutput", {}, (8,))], ids=str)
+def test_the_answers_are_those_of_the_training_symbol(tmp_path, loss, attrs, shape):
+    net = mx.sym.Convolution(mx.sym.Variable("data"), num_filter=4, kernel=(3, 3), name="conv")
+    if len(shape) == 1:
+        net = mx.sym.FullyConnected(net, num_hidden=8, name="fc")
+    symbol = getattr(mx.sym, loss)(net, name="softmax", **attrs)
+    module = mx.mod.Module(symbol, context=mx.cpu(1))
+    label_shape = {"softmax_label": symbol.infer_shape(data=(5, 1, 8, 8))[0][-1]}
+    module.bind([("data", (5, 1, 8, 8))], list(label_shape.items()), for_training=False)
+    module.init_params(mx.init.Xavier(magnitude=20))
+    to_onnx.save(str(tmp_path / "a.onnx"), symbol, *module.get_params(), (1, 8, 8))
+    images = np.random.RandomState(1).rand(5, 1, 8, 8)
+    expected = predict(module, mx.io.DataBatch([mx.nd.array(images)]))
+    assert expected.shape == (5, *shape)
+    np.testing.assert_allclose(answers_of(tmp_path / "a.onnx", images), expected, atol=1e-5)
+
+
+def test_a_softmax_over_several_axes_is_refused(tmp_path):
+    data = mx.sym.Reshape(mx.sym.Variable("data"), shape=(0, 4, -1))
+    with pytest.raises(ValueError, match="not written: onnxruntime's answers differ"):
+        to_onnx.save(str(tmp_path / "a.onnx"), mx.sym.SoftmaxOutput(data), {}, {}, (1, 8, 8))
+
+
+@pytest.mark.parametrize("size", [1e-4, 1, 1e4])
+def test_the_tolerance_is_relative_to_the_answers(tmp_path, monkeypatch, size):
+    symbol = mx.sym.identity(mx.sym.Variable("data") * size)
+    for error, taken in ((3e-6, True), (3e-5, False)):
+        monkeypatch.setitem(onnx_operators.TRANSLATIONS, "_copy", lambda model, node, error=error:
+                            model.add("Mul", [*node.inputs, model.constant(1 + error)],
+                                      node.outputs))
+        path = tmp_path / f"{error}.onnx"
+        if taken:
+            difference = to_onnx.save(str(path), symbol, {}, {}, (1, 8, 8))
+            assert difference == pytest.approx(error * size, rel=0.2)
+        else:
+            with pytest.raises(ValueError, match="not written: onnxruntime's answers differ"):
+                to_onnx.save(str(path), symbol, {}, {}, (1, 8, 8))
+        assert path.exists() == taken
+
+
 @pytest.fixture
 def saved(tmp_path):
     """The Module of a network of which there is the checkpoint "a" and the export "b"."""
@@ -329,4 +373,10 @@ def test_other_answers_than_mxnet_s_are_not_written(run, refused, saved, monkeyp
     monkeypatch.setitem(onnx_operators.TRANSLATIONS, "_copy", lambda model, node: model.add(
         "Not", node.inputs, node.outputs))
     refused(run("a", "--onnx", "a.onnx"), "a.onnx: ONNX does not take this network")
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_a_wrong_rewriting_is_noticed(run, refused, saved, monkeypatch, tmp_path):
+    monkeypatch.setattr(graph, "_softmax_axis", lambda attrs: {"axis": "0"})
+    refused(run("a", "--onnx", "a.onnx"), "a.onnx: not written", "differ from MXNet's by")
     assert not (tmp_path / "a.onnx").exists()

@@ -135,6 +135,9 @@ OPERATORS = {
             {"kernel": (3, 2), "num_group": 2, "stride": (2, 1), "pad": (1, 2), "dilate": (1, 2)},
             {"kernel": (3, 2), "no_bias": True, "workspace": 9, "cudnn_tune": "off",
              "cudnn_off": True, "layout": "NCHW"})},
+    "Convolution of rows": lambda data: mx.sym.Pooling(mx.sym.Convolution(
+        mx.sym.Reshape(data, shape=(0, 0, -1)), num_filter=2, kernel=(5,), layout="NCW"),
+        kernel=(3,), stride=(2,), layout="NCW"),
     "FullyConnected": lambda data: mx.sym.FullyConnected(data, num_hidden=3, no_bias=True),
     "Dropout 0.9": lambda data: mx.sym.Dropout(data, p=0.9, axes=(1,), cudnn_off=True),
     "Pooling": lambda data: mx.sym.Pooling(data, kernel=(2, 2), cudnn_off=True, layout="NCHW"),

@@ -50,6 +50,13 @@ def test_exports_load_in_mxnets_ways(tmp_path, options, raw_input):
                                            (1, 28, 28), raw_input=raw_input)
     expected, batch = predict(module, SCALED), RAW if raw_input else SCALED
     np.testing.assert_allclose(loaded(str(tmp_path), batch), expected, atol=1e-6)
+    in_training = mx.mod.Module(mx.sym.load(str(tmp_path / "model-train-symbol.json")))
+    in_training.bind([("data", IMAGES.shape)], [("softmax_label", (7,))])
+    in_training.set_params(*module.get_params())
+    np.testing.assert_allclose(predict(in_training, batch), expected, atol=1e-6)
+    in_training.save_checkpoint(str(tmp_path / "further"), 1)
+    answers = trained.load(str(tmp_path / "further")).predictor((1, 28, 28))(IMAGES)
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
     block = mx.gluon.SymbolBlock.imports(json_path, ["data"], params_path)
     np.testing.assert_allclose(block(batch.data[0]).asnumpy(), expected, atol=1e-6)
     answers = trained.load(str(tmp_path)).predictor((1, 28, 28))(IMAGES)

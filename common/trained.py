@@ -2,7 +2,7 @@
 import contextlib
 import io
 import os
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import mxnet as mx
 import numpy as np
@@ -22,6 +22,7 @@ class Trained(NamedTuple):
             probabilities.
         arg_params, aux_params: name -> NDArray.
         foreign: whether they are from a file; then they are tried out before they are used.
+        made_for: a function that says the shape of the images it was trained on, None if unknown.
     """
 
     path: str
@@ -29,6 +30,7 @@ class Trained(NamedTuple):
     arg_params: dict
     aux_params: dict
     foreign: bool = False
+    made_for: Callable = lambda: None
 
     def predictor(self, image_shape, output=None, **options):
         """A ``Predictor`` of the class probabilities, or of an inner output.
@@ -67,6 +69,16 @@ class Trained(NamedTuple):
         return self._fitting(symbol, image_shape)
 
     def _fitting(self, symbol, image_shape):
+        try:
+            return self._params_for(symbol, image_shape)
+        except ValueError as error:
+            wanted = self.made_for()
+            if wanted is None or tuple(wanted) == tuple(image_shape):
+                raise
+            raise ValueError(f"{error}; it was trained on images of "
+                             f"{' x '.join(map(str, wanted))}") from None
+
+    def _params_for(self, symbol, image_shape):
         unfit = f"not for images of {' x '.join(map(str, image_shape))}"
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # MXNet prints what does not fit
@@ -100,12 +112,23 @@ def load(path, epoch=None):
         OSError: there is none.
         ValueError: a file is damaged.
     """
-    symbol_path, params_path, _ = checkpoint.locate(*find(path, epoch))
+    prefix, epoch = find(path, epoch)
+    symbol_path, params_path, _ = checkpoint.locate(prefix, epoch)
     if os.path.isdir(path):
         export.check(path)
     symbol = symbol_file.read(symbol_path)
     symbol = (graph.label_free if graph.ends_in_loss(symbol) else graph.without_raw_input)(symbol)
-    return Trained(params_path, symbol, *params_file.read(params_path), foreign=True)
+    return Trained(params_path, symbol, *params_file.read(params_path), foreign=True,
+                   made_for=lambda: _image_shape(path, prefix, epoch))
+
+
+def _image_shape(path, prefix, epoch):
+    """The (C, H, W) that a network was trained on; None if it is not said, or is not to be read."""
+    with contextlib.suppress(OSError, ValueError):
+        if os.path.isdir(path):
+            return export.image_shape(path)
+        return (checkpoint.load_state(prefix, epoch)[1] or {}).get("image_shape")
+    return None
 
 
 def find(path, epoch=None):

@@ -108,7 +108,7 @@ EXPORT = [f"a-export/{name}" for name in (export.SYMBOL, export.PARAMS)]
 SYMBOL, PARAMS = f"foreign/{export.SYMBOL}", f"foreign/{export.PARAMS}"
 SWAPPED = ("a-0001.params", "a-0001.state", "a-symbol.json", "a-0001.json", SYMBOL, PARAMS,
            f"idx/{fetch.NAMES[3]}", "digit.png")
-RESUME = [*TRAIN, "--num-epochs", "2", "--load-epoch", "1"]
+RESUME = [*TRAIN, "--num-epochs", "2", "--load-epoch", "1", "--overwrite"]
 SCORE = ["score.py", "{}/a", *DATA]
 SCORE_EXPORT = ["score.py", "{}/a-export", *DATA]
 SCORE_FOREIGN = ["score.py", "{}/foreign", *DATA]

@@ -17,12 +17,13 @@ TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
 
 
 class Dataset(NamedTuple):
-    """Images (N, H, W) and labels (N,), uint8, for training and test."""
+    """Images (N, H, W) and labels (N,), uint8, for training and test, and where they are from."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    origin: str  # one of DATASETS, or as of ``mnist.load_with_origin``
 
 
 def load(name, data_dir=None, num_examples=None):
@@ -30,21 +31,25 @@ def load(name, data_dir=None, num_examples=None):
 
     Args:
         name: one of ``DATASETS``.
-        data_dir: folder of the idx files; by default ``data/<name>``. Unused for "synthetic".
+        data_dir: folder of the idx files; by default ``data/<name>``. Not for "synthetic".
         num_examples: training images to use; by default all, or 10,000 drawn ones.
 
     Returns:
         A ``Dataset``.
 
     Raises:
-        ValueError: the files are not good, or hold fewer training images than asked for.
+        ValueError: the files are not good, or hold fewer training images than asked for; or there
+            are none.
         OSError: the files could not be had.
     """
     if name == "synthetic":
+        if data_dir is not None:
+            raise ValueError("--data-dir has no meaning with --dataset synthetic: it has no files")
         count = num_examples or 10000
         return Dataset(*synthetic.draw(count, seed=0),
-                       *synthetic.draw(max(count // 5, 100), seed=1))
-    dataset = Dataset(*mnist.load(name, data_dir))
+                       *synthetic.draw(max(count // 5, 100), seed=1), origin=name)
+    arrays, origin = mnist.load_with_origin(name, data_dir)
+    dataset = Dataset(*arrays, origin)
     available = len(dataset.train_images)
     if num_examples and num_examples > available:
         raise ValueError(f"{name} has {available} training images, {num_examples} were asked for")
@@ -52,9 +57,9 @@ def load(name, data_dir=None, num_examples=None):
                             train_labels=dataset.train_labels[:num_examples])
 
 
-def class_names(name, count):
-    """The names of ``count`` classes that are learnt from a dataset: words or numbers."""
-    names = CLASS_NAMES.get(name, ())
+def class_names(origin, count):
+    """The names of ``count`` classes, learnt from data of that ``origin``: words or numbers."""
+    names = CLASS_NAMES.get(origin, ())
     return names if len(names) == count else [str(number) for number in range(count)]
 
 

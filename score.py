@@ -98,8 +98,10 @@ def draw_mistakes(images, labels, answers):
 
 def predict(args, network):
     """Predicts the classes of the images in files; writes and prints them."""
-    images, sources = image_files.read_all(args.predict, args.invert)
+    images, sources, doubts = image_files.read_all(args.predict, args.invert)
     answers = evaluate.probabilities(network, images, **devices(args))
+    for doubt in doubts:
+        logging.warning(doubt)
     found = [{"file": path, "index": index, "class": int(answer.argmax()),
               "probability": float(answer.max())}
              for (path, index), answer in zip(sources, answers)]

@@ -168,6 +168,21 @@ def test_black_on_white_and_transparent_pictures(trained, run, tmp_path):
     assert [line.split(": ")[1] for line in lines] == [expected] * 2
 
 
+def test_further_frames_and_blank_pictures_are_said(trained, tmp_path):
+    ink = np.zeros((28, 28, 4), np.uint8)
+    ink[..., 3] = IMAGES[0]
+    Image.fromarray(ink).save(tmp_path / "ink.png")
+    frames = [Image.fromarray(image) for image in IMAGES[:2]]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    done = run_script("score.py", trained.export, "--predict", "ink.png", "two.gif",
+                      cwd=str(tmp_path))
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "ink.png: blank, or nearly so: its greys are from 0 to 0; is it ink on transparency? try "
+        "it with --invert", "two.gif: only the first of its frames is taken"]
+    assert len(done.stdout.splitlines()) == 2
+
+
 @pytest.fixture
 def bad_files(tmp_path):
     """A folder with files that are not as they should be."""

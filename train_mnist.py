@@ -86,6 +86,7 @@ def main():
     export.check_free(export_folder)
 
     dataset = data.load(args.dataset, args.data_dir, args.num_examples)
+    args.data_origin = dataset.origin
     fresh, num_classes = task(args.distort)
     train = data.ImageIter(dataset.train_images, dataset.train_labels, args.batch_size,
                            seed=args.seed, dtype=args.dtype, fresh=fresh)
@@ -110,7 +111,7 @@ def main():
         figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed,
                        **provenance())
         exported = export.export(export_folder, symbol, *params, train.image_shape,
-                                 classes=data.class_names(args.dataset, num_classes),
+                                 classes=data.class_names(dataset.origin, num_classes),
                                  about=export.about(dict(figures, flags=vars(args))))
     if args.result is not None:
         files.write_json(args.result, figures)

@@ -9,7 +9,7 @@ import os
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-from common import checkpoint, cli, data, export, files, graph, to_onnx, trained
+from common import card, checkpoint, cli, export, files, graph, to_onnx, trained
 
 DEFAULT_SHAPE = (1, 28, 28)  # of checkpoints that do not say theirs
 
@@ -44,22 +44,6 @@ def _image_shape(text):
     return tuple(map(cli.number(int, least=1), sizes))
 
 
-def class_names(path, dataset, count):
-    """The names of the classes in a file, or else those of a dataset."""
-    if path is None:
-        return data.class_names(dataset, count)
-    try:
-        with open(path, encoding="utf-8-sig") as file:  # which leaves out Windows' mark
-            names = file.read().splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8 text") from None
-    if not all(map(str.strip, names)):
-        raise ValueError(f"{path}: a line without a name")
-    if len(names) != count:
-        raise ValueError(f"{path}: {len(names)} names, but the network has {count} classes")
-    return names
-
-
 def write_folder(args, network, image_shape, meta):
     """Writes what MXNet's loaders want."""
     if not graph.ends_in_loss(network.training):
@@ -68,7 +52,10 @@ def write_folder(args, network, image_shape, meta):
                          "those too")
     params = network.checked_params(network.symbol, image_shape)
     count = export.count_classes(network.symbol, image_shape)
-    classes = class_names(args.class_names, meta.get("flags", {}).get("dataset"), count)
+    if args.class_names is not None:
+        classes = export.read_class_names(args.class_names, count)
+    else:
+        classes = card.class_names(args.model, args.load_epoch, count)
     folder = args.output or f"{args.model}-export"
     export.check_free(folder)
     files.check_writable(os.path.join(folder, "model-symbol.json"))

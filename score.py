@@ -10,8 +10,7 @@ import logging
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-from common import cli, data, evaluate, files, image_files, options, pictures, trained
-from common.distort import TASKS, task
+from common import card, cli, evaluate, files, image_files, options, pictures, trained
 from common.provenance import provenance
 
 SCORING = ("dataset", "data_dir", "num_examples", "distort", "seed", "top_k", "confusion",
@@ -31,13 +30,7 @@ def parse_flags():
     options.add_device_flags(parser)
 
     flag = parser.add_argument_group("scoring, on the test images of train_mnist.py").add_argument
-    flag("--dataset", choices=data.DATASETS, default="mnist", help="dataset")
-    flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
-    flag("--num-examples", type=cli.number(int, least=1),
-         help="of the training: the synthetic dataset has a fifth as many test images")
-    flag("--distort", choices=TASKS, help="distort the images as the paper does")
-    flag("--seed", type=cli.number(int, least=0, most=2**31 - 1), default=0,
-         help="of the distortions: that of the training gives the images that it was scored on")
+    card.add_flags(flag)
     flag("--top-k", type=cli.number(int, least=1), default=3,
          help="also count images whose class is among that many most probable ones")
     flag("--confusion", metavar="PNG", help="file to draw the confusion matrix in")
@@ -56,16 +49,13 @@ def parse_flags():
     if useless:
         raise ValueError(f"{useless[0]} has no meaning {'with' if args.predict else 'without'} "
                          "--predict")
-    if args.num_examples and args.dataset != "synthetic":
-        raise ValueError("--num-examples is for --dataset synthetic: other datasets have their "
-                         "test images, however many they train on")
     return args
 
 
 def score(args, network):
     """Scores a network on the test images that the flags name; draws, writes and prints that."""
-    dataset = data.load(args.dataset, args.data_dir, args.num_examples)
-    images, labels = data.held_out(dataset, args.seed, task(args.distort)[0])
+    chosen = card.test_images(args)
+    images, labels = chosen.images, chosen.labels
     answers = evaluate.probabilities(network, images, **devices(args))
     figures = evaluate.evaluate(answers, labels, args.top_k)
     if args.confusion is not None:
@@ -74,15 +64,17 @@ def score(args, network):
     if args.mistakes is not None:
         pictures.save(draw_mistakes(images, labels, answers), args.mistakes)
     if args.result is not None:
-        files.write_json(args.result, {"model": network.path, "dataset": args.dataset,
-                                       "distort": args.distort, "seed": args.seed,
+        files.write_json(args.result, {"model": network.path, "dataset": chosen.origin,
+                                       "distort": chosen.distort, "seed": chosen.seed,
                                        **figures, **provenance()})
     print(f"Test accuracy: {figures['test_accuracy']:.4f} "
           f"({figures['correct']} of {figures['images']})")
     print(f"Top-{args.top_k} accuracy: {figures['top_k_accuracy']:.4f}")
     print(f"Test loss: {figures['test_loss']:.4f}")
+    print(f"Test images: {chosen.words}")
+    names = card.class_names(args.model, args.load_epoch, answers.shape[1])
     for number, row in enumerate(figures["confusion"]):
-        print(f"Class {number}: {row[number]} of {sum(row)}")
+        print(f"Class {names[number]}: {row[number]} of {sum(row)}")
 
 
 def draw_mistakes(images, labels, answers):
@@ -98,10 +90,13 @@ def draw_mistakes(images, labels, answers):
 
 def predict(args, network):
     """Predicts the classes of the images in files; writes and prints them."""
-    images, sources = image_files.read_all(args.predict, args.invert)
+    images, sources, doubts = image_files.read_all(args.predict, args.invert)
     answers = evaluate.probabilities(network, images, **devices(args))
+    for doubt in doubts:
+        logging.warning(doubt)
+    names = card.class_names(args.model, args.load_epoch, answers.shape[1])
     found = [{"file": path, "index": index, "class": int(answer.argmax()),
-              "probability": float(answer.max())}
+              "name": names[answer.argmax()], "probability": float(answer.max())}
              for (path, index), answer in zip(sources, answers)]
     if args.csv is not None:
         text = io.StringIO()
@@ -114,7 +109,7 @@ def predict(args, network):
                                        **provenance()})
     for image in found:
         index = "" if image["index"] is None else f"[{image['index']}]"
-        print(f"{image['file']}{index}: {image['class']} ({image['probability']:.4f})")
+        print(f"{image['file']}{index}: {image['name']} ({image['probability']:.4f})")
 
 
 def devices(args):

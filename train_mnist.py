@@ -4,15 +4,12 @@
     python train_mnist.py --add-stn --gpus 0   # on the first GPU
 """
 import argparse
-import hashlib
 import logging
 import time
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-import numpy as np
-
 import symbols
 from common import cli, data, export, files, fit, lock, options, summary
 from common.distort import TASKS, task
@@ -71,15 +68,6 @@ def complete(args):
         args.model_prefix = "models/" + "-".join(filter(None, parts)).replace(":", "")
 
 
-def sha256(dataset):
-    """The SHA-256 of a ``Dataset``, in hexadecimal."""
-    digest = hashlib.sha256()
-    for array in dataset:
-        digest.update(f"{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
-
-
 def _transform(name):
     try:
         stn.get_transform(name)
@@ -102,7 +90,8 @@ def main():
     export.check_free(export_folder)
 
     dataset = data.load(args.dataset, args.data_dir, args.num_examples)
-    args.data_sha256 = None if args.dataset == "synthetic" else sha256(dataset)
+    args.data_origin = dataset.origin
+    args.data_sha256 = None if args.dataset == "synthetic" else dataset.sha256
     fresh, num_classes = task(args.distort)
     train = data.ImageIter(dataset.train_images, dataset.train_labels, args.batch_size,
                            seed=args.seed, dtype=args.dtype, fresh=fresh)
@@ -126,7 +115,7 @@ def main():
         params = module.get_params()
         figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed)
         exported = export.export(export_folder, symbol, *params, train.image_shape,
-                                 classes=data.class_names(args.dataset, num_classes),
+                                 classes=data.class_names(dataset.origin, num_classes),
                                  about=export.about(dict(figures, flags=vars(args))))
     if args.result is not None:
         files.write_json(args.result, figures)

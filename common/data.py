@@ -2,6 +2,7 @@
 
 Images stay uint8 in memory; each batch is scaled to [0, 1] as it is taken.
 """
+import hashlib
 from typing import NamedTuple
 
 import mxnet as mx
@@ -13,16 +14,27 @@ DATASETS = (*mnist.SHA256, "synthetic")
 CLASS_NAMES = {"fashion-mnist": ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal",
                                  "shirt", "sneaker", "bag", "ankle boot")}
 BLOCK = 1000  # images that are made fresh at once
+PIXELS = "images are to be uint8, from 0 to 255, of shape (N, H, W) or (N, C, H, W)"
 TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
 
 
 class Dataset(NamedTuple):
-    """Images (N, H, W) and labels (N,), uint8, for training and test."""
+    """Images (N, H, W) and labels (N,), uint8, for training and test, and where they are from."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    origin: str  # one of DATASETS, or as of ``mnist.load_with_origin``
+
+    @property
+    def sha256(self):
+        """Of all images and labels, in hexadecimal."""
+        digest = hashlib.sha256()
+        for array in self[:4]:
+            digest.update(f"{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
 
 
 def load(name, data_dir=None, num_examples=None):
@@ -30,21 +42,25 @@ def load(name, data_dir=None, num_examples=None):
 
     Args:
         name: one of ``DATASETS``.
-        data_dir: folder of the idx files; by default ``data/<name>``. Unused for "synthetic".
+        data_dir: folder of the idx files; by default ``data/<name>``. Not for "synthetic".
         num_examples: training images to use; by default all, or 10,000 drawn ones.
 
     Returns:
         A ``Dataset``.
 
     Raises:
-        ValueError: the files are not good, or hold fewer training images than asked for.
+        ValueError: the files are not good, or hold fewer training images than asked for; or there
+            are none.
         OSError: the files could not be had.
     """
     if name == "synthetic":
+        if data_dir is not None:
+            raise ValueError("--data-dir has no meaning with --dataset synthetic: it has no files")
         count = num_examples or 10000
         return Dataset(*synthetic.draw(count, seed=0),
-                       *synthetic.draw(max(count // 5, 100), seed=1))
-    dataset = Dataset(*mnist.load(name, data_dir))
+                       *synthetic.draw(max(count // 5, 100), seed=1), origin=name)
+    arrays, origin = mnist.load_with_origin(name, data_dir)
+    dataset = Dataset(*arrays, origin)
     available = len(dataset.train_images)
     if num_examples and num_examples > available:
         raise ValueError(f"{name} has {available} training images, {num_examples} were asked for")
@@ -52,9 +68,9 @@ def load(name, data_dir=None, num_examples=None):
                             train_labels=dataset.train_labels[:num_examples])
 
 
-def class_names(name, count):
-    """The names of ``count`` classes that are learnt from a dataset: words or numbers."""
-    names = CLASS_NAMES.get(name, ())
+def class_names(origin, count):
+    """The names of ``count`` classes, learnt from data of that ``origin``: words or numbers."""
+    names = CLASS_NAMES.get(origin, ())
     return names if len(names) == count else [str(number) for number in range(count)]
 
 
@@ -72,6 +88,28 @@ def held_out(dataset, seed, fresh=None):
     return fresh(images, labels, derive_seed(seed, TEST)) if fresh else (images, labels)
 
 
+def as_pixels(images):
+    """Images as what everything here computes with, uint8 (N, C, H, W).
+
+    Args:
+        images: an array, in any order in memory, of uint8 (N, H, W) or (N, C, H, W), or of bool,
+            which is black and white.
+
+    Raises:
+        ValueError: they are something else: what a number means that is not of uint8 is unknown.
+    """
+    if not isinstance(images, np.ndarray):
+        raise ValueError(f"{PIXELS}, got a {type(images).__name__}")
+    if images.dtype == bool:
+        images = images * np.uint8(255)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        extent = (f" from {images.min():g} to {images.max():g}"
+                  if images.size and images.dtype.kind in "iuf" else "")
+        advice = ": np.rint(255 * images).astype(np.uint8)?" if extent == " from 0 to 1" else ""
+        raise ValueError(f"{PIXELS}, got {images.dtype} {images.shape}{extent}{advice}")
+    return images if images.ndim == 4 else images[:, None]
+
+
 class ImageIter(mx.io.DataIter):
     """Batches of uint8 images, as float in [0, 1] of shape (batch_size, C, H, W), with labels.
 
@@ -81,7 +119,7 @@ class ImageIter(mx.io.DataIter):
     batch is filled up with the first images; its ``pad`` is their number.
 
     Args:
-        images: uint8 (N, H, W) or (N, C, H, W).
+        images: uint8 (N, H, W) or (N, C, H, W), or others that ``as_pixels`` takes.
         labels: whole numbers (N,).
         batch_size: images in a batch.
         seed: None to keep the order, else a number from 0.
@@ -92,12 +130,14 @@ class ImageIter(mx.io.DataIter):
             takes its own part of the order; all parts are equally long.
 
     Raises:
-        ValueError: arrays that do not fit together, or too few images for one training batch.
+        ValueError: arrays that do not fit together, too few images for one training batch, or
+            something else than uint8.
     """
 
     def __init__(self, images, labels, batch_size, seed=None, dtype="float32",
                  num_parts=1, part_index=0, fresh=None):
         super().__init__(batch_size)
+        as_pixels(images)
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images but {len(labels)} labels")
         if not 0 <= part_index < num_parts:
@@ -149,7 +189,7 @@ class ImageIter(mx.io.DataIter):
         images, labels = (self._taken(self.images[which], self.labels[which]) if self.fresh is None
                           else self._from_blocks(start))
         # from_numpy, because nd.array would wait for all that the device has been told to do.
-        images = images * np.dtype(self.dtype).type(1 / 255)
+        images = np.multiply(images, np.dtype(self.dtype).type(1 / 255), order="C")
         labels = labels.astype(self.dtype)
         return mx.io.DataBatch(data=[mx.nd.from_numpy(images)], label=[mx.nd.from_numpy(labels)],
                                pad=pad, index=which,
@@ -159,7 +199,7 @@ class ImageIter(mx.io.DataIter):
         """What becomes of some of the images (N, C, H, W) and labels."""
         if self.fresh is not None:
             images, labels = self.fresh(images, labels, seed)
-        return images if images.ndim == 4 else images[:, None], labels
+        return as_pixels(images), labels
 
     def _from_blocks(self, start):
         """A batch of what is made fresh: in blocks, so that batches of any size give the same."""

@@ -130,7 +130,10 @@ def data():
         absent = [name for name, state in found.items() if state == "missing"]
         text = f"{len(whole)} of {len(found)} files as published"
         if absent:
-            text += f", {len(absent)} missing: python -m common.mnist {dataset} fetches them"
+            foreign = mnist.find_foreign(dataset, folder)
+            text += f", {len(absent)} missing: " + (
+                f"not fetched beside {foreign}, which is not the dataset's" if foreign else
+                f"python -m common.mnist {dataset} fetches them")
         yield ABSENT if absent else OK, folder, text
         for name, state in found.items():
             if state not in ("whole", "missing"):

@@ -12,6 +12,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 
 from common import checkpoint, data, files, graph, state_file, summary
@@ -19,12 +20,13 @@ from common.find_mxnet import UNFUSED_SUMS
 from common.provenance import provenance
 
 SYMBOL, PARAMS, SUMS, CARD = "model-symbol.json", "model-0000.params", "SHA256SUMS", "README.md"
+CLASSES = "synset.txt"
 FILES = {
     SYMBOL: "the network without its label",
     PARAMS: "its parameters",
     "model-shapes.json": "the shape of its input, for SageMaker",
     "signature.json": "the same, for the multi-model server",
-    "synset.txt": "the names of the classes",
+    CLASSES: "the names of the classes",
     "model-train-symbol.json": "the network with its label, to go on training",
 }
 ORDER = (*(name for name in FILES if name != PARAMS), SUMS, CARD, PARAMS)  # of their renaming
@@ -77,7 +79,7 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
             "model-shapes.json": _json([{"name": "data", "shape": [1, *image_shape]}]),
             "signature.json": _json({"inputs": [{"data_name": "data",
                                                  "data_shape": [0, *image_shape]}]}),
-            "synset.txt": _lines(classes),
+            CLASSES: _lines(classes),
             "model-train-symbol.json": symbol.tojson()})
         sums = {name: checkpoint.sha256(os.path.join(new, name)) for name in FILES}
         _write(new, {
@@ -162,6 +164,32 @@ def image_shape(folder):
     return tuple(shape)
 
 
+def read_class_names(path, count):
+    """The names of ``count`` classes in a file, one a line.
+
+    Raises OSError if it cannot be read, and ValueError if it holds something else.
+    """
+    files.check_regular(path)
+    try:
+        with open(path, encoding="utf-8-sig") as file:  # which leaves out Windows' mark
+            names = file.read().splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text") from None
+    if not all(map(str.strip, names)):
+        raise ValueError(f"{path}: a line without a name")
+    if not all(map(str.isprintable, names)):
+        raise ValueError(f"{path}: a name with characters that cannot be printed")
+    if len(names) != count:
+        raise ValueError(f"{path}: {len(names)} names, but the network has {count} classes")
+    return names
+
+
+def read_card(folder):
+    """What the card of an export says: what -> text; empty without one."""
+    content = files.read_bytes(os.path.join(folder, CARD)) or b""
+    return dict(re.findall("^- (.*?): (.*)$", content.decode(errors="replace"), flags=re.M))
+
+
 def about(meta):
     """What the meta of a checkpoint tells of a model: what -> text; empty without any."""
     flags, told = meta.get("flags", {}), {}
@@ -170,7 +198,10 @@ def about(meta):
         told["Network"] = flags["network"] + (transform if flags.get("add_stn") else "")
     if flags.get("dataset"):
         distorted = f", distorted by {flags['distort']}" if flags.get("distort") else ""
-        told["Data"] = flags["dataset"] + distorted
+        told["Data"] = flags.get("data_origin", flags["dataset"]) + distorted
+        if flags.get("num_examples"):
+            told["Training images"] = str(flags["num_examples"])
+        told["Seed"] = str(flags.get("seed", 0))
     if meta.get("history"):
         told["Test accuracy"] = f"{meta['history'][-1]['test_accuracy']:.4f}"
     if meta.get("command"):

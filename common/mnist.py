@@ -2,6 +2,7 @@
 
 ``python -m common.mnist [dataset]`` fetches a dataset to where the training script looks for it.
 """
+import contextlib
 import hashlib
 import logging
 import os
@@ -22,6 +23,7 @@ SHA256 = {  # of the uncompressed files
         "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"))),
 }
 CLASSES = 10
+OWN = "own files"  # whatever is not published
 SUMS = "SHA256SUMS"  # lists the files that were fetched; these, unlike a user's own, never change
 
 
@@ -30,27 +32,42 @@ def load(dataset, data_dir=None):
 
     Args:
         dataset: "mnist" or "fashion-mnist".
-        data_dir: the folder of the four files, by default ``data/<dataset>``; made if need be.
-            Other content than the published one is allowed (someone's own digits).
+        data_dir: the folder of the four files; by default ``data/<dataset>``, which is made if need
+            be. Other content than the published one is allowed (someone's own digits), but then
+            nothing is fetched.
 
     Returns:
         Four uint8 arrays: training images (N, H, W) and labels (N,), test images and labels.
 
     Raises:
         ValueError: a file is not what its name says, or has changed since it was fetched.
-        OSError: a file is missing and could not be fetched, or could not be read.
+        OSError: a file or the folder is missing and not to be fetched, or could not be read.
     """
-    data_dir = data_dir or f"data/{dataset}"
+    return load_with_origin(dataset, data_dir)[0]
+
+
+def load_with_origin(dataset, data_dir=None):
+    """What ``load`` returns, and where it is from: the name of the dataset, ``OWN``, or both."""
+    if data_dir is None:
+        data_dir = f"data/{dataset}"
+    elif not os.path.isdir(data_dir):
+        raise NotADirectoryError(f"{data_dir or repr(data_dir)}: there is no such folder; "
+                                 f"--data-dir is one that holds {', '.join(NAMES)} (raw or .gz), "
+                                 f"or an empty one to fetch {dataset} into")
     fetch_missing(dataset, data_dir)
     fetched = _read_sums(data_dir)
-    arrays = []
+    arrays, own = [], []
     for name in NAMES:
-        path = find(data_dir, name)
-        content = idx.read(path)
-        arrays.append(idx.decode(path, content, "images" if "images" in name else "labels"))
-        _check_origin(path, content, dataset, name, fetched)
+        path, content = _read(data_dir, name)
+        arrays.append(idx.decode(path, content, _kind(name)))
+        if not _is_published(path, content, dataset, name, fetched):
+            own.append(os.path.basename(path))
     _check_together(data_dir, *arrays)
-    return tuple(arrays)
+    if own:
+        logging.warning("%s: not the published %s: taken as your own: %s", data_dir, dataset,
+                        ", ".join(own))
+    origin = [dataset] * (len(own) < len(NAMES)) + [OWN] * bool(own)
+    return tuple(arrays), " and ".join(origin)
 
 
 def inspect(dataset, data_dir):
@@ -61,26 +78,17 @@ def inspect(dataset, data_dir):
     """
     fetched, found = _read_sums(data_dir), {}
     for name in NAMES:
-        path = find(data_dir, name)
-        if path is None:
+        if not _find(data_dir, name):
             found[name] = "missing"
             continue
         try:
-            content = idx.read(path)
-            idx.decode(path, content, "images" if "images" in name else "labels")
-            _check_origin(path, content, dataset, name, fetched)
-            found[name] = "whole" if _sha256(content) == SHA256[dataset][name] else "own"
+            path, content = _read(data_dir, name)
+            idx.decode(path, content, _kind(name))
+            whole = _is_published(path, content, dataset, name, fetched)
+            found[name] = "whole" if whole else "own"
         except (ValueError, OSError) as error:
             found[name] = str(error)
     return found
-
-
-def find(data_dir, name):
-    """The path of an idx file, raw or gzipped; None where there is neither."""
-    for path in (os.path.join(data_dir, name), os.path.join(data_dir, name + ".gz")):
-        if os.path.exists(path):
-            return path
-    return None
 
 
 def fetch_missing(dataset, data_dir, sources=None):
@@ -94,11 +102,17 @@ def fetch_missing(dataset, data_dir, sources=None):
         sources: see ``common/fetch.py``; by default the dataset's own.
 
     Raises:
-        OSError: every source failed; the message says why, and what to do by hand.
+        OSError: the folder holds something else, or every source failed; the message says what is
+            missing, why, and what to do by hand.
     """
     missing = _missing(data_dir)
     if not missing:
         return
+    foreign = find_foreign(dataset, data_dir)
+    if foreign:
+        raise FileNotFoundError(
+            f"{data_dir}: {', '.join(missing)} missing (raw or .gz), and {dataset} is not fetched "
+            f"into a folder that holds something else, here {foreign}")
     os.makedirs(data_dir, exist_ok=True)
     tried = []
     for source in fetch.SOURCES[dataset] if sources is None else sources:
@@ -111,33 +125,77 @@ def fetch_missing(dataset, data_dir, sources=None):
             tried.append(f"{source} ({fetch.reason(error)})")
         missing = _missing(data_dir)
         if not missing:
-            _write_sums(dataset, data_dir)
+            sums = "".join(f"{digest}  {name}\n" for name, digest in SHA256[dataset].items())
+            files.write_bytes(os.path.join(data_dir, SUMS), sums.encode())
             logging.info("Fetched %s from %s into %s", dataset, source, data_dir)
             return
     raise OSError(f"cannot fetch {dataset}: tried {'; '.join(tried)}. "
                   f"Put {', '.join(missing)} (raw or .gz) into {data_dir} by hand")
 
 
+def find_foreign(dataset, data_dir):
+    """The first name in a folder, if it is there, that is not of the published dataset, or None.
+
+    Hidden files do not count, nor what a download that was killed has left.
+    """
+    entries = sorted(os.listdir(data_dir) if os.path.isdir(data_dir) else [])
+    published = {path: SHA256[dataset][name] for name in NAMES for path in _find(data_dir, name)}
+    for entry in entries:
+        path = os.path.join(data_dir, entry)
+        partial = entry.startswith((*NAMES, SUMS)) and entry.endswith(".part")
+        if entry == SUMS or entry.startswith(".") or partial:
+            continue
+        with contextlib.suppress(ValueError, OSError):  # what cannot be read is foreign, too
+            if path in published and _sha256(idx.read(path)) == published[path]:
+                continue
+        return entry
+    return None
+
+
 def _missing(data_dir):
-    return [name for name in NAMES if not find(data_dir, name)]
+    return [name for name in NAMES if not _find(data_dir, name)]
+
+
+def _find(data_dir, name):
+    """The paths of an idx file: raw or gzipped, and as some programs spell it when unpacking it."""
+    paths = (os.path.join(data_dir, spelling + packing)
+             for spelling in (name, name.replace("-idx", ".idx")) for packing in ("", ".gz"))
+    return [path for path in paths if os.path.exists(path) and not os.path.isdir(path)]
+
+
+def _read(data_dir, name):
+    """The path and the uncompressed content of an idx file that is there."""
+    path, *others = _find(data_dir, name)
+    content = idx.read(path)
+    for other in others:
+        if idx.read(other) != content:
+            raise ValueError(f"{path} and {os.path.basename(other)} beside it differ: remove the "
+                             "one that is not meant")
+    return path, content
+
+
+def _kind(name):
+    return "images" if "images" in name else "labels"
 
 
 def _sha256(content):
     return hashlib.sha256(content).hexdigest()
 
 
-def _check_origin(path, content, dataset, name, fetched):
-    """Tells files that were swapped, or have changed since they were fetched, from a user's own."""
-    published, digest = SHA256[dataset], _sha256(content)
-    if digest == published[name]:
-        return
-    for other in NAMES:
-        if digest == published[other]:
-            raise ValueError(f"{path}: this is {other}: swapped?")
+def _is_published(path, content, dataset, name, fetched):
+    """Tells a published file from a user's own; ValueError if it was swapped, or has changed."""
+    digest = _sha256(content)
+    if digest == SHA256[dataset][name]:
+        return True
+    for owner, published in SHA256.items():
+        for other in NAMES:
+            if digest == published[other]:
+                advice = "swapped?" if owner == dataset else f"give --dataset {owner}"
+                raise ValueError(f"{path}: this is {owner}'s {other}: {advice}")
     if name in fetched:
         raise ValueError(f"{path}: not the file that was fetched: delete it to fetch it again, "
                          f"or delete {SUMS} beside it if it is your own")
-    logging.warning("%s is not the published %s: taken as your own", path, dataset)
+    return False
 
 
 def _check_together(data_dir, train_images, train_labels, test_images, test_labels):
@@ -152,15 +210,6 @@ def _check_together(data_dir, train_images, train_labels, test_images, test_labe
         sizes = [" x ".join(map(str, a.shape[1:])) for a in (train_images, test_images)]
         raise ValueError(f"{data_dir}: training images have {sizes[0]} pixels, "
                          f"test images {sizes[1]}")
-
-
-def _write_sums(dataset, data_dir):
-    lines = []
-    for name, published in SHA256[dataset].items():
-        path = os.path.join(data_dir, name)
-        if os.path.exists(path) and _sha256(idx.read(path)) == published:
-            lines.append(f"{published}  {name}\n")
-    files.write_bytes(os.path.join(data_dir, SUMS), "".join(lines).encode())
 
 
 def _read_sums(data_dir):
@@ -178,6 +227,7 @@ def main():
     parser.add_argument("--data-dir", help="where to; by default data/<dataset>")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    fetch_missing(args.dataset, args.data_dir or f"data/{args.dataset}")
     load(args.dataset, args.data_dir)
 
 

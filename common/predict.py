@@ -25,7 +25,7 @@ class Predictor:
 
     def __init__(self, symbol, arg_params, aux_params, image_shape, batch_size=256,
                  gpus=None, cpus=None):
-        self.batch_size = batch_size
+        self.batch_size, self.image_shape = batch_size, tuple(image_shape)
         contexts = options.contexts(gpus, cpus, batch_size)
         if gpus is None:
             # The thread of the first CPU device copies the batches to all of them. Where it has to
@@ -43,7 +43,14 @@ class Predictor:
         self.module.set_params(arg_params, aux_params)
 
     def __call__(self, images):
-        """The probabilities (N, classes), float32, of uint8 images (N, H, W) or (N, C, H, W)."""
+        """The probabilities (N, classes), float32, of uint8 images (N, H, W) or (N, C, H, W).
+
+        Raises ValueError for others; ``data.as_pixels`` says which it takes.
+        """
         batches = ImageIter(images, np.zeros(len(images), np.uint8), self.batch_size)
+        if batches.image_shape != self.image_shape:
+            wanted, given = (" x ".join(map(str, shape))
+                             for shape in (self.image_shape, batches.image_shape))
+            raise ValueError(f"expected images of {wanted}, got {given}")
         return np.concatenate([outputs.asnumpy()[:self.batch_size - batch.pad]
                                for outputs, batch in late(predictions(self.module, batches))])

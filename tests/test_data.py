@@ -92,11 +92,50 @@ def test_unequal_counts_are_refused(digits):
         data.ImageIter(images, labels[:-1], 10)
 
 
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda images: images / np.float32(255), r"got float32 \(100, 28, 28\) from 0 to 1: np.rint"),
+    (lambda images: images / 255, "got float64 .* from 0 to 1: np.rint"),
+    (lambda images: images.astype("f"), r"got float32 \(100, 28, 28\) from 0 to 255$"),
+    (lambda images: images.astype(np.int8), "got int8 .* from -12[0-9] to 127$"),
+    (lambda images: images.astype(int), "got int64 "),
+    (lambda images: images[0], r"got uint8 \(28, 28\)"),
+    (lambda images: images[:0] / 255, r"got float64 \(0, 28, 28\)$"),
+    (list, "got a list$"),
+    (mx.nd.array, "got a NDArray$"),
+])
+def test_what_is_not_uint8_is_refused(digits, change, words):
+    images, labels = digits
+    with pytest.raises(ValueError, match="^images are to be uint8, from 0 to 255, .*, " + words):
+        data.ImageIter(change(images), labels, 10)
+
+
+def test_what_is_made_fresh_is_to_be_uint8_too(digits):
+    with pytest.raises(ValueError, match="^images are to be uint8"):
+        data.ImageIter(*digits, 10, seed=0, fresh=lambda taken, labels, _: (taken / 255, labels))
+
+
+def test_batches_of_arrays_in_any_order_in_memory(digits):
+    images, labels = digits
+    expected = next(data.ImageIter(images, labels, 10)).data[0].asnumpy()
+    for other in (np.asfortranarray(images), images.transpose(0, 2, 1).copy().transpose(0, 2, 1)):
+        for options in ({}, {"seed": 0, "fresh": lambda _, labels, seed, other=other:
+                             (other[:len(labels)], labels)}):
+            batch = next(data.ImageIter(other, labels, 10, **options))
+            np.testing.assert_array_equal(batch.data[0].asnumpy(), expected)
+    flags = next(data.ImageIter(images > 99, labels, 10)).data[0].asnumpy()
+    np.testing.assert_array_equal(flags[:, 0], images[:10] > 99)
+
+
 def test_num_examples():
     dataset = data.load("mnist", num_examples=1000)
-    assert [len(array) for array in dataset] == [1000, 1000, 10000, 10000]
+    assert [len(array) for array in dataset[:4]] == [1000, 1000, 10000, 10000]
     with pytest.raises(ValueError, match="60000 training images, 60001"):
         data.load("mnist", num_examples=60001)
+
+
+def test_a_folder_for_drawn_digits_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--data-dir has no meaning with --dataset synthetic"):
+        data.load("synthetic", str(tmp_path))
 
 
 def test_the_iterator_is_mxnets(digits):

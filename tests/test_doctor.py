@@ -47,7 +47,8 @@ def test_missing_damaged_and_own_files(tmp_path):
     (folder / mnist.NAMES[2]).write_bytes(idx.encode(own))
     status, rows, _ = consult(tmp_path)
     assert status == 2
-    assert rows["data/mnist"][1].startswith("1 of 4 files as published, 1 missing")
+    assert rows["data/mnist"][1].startswith("1 of 4 files as published, 1 missing: "
+                                               f"not fetched beside {mnist.NAMES[2]}")
     assert rows["data/fashion-mnist"] == ("-", "0 of 4 files as published, 4 missing: python -m "
                                                "common.mnist fashion-mnist fetches them")
     assert rows[mnist.NAMES[2]] == ("ok", "not the published one: taken as your own")

@@ -60,12 +60,13 @@ def test_the_files_are_those_that_the_card_tells_of(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_accuracy_is_that_of_the_card(run_main, name):
-    flags = ["--distort", distortion(name)] if distortion(name) else []
-    done = run_main(score, os.path.join(FOLDER, name), "--data-dir", DATA, *flags)
+    done = run_main(score, os.path.join(FOLDER, name), "--data-dir", DATA)
     assert done.returncode == 0, done.stderr
     accuracy = card(name)["Test accuracy"]
     assert done.stdout.startswith(f"Test accuracy: {accuracy} "
                                   f"({round(10000 * float(accuracy))} of 10000)\n")
+    distorted = f", distorted by {distortion(name)}, seed 0" if distortion(name) else ""
+    assert f"Test images: mnist{distorted}, as in the training\n" in done.stdout
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

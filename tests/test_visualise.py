@@ -147,10 +147,10 @@ SYNTHETIC = ["--dataset", "synthetic"]
 def test_the_script_draws_and_prints(prefix):
     done = run_script("visualize_stn.py", prefix, *SYNTHETIC, "--num-images", 3, "--first", 7)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 4
+    assert len(done.stdout.splitlines()) == 5
     assert done.stdout.startswith("7: ")
     assert "stn theta 1.000" in done.stdout
-    assert done.stdout.endswith(f"Drawn: {prefix}-stn.png\n")
+    assert done.stdout.endswith(f"Test images: synthetic\nDrawn: {prefix}-stn.png\n")
     assert Image.open(f"{prefix}-stn.png").size[0] == 300
 
 

@@ -227,7 +227,8 @@ def write_digits(folder, seed):
     (["--resume", "--lr", 0.5, "--num-examples", 30],
      ["--lr 0.003 there, --lr 0.5 here", "no --num-examples there, --num-examples 30 here"]),
     (["--resume", "--distort", "R"], ["no --distort there, --distort R here"]),
-    (["--resume", "--dataset", "synthetic"], ["--dataset mnist there, --dataset synthetic here"]),
+    (["--resume", "--dataset", "fashion-mnist"],
+     ["--dataset mnist there, --dataset fashion-mnist here"]),
     (["--load-epoch", 1, "--num-epochs", 2], ["a-export", "would be lost", "--overwrite"]),
 ])
 def test_another_run_eats_nothing(run_main, refused, finished, flags, words):

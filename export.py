@@ -49,12 +49,11 @@ def class_names(path, dataset, count):
     if path is None:
         return data.class_names(dataset, count)
     try:
-        with open(path, encoding="utf-8-sig") as file:  # which leaves out Windows' mark
-            names = file.read().splitlines()
+        names = files.read(path).decode("utf-8-sig").splitlines()  # leaves out Windows' mark
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not UTF-8 text") from None
-    if not all(map(str.strip, names)):
-        raise ValueError(f"{path}: a line without a name")
+    if not all(name.strip() and name.isprintable() for name in names):
+        raise ValueError(f"{path}: a line without a name, or with control characters")
     if len(names) != count:
         raise ValueError(f"{path}: {len(names)} names, but the network has {count} classes")
     return names

@@ -3,8 +3,11 @@
 Exit status: 0 done, 2 bad input, 3 training became non-finite, 130 interrupted, 143 terminated.
 """
 import argparse
+import logging
 import math
 import sys
+
+LONGEST = 500  # letters of a message
 
 
 class Diverged(ArithmeticError):
@@ -30,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args([_with_dashes(arg) for arg in args], namespace)
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
 
 
 def _with_dashes(arg):
@@ -68,6 +71,7 @@ def number(kind, least=-math.inf, most=math.inf, above=-math.inf, below=math.inf
 def run(main):
     """Calls ``main()`` and leaves the process: bad input is one line, never a traceback."""
     program = sys.argv[0].rpartition("/")[2]
+    logging.getLogger().addFilter(_tame)
     try:
         status = main()
     except (ValueError, OSError, Diverged) as error:
@@ -80,7 +84,23 @@ def run(main):
 
 
 def one_line(error):
-    """What an exception says, in one line, that of the system's with its file first."""
+    """What an exception or a text says in one line, that of the system's with its file first.
+
+    Of a very long one, the beginning and the end.
+    """
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+        error = f"{error.filename}: {error.strerror}"
+    said = printable(" ".join(str(error).split()))
+    return said if len(said) <= LONGEST else f"{said[:LONGEST // 2]} ... {said[-LONGEST // 2:]}"
+
+
+def printable(text):
+    """A text with its control characters, which a terminal would obey, written out."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _tame(record):
+    """Lets a warning say what it says in one line."""
+    if record.levelno >= logging.WARNING:
+        record.msg, record.args = one_line(record.getMessage()), ()
+    return True

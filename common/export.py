@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 
-from common import checkpoint, data, files, graph, state_file, summary
+from common import checkpoint, cli, data, fields, files, graph, summary
 from common.provenance import provenance
 
 SYMBOL, PARAMS, SUMS, CARD = "model-symbol.json", "model-0000.params", "SHA256SUMS", "README.md"
@@ -75,7 +75,7 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
                                                  "data_shape": [0, *image_shape]}]}),
             "synset.txt": _lines(classes),
             "model-train-symbol.json": symbol.tojson()})
-        sums = {name: checkpoint.sha256(os.path.join(new, name)) for name in FILES}
+        sums = {name: files.sha256(os.path.join(new, name)) for name in FILES}
         _write(new, {
             SUMS: _lines(_listed(*item) for item in sums.items()),
             CARD: _lines(_card(os.path.basename(os.path.abspath(folder)), told, sums,
@@ -107,14 +107,14 @@ def check(folder):
     One from before there were ``SHA256SUMS`` is taken as it is.
     """
     path = os.path.join(folder, SUMS)
-    listed = files.read_bytes(path)
+    listed = files.read_if_there(path)
     if listed is None:
         return
     for name in (SYMBOL, PARAMS):
         file = os.path.join(folder, name)
-        if not os.path.isfile(file):
+        if not os.path.exists(file):
             raise FileNotFoundError(f"{file}: missing, though {path} lists it")
-        if _listed(name, checkpoint.sha256(file)).encode() not in listed.splitlines():
+        if _listed(name, files.sha256(file)).encode() not in listed.splitlines():
             raise ValueError(f"{file}: not the file that {path} lists")
 
 
@@ -148,12 +148,12 @@ def image_shape(folder):
     Raises OSError if the folder does not say it, and ValueError if that is damaged.
     """
     path = os.path.join(folder, "model-shapes.json")
-    with open(path, "rb") as file:
-        try:
-            _, *shape = json.loads(file.read().decode())[0]["shape"]
-        except (ValueError, TypeError, LookupError, RecursionError):
-            shape = None
-    if not state_file.is_image_shape(shape):
+    content = files.read(path)
+    try:
+        _, *shape = files.parse_json(content)[0]["shape"]
+    except (ValueError, TypeError, LookupError):
+        shape = None
+    if not fields.is_image_shape(shape):
         raise ValueError(f"{path}: not the shapes of an export")
     return tuple(shape)
 
@@ -179,7 +179,8 @@ def _card(title, told, sums, table):
     here = provenance()
     versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
     told = dict(told, **{"Written by": f"`{here['command']}`", "Versions": versions})
-    return [f"# {title}", "", *(f"- {what}: {text}" for what, text in told.items()), "",
+    return [f"# {title}", "",
+            *(f"- {what}: {cli.printable(text)}" for what, text in told.items()), "",
             "| file | | SHA-256 |", "| --- | --- | --- |",
             *(f"| {name} | {what} | {sums[name]} |" for name, what in FILES.items()), "",
             "```", table, "```"]

@@ -5,14 +5,12 @@ pointers or names of files in their attributes. So the JSON is checked here, wri
 loaded in a child process first.
 """
 import json
-import os
 
 import mxnet as mx
 
-from common import trial
+from common import files, trial
 from common.operators import OPERATORS, SEVERAL_OUTPUTS, SPLITS
 
-LARGEST = 2**24  # bytes; a ResNet of 152 layers has 2**18
 MOST_NODES = 2**15
 MOST_OUTPUTS = 2**10  # of one node
 KEYS = {"op", "name", "inputs", "attrs", "attr", "param"}  # the last two before MXNet 1.0
@@ -27,10 +25,9 @@ def read(path):
         OSError: there is no such file.
         ValueError: it is damaged, or not one that MXNet can be trusted with.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: there is no such file")
+    content = files.read(path)
     try:
-        text = rewritten(_load(path))
+        text = rewritten(_parse(content))
         trial.survive(path, lambda: mx.sym.load_json(text))
         return mx.sym.load_json(text)
     except _Fault as fault:
@@ -41,21 +38,11 @@ class _Fault(Exception):
     """What is wrong with a graph."""
 
 
-def _load(path):
-    if os.path.getsize(path) > LARGEST:
-        raise _Fault(f"it has more than {LARGEST} bytes")
-    with open(path, "rb") as file:
-        content = file.read(LARGEST)
+def _parse(content):
     try:
-        return json.loads(content.decode(), parse_int=_small)
-    except (ValueError, RecursionError):
+        return files.parse_json(content)
+    except ValueError:
         raise _Fault("it is not JSON") from None
-
-
-def _small(digits):
-    if len(digits) > 18:  # of 64 bits; to parse millions of digits takes for ever
-        raise ValueError
-    return int(digits)
 
 
 def rewritten(graph):

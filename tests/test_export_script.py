@@ -119,7 +119,7 @@ def bad_files(tmp_path):
 
 @pytest.mark.parametrize(("flags", "words"), [
     (["absent"], ["absent: neither the folder of an export nor the prefix of checkpoints"]),
-    (["good", "--load-epoch", "2"], ["good-0002.params: there is no such checkpoint"]),
+    (["good", "--load-epoch", "2"], ["good-0002.params: there is no such file"]),
     (["half"], ["half-0001.params: not the file that half-0001.json was written with"]),
     (["words"], ["words-symbol.json: not a symbol"]),
     (["label-free"], ["label-free: an export already, or another network"]),

@@ -66,7 +66,8 @@ def without_raw_input(symbol):
     """Undoes ``with_raw_input``; a network that it did not make stays as it is."""
     graph = json.loads(symbol.tojson())
     sources = {index: node["inputs"][0] for index, node in enumerate(graph["nodes"])
-               if node["name"] == SCALED}
+               if node["name"] == SCALED and node["op"] == "_mul_scalar"
+               and float(node["attrs"]["scalar"]) == 1 / 255}
     for node in graph["nodes"]:
         node["inputs"] = [sources.get(entry[0], entry) for entry in node["inputs"]]
     return mx.sym.load_json(json.dumps(graph))

@@ -13,12 +13,12 @@ import numpy as np
 
 from common import files
 from common.onnx_operators import TRANSLATIONS
+from common.operators import FROM_SHAPE
 
 OPSET = 17  # GridSample came with 16
 IR_VERSION = 8  # what opset 17 came with, so that runtimes of that time read it
 TOLERANCE = 1e-5  # of a probability
 BATCH = 7  # images to compare the answers for
-FROM_SHAPE = ("_contrib_arange_like", "ones_like", "zeros_like")  # take no numbers of their input
 
 
 def save(path, symbol, arg_params, aux_params, image_shape, brightest=1):
@@ -106,7 +106,12 @@ class _Model:
             for name, *shapes in zip(self._names, two, three)}
         nodes, constants = self._needed(graph)
         for index in sorted(nodes):
-            self._translate(graph["nodes"], graph["nodes"][index])
+            node = graph["nodes"][index]
+            try:
+                self._translate(graph["nodes"], node)
+            except (ArithmeticError, AttributeError, LookupError, TypeError):
+                raise ValueError(f"{node['name']}: the operator {node['op']} with such attributes "
+                                 "cannot be translated to ONNX") from None
         self._compute(internals, constants, params, image_shape)
         output, = symbol.list_outputs()
         self.proto = self._finished("data", output)

@@ -134,7 +134,7 @@ def bad_files(tmp_path):
     (["good", "--class-names", "three"], ["three: 3 names", "10 classes"]),
     (["good", "--class-names", "nine"], ["nine: a line without a name"]),
     (["good", "--class-names", "binary"], ["binary: not UTF-8"]),
-    (["good", "--class-names", "nothing"], ["nothing: No such file"]),
+    (["good", "--class-names", "nothing"], ["nothing: there is no such file"]),
     (["good", "--output", "."], [".: holds something else than an export"]),
     (["good", "--output", "three"], ["three"]),
     (["good", "--onnx", "/dev/null"], ["/dev/null: cannot be written"]),

@@ -175,7 +175,7 @@ def eps(folder):
 
 HOSTILE = {  # function that writes a file and says what it is, words of the refusal
     "deep_symbol": (deep_symbol, "a-symbol.json: not a symbol that can be loaded"),
-    "huge_symbol": (huge_symbol, "does not run this network"),
+    "huge_symbol": (huge_symbol, "tile1_output has 156,800,000,000 numbers for a batch of 2"),
     "huge_params": (huge_params, "a-0001.params: not a whole params file"),
     "many_params": (many_params, "a-0001.params: not a whole params file"),
     "endless_params": (endless_params, "a-0001.params: not a regular file"),

@@ -114,6 +114,7 @@ def bad_files(tmp_path):
     (tmp_path / "three").write_text("a\nb\nc\n")
     (tmp_path / "nine").write_text("a\nb\nc\nd\ne\nf\ng\nh\ni\n\n")
     (tmp_path / "binary").write_bytes(b"\xff")
+    (tmp_path / "escapes").write_text("\x1b[31m\n" * 10)
     return {str(path) for path in tmp_path.rglob("*")}
 
 
@@ -133,6 +134,7 @@ def bad_files(tmp_path):
     (["good", "--image-shape", "1,28,0"], ["--image-shape", "at least 1"]),
     (["good", "--class-names", "three"], ["three: 3 names", "10 classes"]),
     (["good", "--class-names", "nine"], ["nine: a line without a name"]),
+    (["good", "--class-names", "escapes"], ["escapes: a line without a name, or with control"]),
     (["good", "--class-names", "binary"], ["binary: not UTF-8"]),
     (["good", "--class-names", "nothing"], ["nothing: there is no such file"]),
     (["good", "--output", "."], [".: holds something else than an export"]),

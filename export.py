@@ -9,7 +9,7 @@ import os
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-from common import checkpoint, cli, data, export, files, graph, symbol_file, to_onnx, trained
+from common import checkpoint, cli, data, export, files, graph, to_onnx, trained, trial
 
 DEFAULT_SHAPE = (1, 28, 28)  # of checkpoints that do not say theirs
 
@@ -59,20 +59,20 @@ def class_names(path, dataset, count):
     return names
 
 
-def write_folder(args, prefix, epoch, network, image_shape, meta):
+def write_folder(args, network, image_shape, meta):
     """Writes what MXNet's loaders want."""
-    symbol = symbol_file.read(checkpoint.locate(prefix, epoch)[0])
-    if not graph.ends_in_loss(symbol):
-        raise ValueError(f"{args.model}: an export already, or another network that does not end "
-                         "in a SoftmaxOutput; --onnx takes those too")
+    if not graph.ends_in_loss(network.training):
+        raise ValueError(f"{args.model}: an export already, or another network that ends in "
+                         f"{graph.ending(network.training)}, not in a SoftmaxOutput; --onnx takes "
+                         "those too")
     params = network.checked_params(network.symbol, image_shape)
     count = export.count_classes(network.symbol, image_shape)
     classes = class_names(args.class_names, meta.get("flags", {}).get("dataset"), count)
     folder = args.output or f"{args.model}-export"
     export.check_free(folder)
     files.check_writable(os.path.join(folder, "model-symbol.json"))
-    exported = export.export(folder, symbol, *params, image_shape, classes, args.raw_input,
-                             export.about(meta))
+    exported = export.export(folder, network.training, *params, image_shape, classes,
+                             args.raw_input, export.about(meta))
     print("Exported: {} {}".format(*exported))
 
 
@@ -80,8 +80,8 @@ def write_onnx(args, network, image_shape):
     """Writes an ONNX model."""
     files.check_writable(args.onnx)
     params = network.checked_params(network.symbol, image_shape)
-    symbol = graph.with_raw_input(network.symbol) if args.raw_input else network.symbol
-    difference = to_onnx.save(args.onnx, symbol, *params, image_shape, 255 if args.raw_input else 1)
+    difference = float(trial.survive(network.path, lambda: to_onnx.save(
+        args.onnx, network.training, *params, image_shape, args.raw_input)))
     print(f"Exported: {args.onnx}")
     print(f"Largest difference from MXNet: {difference:.1e}")
 
@@ -99,7 +99,7 @@ def main():
     if args.onnx is not None:
         write_onnx(args, network, image_shape)
     else:
-        write_folder(args, prefix, epoch, network, image_shape, meta)
+        write_folder(args, network, image_shape, meta)
 
 
 if __name__ == "__main__":

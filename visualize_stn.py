@@ -7,6 +7,7 @@
 The upper pictures are the test images, each with the border of the transformer's grid on it, a dot
 at its upper left; the lower ones are what the classifier gets to see.
 """
+import logging
 import tempfile
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
@@ -61,6 +62,7 @@ def animate(args, images, labels):
 
 def main():
     args = parse_flags()
+    logging.basicConfig(format="%(message)s")
     files.check_writable(args.output)
     images, labels = shown_images(args)
     if args.animate:

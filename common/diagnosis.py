@@ -14,6 +14,7 @@ from common.transformers import inside, lattice, source_grid, transformers
 
 IMAGES = 500  # test images that are looked at
 PICTURES = 8  # of a batch that are kept, before and after
+DEVICE = mx.cpu(1)  # on the first one MXNet fuses operators, some of them wrongly
 WRITTEN_OUT = 8  # parameters of a theta that are logged one by one
 
 BLANK = 0.01  # of the source's brightness
@@ -100,8 +101,8 @@ def diagnose(symbol, module, test):
     for batch in ImageIter(test.images[:IMAGES], test.labels[:IMAGES], batch_size,
                            dtype=test.dtype):
         # Bound anew each time: a graph for prediction keeps the weights of its first batch.
-        executor = inner.bind(mx.cpu(), {**arg_params, "data": batch.data[0]}, grad_req="null",
-                              aux_states=aux_params)
+        executor = inner.bind(DEVICE, _there({**arg_params, "data": batch.data[0]}),
+                              grad_req="null", aux_states=_there(aux_params))
         values = [output.asnumpy()[:batch_size - batch.pad]
                   for output in executor.forward(is_train=False)]
         parts.append([_values(one, *values[4 * index:4 * index + 4])
@@ -120,6 +121,10 @@ def log_diagnoses(epoch, diagnoses):
         complaint = one.complaint(epoch)
         if complaint:
             logging.warning("Epoch[%d] WARNING: %s %s", epoch, one.name, complaint)
+
+
+def _there(params):
+    return {name: value.as_in_context(DEVICE) for name, value in params.items()}
 
 
 def _values(transformer, source, where, theta, output):

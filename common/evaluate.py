@@ -1,7 +1,12 @@
 """What the class probabilities that a network gives are worth, as whole arrays."""
 import numpy as np
 
+from common.graph import ending
 from common.score import Tally
+
+
+class NoProbabilities(ValueError):
+    """What a network gives are no class probabilities."""
 
 
 def probabilities(network, images, **options):
@@ -16,12 +21,22 @@ def probabilities(network, images, **options):
         float32 (N, classes).
 
     Raises:
-        ValueError: the network is not for such images, or does not give probabilities.
+        NoProbabilities: the network gives something else.
+        ValueError: the network is not for such images.
     """
+    found = (f"{network.path}: the network does not give class probabilities: it ends in "
+             f"{ending(network.training)}")
+    if len(network.symbol.list_outputs()) > 1:
+        raise NoProbabilities(f"{found}; of several outputs one alone should be a softmax")
     image_shape = images.shape[1:] if images.ndim == 4 else (1, *images.shape[1:])
     answers = network.predictor(image_shape, **options)(images)
-    if answers.ndim != 2 or not np.allclose(answers.sum(axis=1), 1, atol=1e-3):  # NaN is not close
-        raise ValueError(f"{network.path}: the network does not give class probabilities")
+    shape = answers.shape[1:]
+    if shape[1:] == (1,) * len(shape[1:]):  # of 1 x 1 pixels, where there is one softmax for each
+        answers = answers.reshape(len(answers), -1)
+    if (answers.ndim != 2 or len(answers) != len(images) or (answers < 0).any()
+            or not np.allclose(answers.sum(axis=1), 1, atol=1e-3)):  # NaN is not close
+        raise NoProbabilities(f"{found}, whose answers ({', '.join(map(str, ('N', *shape)))}) are "
+                              "not from 0 to 1 with the sum 1")
     return answers
 
 

@@ -15,6 +15,7 @@ import os
 import shutil
 
 from common import checkpoint, cli, data, fields, files, graph, summary
+from common.find_mxnet import UNFUSED_SUMS
 from common.provenance import provenance
 
 SYMBOL, PARAMS, SUMS, CARD = "model-symbol.json", "model-0000.params", "SHA256SUMS", "README.md"
@@ -43,7 +44,7 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
             which is what most loaders feed a network with.
         image_shape: (C, H, W).
         classes: their names; by default their numbers.
-        raw_input: whether the network for prediction takes pixels from 0 to 255, not 0 to 1.
+        raw_input: whether the network takes pixels from 0 to 255, not 0 to 1.
         about: more to be said of the model: what -> text.
 
     Returns:
@@ -54,17 +55,20 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
         OSError: a file cannot be written, or the folder has other things in it than an export.
     """
     check_free(folder)
+    if raw_input:
+        symbol = graph.with_raw_input(symbol)
     deployed = graph.label_free(symbol)
     count = count_classes(deployed, image_shape)
     classes = data.class_names(None, count) if classes is None else classes
     if len(classes) != count:
         raise ValueError(f"{len(classes)} names of classes, but the network has {count} classes")
-    if raw_input:
-        deployed = graph.with_raw_input(deployed)
     pixels = "pixels from 0 to 255" + ("" if raw_input else ", divided by 255")
     told = {"Input `data`": f"images (N, {', '.join(map(str, image_shape))}), float, {pixels}",
             "Output `softmax_output`": f"probabilities (N, {count}) of the classes in synset.txt",
             **(about or {})}
+    if graph.sums_convolutions(deployed):
+        told["On a CPU"] = (f"set {UNFUSED_SUMS}=1 before MXNet is imported, or it may predict "
+                            "wrongly: it fuses some sums with convolutions as it should not")
     with _replacing(folder) as new:
         checkpoint.save_params(os.path.join(new, PARAMS),
                                *map(_float32, (arg_params, aux_params)))

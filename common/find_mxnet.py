@@ -16,6 +16,7 @@ import warnings
 SUITABLE = "64-bit CPython 3.8 to 3.13 on Linux (x86-64 or aarch64) or macOS (x86-64)"
 WHEELS = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"))
 INSTALL = "run `make setup`, then use .venv/bin/python"
+UNFUSED_SUMS = "MXNET_DISABLE_MKLDNN_FUSE_CONV_SUM"  # read when MXNet is imported
 
 
 def unsuitable(version, bits, system, machine):
@@ -116,6 +117,10 @@ def _prepare():
     # Sums of gradients are so short that more threads for them only get in each other's way.
     os.environ.setdefault("MXNET_CPU_PRIORITY_NTHREADS", "1")
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
+    # MXNet predicts wrongly where it fuses a convolution with a sum of what is computed from it, as
+    # in residual blocks that begin with a normalisation. So this is no setting to choose.
+    if "mxnet" not in sys.modules:
+        os.environ[UNFUSED_SUMS] = "1"
     # The import takes a second; Ctrl-C in it should not print a traceback.
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:

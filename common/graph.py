@@ -1,29 +1,98 @@
 """Graphs made of a symbol: to run it faster on a CPU, and to predict with it; and its layers."""
+import ast
 import json
 import math
+import os
 import re
 from typing import NamedTuple, Tuple
 
 import mxnet as mx
 
+from common.find_mxnet import UNFUSED_SUMS
 from common.padding import pad_convolutions
 
 SCALED = "data_scaled"  # the node that divides raw pixels by 255
+FUSED = ("Activation", "BatchNorm", "Dropout", "LeakyReLU", "_copy", "clip", "relu")  # by oneDNN
+SOFTMAXES = ("SoftmaxActivation", "SoftmaxOutput", "softmax")
+PASSING = ("BlockGrad", "_copy")  # operators that change nothing
+# What the losses compute, each of its first input; of SoftmaxOutput see ``label_free``.
+LOSSES = {"LinearRegressionOutput": "_copy", "LogisticRegressionOutput": "sigmoid",
+          "MAERegressionOutput": "_copy", "SoftmaxOutput": "softmax"}
 
 
 def label_free(symbol):
-    """The symbol for prediction: one input less, and one output, ``softmax_output``.
+    """The symbol for prediction: each loss is replaced by what it computes, without its label.
 
     Args:
-        symbol: a training symbol that ends in a SoftmaxOutput.
+        symbol: one that ends in a SoftmaxOutput then has one output, ``softmax_output``; one
+            without losses stays as it is.
     """
-    return mx.sym.softmax(symbol.get_children()[0], name="softmax")
+    graph = json.loads(symbol.tojson())
+    nodes, last = graph["nodes"], graph["heads"][0][0]
+    for index, node in enumerate(nodes):
+        if node["op"] in LOSSES:
+            name = "softmax" if node["op"] == "SoftmaxOutput" and index == last else node["name"]
+            nodes[index] = {"op": LOSSES[node["op"]], "name": name, "inputs": node["inputs"][:1],
+                            "attrs": _softmax_axis(attributes(node))}
+    return mx.sym.load_json(json.dumps(graph))
+
+
+def _softmax_axis(attrs):
+    """The attributes of the softmax of a SoftmaxOutput; those of other losses are none.
+
+    Without any, MXNet itself takes all axes but the first, or in predicting the last one, which is
+    the same for (N, classes).
+    """
+    if attrs.get("multi_output"):
+        return {"axis": "1"}
+    return {"axis": "-1"} if attrs.get("preserve_shape") else {}
+
+
+def classifier(symbol):
+    """Of a symbol with several outputs that of the only softmax; itself if there is no such."""
+    graph = json.loads(symbol.tojson())
+    found = [number for number, (index, *_) in enumerate(graph["heads"])
+             if _unwrapped(graph["nodes"], index)["op"] in SOFTMAXES]
+    return symbol[found[0]] if len(found) == 1 < len(graph["heads"]) else symbol
+
+
+def _unwrapped(nodes, index):
+    """The node that computes what a node passes on."""
+    while nodes[index]["op"] in PASSING and nodes[index]["inputs"]:
+        index = nodes[index]["inputs"][0][0]
+    return nodes[index]
+
+
+def ending(symbol):
+    """What a symbol ends in, in words: the operator and the name of each output."""
+    graph = json.loads(symbol.tojson())
+    return " and ".join("{op} {name}".format(**graph["nodes"][index])
+                        for index, *_ in graph["heads"])
 
 
 def ends_in_loss(symbol):
-    """Whether a symbol is one for training: ends in a SoftmaxOutput, which has a label."""
+    """Whether a symbol is one for training: ends in one SoftmaxOutput, which has a label."""
     graph = json.loads(symbol.tojson())
-    return graph["nodes"][graph["heads"][0][0]]["op"] == "SoftmaxOutput"
+    return [graph["nodes"][index]["op"] for index, *_ in graph["heads"]] == ["SoftmaxOutput"]
+
+
+def attributes(node):
+    """The attributes of the operator of a node in a symbol's JSON, as MXNet reads them.
+
+    Returns name -> value; a shape is a tuple. What is noted on nodes, as ``__lr_mult__``, is none.
+    """
+    return {name: _value(text) for name, text in node.get("attrs", {}).items()
+            if not name.startswith("__")}
+
+
+def _value(text):
+    if text.lower() in ("true", "false"):  # as languages other than Python write it
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", text.strip()))  # L: by Python 2
+        return tuple(value) if isinstance(value, list) else value
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
 
 
 def check_reshapes(symbol, **shapes):
@@ -56,6 +125,21 @@ def may_draw(symbol):
                for node in json.loads(symbol.tojson())["nodes"])
 
 
+def sums_convolutions(symbol):
+    """Whether a symbol adds something to a convolution, also to a normalised or activated one.
+
+    Then MXNet may predict wrongly on ``mx.cpu(0)``: see ``UNFUSED_SUMS`` of ``find_mxnet``.
+    """
+    convolved = set()
+    for index, node in enumerate(json.loads(symbol.tojson())["nodes"]):
+        inputs = {entry[0] for entry in node["inputs"]}
+        if node["op"] == "elemwise_add" and inputs & convolved:
+            return True
+        if node["op"] == "Convolution" or (node["op"] in FUSED and inputs & convolved):
+            convolved.add(index)
+    return False
+
+
 def with_raw_input(symbol):
     """A network for pixels from 0 to 255 of one for pixels from 0 to 1; its input is "data"."""
     scaled = mx.sym._internal._mul_scalar(mx.sym.Variable("data"), scalar=1 / 255, name=SCALED)
@@ -65,10 +149,12 @@ def with_raw_input(symbol):
 def without_raw_input(symbol):
     """Undoes ``with_raw_input``; a network that it did not make stays as it is."""
     graph = json.loads(symbol.tojson())
-    sources = {index: node["inputs"][0] for index, node in enumerate(graph["nodes"])
-               if node["name"] == SCALED and node["op"] == "_mul_scalar"
-               and float(node["attrs"]["scalar"]) == 1 / 255}
-    for node in graph["nodes"]:
+    nodes = graph["nodes"]
+    sources = {index: node["inputs"][0] for index, node in enumerate(nodes)
+               if (node["name"], node["op"]) == (SCALED, "_mul_scalar")
+               and attributes(node).get("scalar") == 1 / 255
+               and [nodes[entry[0]]["name"] for entry in node["inputs"]] == ["data"]}
+    for node in nodes:
         node["inputs"] = [sources.get(entry[0], entry) for entry in node["inputs"]]
     return mx.sym.load_json(json.dumps(graph))
 
@@ -91,9 +177,27 @@ def faster(symbol, contexts, dtype, for_training=True, **shapes):
         return symbol
     if for_training:
         return pad_convolutions(pool_before_relu(symbol), **shapes)
+    padded = pad_convolutions(without_copies(symbol), for_training=False, **shapes)
+    # Of several outputs, one that another is computed from would be given with what is fused to it.
+    if len(padded.list_outputs()) > 1 or os.environ.get(UNFUSED_SUMS) != "1":
+        return padded
     # ReLU costs nothing inside a convolution: oneDNN's part of MXNet puts it there. By itself
     # MXNet asks for that on the first CPU device alone.
-    return pad_convolutions(symbol, for_training=False, **shapes).get_backend_symbol("MKLDNN")
+    return padded.get_backend_symbol("MKLDNN")
+
+
+def without_copies(symbol):
+    """The same prediction without the dropouts and identities, but for those that are outputs.
+
+    oneDNN's part of MXNet leaves them out too, but loses an input that goes through two of them.
+    """
+    graph = json.loads(symbol.tojson())
+    outputs, sources = {entry[0] for entry in graph["heads"]}, {}
+    for index, node in enumerate(graph["nodes"]):
+        node["inputs"] = [sources.get(entry[0], entry) for entry in node["inputs"]]
+        if _is_copy(node) and index not in outputs:
+            sources[index], = node["inputs"]
+    return mx.sym.load_json(json.dumps(graph))
 
 
 def pool_before_relu(symbol):
@@ -169,6 +273,12 @@ def layers(symbol, **shapes):
 def flops(symbol, **shapes):
     """Floating-point operations of all ``layers``."""
     return sum(layer.flops for layer in layers(symbol, **shapes))
+
+
+def _is_copy(node):
+    """Whether a node gives what it gets, where nothing is trained."""
+    drops_always = node.get("attrs", {}).get("mode") == "always"
+    return node["op"] == "_copy" or (node["op"] == "Dropout" and not drops_always)
 
 
 def _is_relu(node):

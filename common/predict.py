@@ -27,9 +27,10 @@ class Predictor:
                  gpus=None, cpus=None):
         self.batch_size = batch_size
         contexts = options.contexts(gpus, cpus, batch_size)
-        if gpus is None and len(contexts) > 1:
+        if gpus is None:
             # The thread of the first CPU device copies the batches to all of them. Where it has to
-            # compute too, the other devices wait for theirs.
+            # compute too, the other devices wait for theirs. And there alone MXNet fuses operators
+            # unasked, some of them wrongly.
             contexts = [mx.cpu(context.device_id + 1) for context in contexts]
         shape = (batch_size, *image_shape)
         self.module = mx.mod.Module(

@@ -21,17 +21,22 @@ class Trained(NamedTuple):
 
     Attributes:
         path: of its params.
-        symbol: without label; its input is images of 0 to 1, its one output the class
-            probabilities.
+        training: as it was trained, with its label if it has one; its input "data" is images of
+            0 to 1.
         arg_params, aux_params: name -> NDArray.
         foreign: whether they are from a file; then they are tried out before they are used.
     """
 
     path: str
-    symbol: mx.sym.Symbol
+    training: mx.sym.Symbol
     arg_params: dict
     aux_params: dict
     foreign: bool = False
+
+    @property
+    def symbol(self):
+        """That for prediction, without label; its output is the class probabilities."""
+        return graph.label_free(self.training)
 
     def predictor(self, image_shape, output=None, batch_size=256, **options):
         """A ``Predictor`` of the class probabilities, or of an inner output.
@@ -60,6 +65,10 @@ class Trained(NamedTuple):
             image_shape: (C, H, W).
             batch_size, **options: of the ``Predictor`` that it is for.
         """
+        outputs = symbol.list_outputs()
+        if len(outputs) > 1:
+            raise ValueError(f"{self.path}: expected a network with one output, got "
+                             f"{', '.join(outputs)}")
         tried = (symbol.tojson(), image_shape, batch_size, str(options))
         if self.foreign and tried not in _SURVIVED:
             trial.survive(self.path, lambda: self._try_out(symbol, image_shape, batch_size,
@@ -114,14 +123,27 @@ def load(path, epoch=None):
 
     Raises:
         OSError: there is none.
-        ValueError: a file is damaged.
+        ValueError: a file is damaged, or the network has other inputs than images.
     """
     symbol_path, params_path, _ = checkpoint.locate(*find(path, epoch))
     if os.path.isdir(path):
         export.check(path)
-    symbol = symbol_file.read(symbol_path)
-    symbol = (graph.label_free if graph.ends_in_loss(symbol) else graph.without_raw_input)(symbol)
-    return Trained(params_path, symbol, *params_file.read(params_path), foreign=True)
+    symbol = graph.without_raw_input(graph.classifier(symbol_file.read(symbol_path)))
+    arg_params, aux_params = params_file.read(params_path)
+    symbol = _with_data(symbol_path, symbol, arg_params)
+    return Trained(params_path, symbol, arg_params, aux_params, foreign=True)
+
+
+def _with_data(path, symbol, params):
+    """The same network with its input called "data": the one that is no parameter and no label."""
+    arguments = graph.label_free(symbol).list_arguments()
+    inputs = [name for name in arguments if name not in params]
+    if "data" in arguments:
+        return symbol
+    if len(inputs) != 1:
+        raise ValueError(f"{path}: expected one input besides the parameters, the images, got "
+                         f"{', '.join(inputs[:3]) or 'none'}{', ...' if inputs[3:] else ''}")
+    return symbol(**{inputs[0]: mx.sym.Variable("data")})
 
 
 def find(path, epoch=None):

@@ -4,10 +4,11 @@ A transformer is a node of MXNet's SpatialTransformer or BilinearSampler. Coordi
 ``symbols/stn.py``: x before y, from -1 to 1 between the centres of the corner pixels.
 """
 import json
-import re
 from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
+
+from common.graph import attributes
 
 ROUNDING = 1e-4  # of coordinates, in float32: the identity's border is inside
 
@@ -19,7 +20,8 @@ class Transformer(NamedTuple):
         name: of the node; the warped picture is ``<name>_output``.
         source: the output that is sampled, (N, C, H, W).
         where: the output that says at which points: affine thetas (N, 6) if there is a
-            ``target_shape``, else a grid (N, 2, height, width).
+            ``target_shape``, also those that a GridGenerator makes a grid of; else a grid
+            (N, 2, height, width).
         theta: the output with the parameters of the warp, (N, parameters): that of the node
             ``<name>_theta``, as the zoo calls it; ``where`` if there is none.
         target_shape: (height, width) in pixels; None if the grid says it.
@@ -36,21 +38,19 @@ def transformers(symbol):
     """The transformers of a symbol, in the order of its graph: a list of ``Transformer``."""
     internals = symbol.get_internals()
     outputs = set(internals.list_outputs())
-    found = []
-    for node in json.loads(symbol.tojson())["nodes"]:
+    nodes, found = json.loads(symbol.tojson())["nodes"], []
+    for node in nodes:
         if node["op"] not in ("SpatialTransformer", "BilinearSampler"):
             continue
-        name, target_shape = node["name"], node.get("attrs", {}).get("target_shape")
+        name, attrs = node["name"], attributes(node)
         source, where = internals[f"{name}_output"].get_children().list_outputs()
+        grid = nodes[node["inputs"][1][0]]
+        if grid["op"] == "GridGenerator" and attributes(grid)["transform_type"] == "affine":
+            attrs, (where,) = attributes(grid), internals[where].get_children().list_outputs()
         theta = f"{name}_theta_output"
         found.append(Transformer(name, source, where, theta if theta in outputs else where,
-                                 _shape(target_shape)))
+                                 attrs.get("target_shape")))
     return found
-
-
-def _shape(attribute):
-    """The shape that an attribute says, in any of the ways that MXNet reads; None without one."""
-    return attribute and tuple(map(int, re.findall(r"\d+", attribute)))
 
 
 def source_grid(where, transformer):

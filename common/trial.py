@@ -24,6 +24,9 @@ def survive(path, action):
         path: of the file, for the message.
         action: a function without arguments.
 
+    Returns:
+        What it returned, as a text.
+
     Raises:
         ValueError: the action raised an exception, or ended or hung the child.
     """
@@ -41,6 +44,7 @@ def survive(path, action):
         raise ValueError(said)
     if status != DONE:
         raise ValueError(f"{path}: MXNet crashes or hangs on this network")
+    return said
 
 
 def _act(path, action, writing):
@@ -48,7 +52,7 @@ def _act(path, action, writing):
     status = REFUSED
     try:
         _limit()
-        action()
+        _say(writing, action())
         status = DONE
     except (ValueError, OSError) as error:
         _say(writing, error)

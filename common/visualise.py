@@ -1,11 +1,12 @@
 """What the transformers of a network make of images, and pictures of it."""
 import glob
+import logging
 import os
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Optional
 
 import numpy as np
 
-from common import pictures
+from common import evaluate, pictures
 from common.transformers import source_grid, transformers
 from symbols.stn import border
 
@@ -17,7 +18,7 @@ class View(NamedTuple):
 
     Attributes:
         name: of its node.
-        theta: (N, parameters).
+        theta: (N, parameters), or where there are none a grid (N, 2, h, w).
         outlines: the border of its target on the image, (N, P, 2) points (x, y) in pixels.
         output: its pictures, (N, C, h, w).
     """
@@ -29,10 +30,13 @@ class View(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A batch as a network sees it: images (N, C, H, W), probabilities (N, classes), views."""
+    """A batch as a network sees it: images (N, C, H, W), views, and probabilities (N, classes).
+
+    There are no probabilities, but None, of a network that gives something else.
+    """
 
     images: np.ndarray
-    probabilities: np.ndarray
+    probabilities: Optional[np.ndarray]
     views: List[View]
 
 
@@ -54,13 +58,20 @@ def look(network, images):
         raise ValueError(f"{network.path}: the network has no transformer")
     images = images if images.ndim == 4 else images[:, None]
 
-    def output(name=None):
-        return network.predictor(images.shape[1:], name, batch_size=len(images), cpus=1)(images)
+    options = {"batch_size": len(images), "cpus": 1}
+
+    def output(name):
+        return network.predictor(images.shape[1:], name, **options)(images)
 
     views = [View(part.name, output(part.theta),
                   outlines(source_grid(output(part.where), part), images.shape[2:]),
                   output(f"{part.name}_output")) for part in found]
-    return Look(images, output(), views)
+    try:
+        probabilities = evaluate.probabilities(network, images, **options)
+    except evaluate.NoProbabilities as error:
+        logging.warning("No predictions are shown: %s", error)
+        probabilities = None
+    return Look(images, probabilities, views)
 
 
 def outlines(points, image_shape):
@@ -85,7 +96,7 @@ def draw(seen, labels, title=None):
         labels: (N,).
         title: a line above.
     """
-    predicted = seen.probabilities.argmax(axis=1)
+    predicted = labels if seen.probabilities is None else seen.probabilities.argmax(axis=1)
     captions = [f"{label}" if label == answer else f"{label}, taken for {answer}"
                 for label, answer in zip(labels, predicted)]
     return pictures.transformed(seen.images, [view.outlines for view in seen.views],
@@ -94,13 +105,21 @@ def draw(seen, labels, title=None):
 
 def describe(seen, labels, first=0):
     """Lines of text: number, from ``first`` on, label, prediction and thetas of each image."""
-    for index, (label, probabilities) in enumerate(zip(labels, seen.probabilities)):
-        answer = probabilities.argmax()
-        thetas = "; ".join(
-            f"{view.name} theta {' '.join(f'{value:.3f}' for value in view.theta[index])}"
-            for view in seen.views)
-        yield (f"{first + index}: {label}, predicted {answer} ({probabilities[answer]:.3f}), "
-               f"{thetas}")
+    for index, label in enumerate(labels):
+        told = [f"{first + index}: {label}"]
+        if seen.probabilities is not None:
+            answer = seen.probabilities[index].argmax()
+            told.append(f"predicted {answer} ({seen.probabilities[index, answer]:.3f})")
+        told.append("; ".join(f"{view.name} {_in_words(view.theta[index])}" for view in seen.views))
+        yield ", ".join(told)
+
+
+def _in_words(theta):
+    """The parameters of a warp; of a grid (2, h, w), which has none, what it reaches over."""
+    if theta.ndim < 3:
+        return f"theta {' '.join(f'{value:.3f}' for value in theta.ravel())}"
+    return "grid " + ", ".join(f"{axis} from {points.min():.3f} to {points.max():.3f}"
+                               for axis, points in zip("xy", theta))
 
 
 class Film:

@@ -32,6 +32,7 @@ Several transformers side by side or in a row need different names:
 
     parts = [spatial_transformer(maps, loc, (14, 14), name=name) for name, loc in heads.items()]
 """
+import json
 from numbers import Integral
 
 import mxnet as mx
@@ -55,6 +56,12 @@ class Transform:
     def grid(self, theta, target_shape):
         """The source points (N, 2, height, width), symbol, for theta (N, parameters), symbol."""
         raise NotImplementedError
+
+    def sampled(self, data, theta, target_shape, name):
+        """The images (N, C, H, W) that theta warps; ``name`` is of the last node."""
+        with mx.name.Prefix(f"{name}_grid_"):
+            grid = self.grid(theta, target_shape)  # (N, 2, height, width)
+        return mx.sym.BilinearSampler(data, grid, name=name)
 
     def bounded(self, theta):
         """theta with each parameter squashed into identity +- reach; slope 1 at the identity."""
@@ -94,6 +101,35 @@ class Affine(Transform):
         return _as_grid(mx.sym.dot(matrix, _homogeneous(_lattice(theta, target_shape))),
                         target_shape)
 
+    def sampled(self, data, theta, target_shape, name):
+        with mx.name.Prefix(f"{name}_grid_"):
+            affine = self.affine(theta, target_shape)  # (N, 6)
+        return mx.sym.SpatialTransformer(data, affine, target_shape=target_shape, name=name,
+                                         transform_type="affine", sampler_type="bilinear")
+
+
+# The six entries of affine thetas, for ``Affine``. Turns are rigid in pixels: where coordinates run
+# from -1 to 1 over a width that is ``aspect`` times the height, turning by t is
+#     x' = cos t x - sin t / aspect y
+#     y' = aspect sin t x + cos t y
+
+def _translation(_, a, b):
+    return 1, 0, a, 0, 1, b
+
+
+def _attention(_, s, a, b):
+    return s, 0, a, 0, s, b
+
+
+def _rotation(aspect, t):
+    return (mx.sym.cos(t), mx.sym.sin(t) / -aspect, 0,
+            mx.sym.sin(t) * aspect, mx.sym.cos(t), 0)
+
+
+def _similarity(aspect, s, t, a, b):
+    return (s * mx.sym.cos(t), s * mx.sym.sin(t) / -aspect, a,
+            s * mx.sym.sin(t) * aspect, s * mx.sym.cos(t), b)
+
 
 class Projective(Transform):
     """Projective maps with a last entry of 1."""
@@ -102,6 +138,8 @@ class Projective(Transform):
         super().__init__((1, 0, 0, 0, 1, 0, 0, 0), (0.9, 0.9, 1, 0.9, 0.9, 1, 0.45, 0.45))
 
     def grid(self, theta, target_shape):
+        # x' = (a x + b y + c) / (g x + h y + 1)
+        # y' = (d x + e y + f) / (g x + h y + 1)
         lattice = _lattice(theta, target_shape)
         rows = [mx.sym.slice_axis(theta, axis=1, begin=begin, end=end)
                 for begin, end in ((0, 3), (3, 6), (6, 8))]
@@ -148,8 +186,12 @@ class ThinPlateSpline(Transform):
     def _basis(self, control, target):
         """How far each target point moves with each control point, (points, target points).
 
-        The spline through values v is v . (the first columns of the inverse of the system matrix)
-        . (kernels and affine terms of the target points).
+        The spline through the values v at the control points c is
+            f(p) = sum_i w_i U(|p - c_i|) + A (p, 1),    U(r) = r^2 log r^2
+        and its weights solve
+            [w A] [ K   P ] = [v 0],    K_ij = U(|c_i - c_j|),  P_i = (c_i, 1)
+                  [ P^T 0 ]
+        So f(p) = v . (the first rows of the inverse) . (U(|p - c_i|), p, 1).
         """
         affine = _homogeneous(control)
         corner = mx.sym.zeros_like(mx.sym.dot(affine, affine, transpose_b=True))
@@ -164,13 +206,10 @@ class ThinPlateSpline(Transform):
 
 
 TRANSFORMS = {
-    "translation": Affine((0, 0), (1, 1), lambda _, a, b: (1, 0, a, 0, 1, b)),
-    "attention": Affine((1, 0, 0), (0.9, 1, 1), lambda _, s, a, b: (s, 0, a, 0, s, b)),
-    "rotation": Affine((0,), (np.pi,), lambda aspect, t: (
-        mx.sym.cos(t), mx.sym.sin(t) / -aspect, 0, mx.sym.sin(t) * aspect, mx.sym.cos(t), 0)),
-    "similarity": Affine((1, 0, 0, 0), (0.9, np.pi, 1, 1), lambda aspect, s, t, a, b: (
-        s * mx.sym.cos(t), s * mx.sym.sin(t) / -aspect, a,
-        s * mx.sym.sin(t) * aspect, s * mx.sym.cos(t), b)),
+    "translation": Affine((0, 0), (1, 1), _translation),
+    "attention": Affine((1, 0, 0), (0.9, 1, 1), _attention),
+    "rotation": Affine((0,), (np.pi,), _rotation),
+    "similarity": Affine((1, 0, 0, 0), (0.9, np.pi, 1, 1), _similarity),
     "affine": Affine((1, 0, 0, 0, 1, 0), (0.9, 0.9, 1, 0.9, 0.9, 1)),
     "projective": Projective(),
     "tps": ThinPlateSpline(),
@@ -262,12 +301,12 @@ def spatial_transformer(data, loc, target_shape, transform="affine", name="stn",
     # the copies of several transformers.
     own = {"__transformer__": name}
     with mx.name.NameManager():
-        data = mx.sym.identity(data, name=f"{name}_data_copy", attr=own)
+        data = _copy_of(data, f"{name}_data_copy", own)
         # A copy that refuses any other number of parameters; MXNet's reshape would not.
         theta = mx.sym.broadcast_to(loc, shape=(0, len(transform.identity)),
                                     name=f"{name}_loc_copy", attr=own)
         theta = mx.sym.clip(theta, a_min=-LIMIT, a_max=LIMIT, name=f"{name}_theta")
-        net = _sampled(data, theta, target_shape, transform, name)
+        net = transform.sampled(data, theta, target_shape, name)
         if pool == 1:
             return net
         return mx.sym.Pooling(net, pool_type="avg", kernel=(pool, pool), stride=(pool, pool),
@@ -320,14 +359,16 @@ def invert(theta):
     return np.linalg.inv(_square(theta))[:, :2].reshape(-1, 6)
 
 
-def _sampled(data, theta, target_shape, transform, name):
-    with mx.name.Prefix(f"{name}_grid_"):
-        affine = isinstance(transform, Affine)
-        grid = (transform.affine if affine else transform.grid)(theta, target_shape)
-    if not affine:
-        return mx.sym.BilinearSampler(data, grid, name=name)
-    return mx.sym.SpatialTransformer(data, grid, target_shape=target_shape, name=name,
-                                     transform_type="affine", sampler_type="bilinear")
+def _copy_of(data, name, attr):
+    """A copy of a symbol (N, C, H, W).
+
+    MXNet 1.9.1 leaves out identities and dropouts when it predicts, and loses an input that goes
+    through two of them in a row; hence another operator behind one of those.
+    """
+    graph = json.loads(data.tojson())
+    if graph["nodes"][graph["heads"][0][0]]["op"] in ("_copy", "Dropout"):
+        return mx.sym.reshape(data, shape=(0, 0, 0, 0), name=name, attr=attr)
+    return mx.sym.identity(data, name=name, attr=attr)
 
 
 def _checked(target_shape):

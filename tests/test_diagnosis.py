@@ -61,11 +61,16 @@ def test_two_transformers_and_none():
         assert all(one.theta.shape == (40, 6) for one in found)
 
 
-def test_a_network_from_elsewhere():
+@pytest.mark.parametrize("operator", ["SpatialTransformer", "GridGenerator"])
+def test_a_network_from_elsewhere(operator):
     images = mx.sym.Variable("data")
     theta = mx.sym.FullyConnected(mx.sym.BatchNorm(images, name="norm"), num_hidden=6, name="theta")
-    net = mx.sym.SpatialTransformer(images, theta, target_shape=(9, 12), name="warp",
-                                    transform_type="affine", sampler_type="bilinear")
+    if operator == "SpatialTransformer":
+        net = mx.sym.SpatialTransformer(images, theta, target_shape=(9, 12), name="warp",
+                                        transform_type="affine", sampler_type="bilinear")
+    else:
+        grid = mx.sym.GridGenerator(theta, transform_type="affine", target_shape=(9, 12))
+        net = mx.sym.BilinearSampler(images, grid, name="warp")
     net = mx.sym.FullyConnected(net, num_hidden=10, name="fc")
     symbol = mx.sym.SoftmaxOutput(net, name="softmax")
     test = data.ImageIter(*synthetic.draw(30, seed=1), 20)

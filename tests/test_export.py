@@ -50,6 +50,13 @@ def test_exports_load_in_mxnets_ways(tmp_path, options, raw_input):
                                            (1, 28, 28), raw_input=raw_input)
     expected, batch = predict(module, SCALED), RAW if raw_input else SCALED
     np.testing.assert_allclose(loaded(str(tmp_path), batch), expected, atol=1e-6)
+    in_training = mx.mod.Module(mx.sym.load(str(tmp_path / "model-train-symbol.json")))
+    in_training.bind([("data", IMAGES.shape)], [("softmax_label", (7,))])
+    in_training.set_params(*module.get_params())
+    np.testing.assert_allclose(predict(in_training, batch), expected, atol=1e-6)
+    in_training.save_checkpoint(str(tmp_path / "further"), 1)
+    answers = trained.load(str(tmp_path / "further")).predictor((1, 28, 28))(IMAGES)
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
     block = mx.gluon.SymbolBlock.imports(json_path, ["data"], params_path)
     np.testing.assert_allclose(block(batch.data[0]).asnumpy(), expected, atol=1e-6)
     answers = trained.load(str(tmp_path)).predictor((1, 28, 28))(IMAGES)
@@ -167,6 +174,18 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine").write_text("mine")
     export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
     assert sorted(os.listdir(tmp_path)) == sorted([*NAMES, "mine"])
+
+
+def test_the_card_says_what_mxnet_alone_gets_wrong(tmp_path):
+    data = mx.sym.Variable("data")
+    convolved = mx.sym.Convolution(data, num_filter=1, kernel=(3, 3), pad=(1, 1), name="conv")
+    for name, net in (("sum", data + convolved), ("none", convolved)):
+        net = mx.sym.FullyConnected(net, num_hidden=10, name="fc")
+        symbol = mx.sym.SoftmaxOutput(net, name="softmax")
+        export.export(str(tmp_path / name), symbol,
+                      *bound(symbol, (1, 28, 28), 7).get_params(), (1, 28, 28))
+        told = "MXNET_DISABLE_MKLDNN_FUSE_CONV_SUM=1" in (tmp_path / name / "README.md").read_text()
+        assert told == (name == "sum")
 
 
 def test_classes_have_their_names(tmp_path):

@@ -123,7 +123,7 @@ def bad_files(tmp_path):
     (["good", "--load-epoch", "2"], ["good-0002.params: there is no such file"]),
     (["half"], ["half-0001.params: not the file that half-0001.json was written with"]),
     (["words"], ["words-symbol.json: not a symbol"]),
-    (["label-free"], ["label-free: an export already, or another network"]),
+    (["label-free"], ["label-free: an export already, or another network that ends in softmax"]),
     (["export"], ["export: an export already"]),
     (["garbled"], ["garbled-0001.params: not a whole params file"]),
     (["other"], ["other-0001.params: of another network", "hidden1_weight is missing"]),

@@ -61,6 +61,14 @@ def test_threads_of_the_user_stay():
     assert run(sys.executable, "-c", code, OMP_NUM_THREADS="2").stdout == "2\n"
 
 
+def test_sums_are_not_fused_unless_mxnet_has_read_that_already():
+    code = ("from common import find_mxnet; import importlib, os; name = find_mxnet.UNFUSED_SUMS; "
+            "print(os.environ[name]); os.environ[name] = '0'; importlib.reload(find_mxnet); "
+            "print(os.environ[name])")
+    assert run(sys.executable, "-c", code,
+               MXNET_DISABLE_MKLDNN_FUSE_CONV_SUM="0").stdout == "1\n0\n"
+
+
 def test_a_python_without_mxnet_is_told_what_to_do():
     done = run(sys.executable, "-S", "train_mnist.py")  # -S: without site-packages
     assert done.returncode == 2

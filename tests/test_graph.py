@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import symbols
+from common import graph
 from common.graph import check_reshapes, faster, flops, layers, pool_before_relu
 
 DATA, SHAPE = mx.sym.Variable("data"), (2, 3, 9, 11)
@@ -138,3 +139,49 @@ def test_a_reshape_that_does_not_is_refused(shape):
     inner = mx.sym.reshape(split[2], shape=shape, name="wrong")
     with pytest.raises(mx.MXNetError, match=r"wrong cannot reshape \(2, 1, 9, 11\) to"):
         check_reshapes(mx.sym.mean(inner), data=SHAPE)
+
+
+@pytest.mark.parametrize("operator", ["LinearRegressionOutput", "LogisticRegressionOutput",
+                                      "MAERegressionOutput"])
+@pytest.mark.parametrize("grad_scale", [1, 3])
+def test_a_loss_becomes_what_it_computes(operator, grad_scale):
+    loss = getattr(mx.sym, operator)(DATA, name="loss", grad_scale=grad_scale)
+    assert_same_without_label(loss, SHAPE, SHAPE)
+
+
+@pytest.mark.parametrize(("attrs", "shape", "label_shape"), [
+    ({}, (4, 5), (4,)), ({"smooth_alpha": 0.1, "normalization": "valid"}, (4, 5), (4,)),
+    ({"multi_output": True}, (4, 5), (4,)), ({"multi_output": True}, (4, 5, 6), (4, 6)),
+    ({"multi_output": 1}, (4, 5, 3, 2), (4, 6)), ({"preserve_shape": "true"}, (4, 5, 6), (4, 5)),
+    ({"preserve_shape": True}, (4, 5, 3, 2), (4, 5, 3)),
+    ({"preserve_shape": True, "multi_output": True}, (4, 5, 3, 2), (4, 3, 2)),
+    ({"multi_output": "false"}, (4, 5), (4,))], ids=str)
+def test_a_softmax_keeps_its_axis(attrs, shape, label_shape):
+    assert_same_without_label(mx.sym.SoftmaxOutput(DATA, name="loss", **attrs), shape, label_shape)
+
+
+def assert_same_without_label(loss, shape, label_shape):
+    data = mx.nd.array(np.random.RandomState(0).normal(0, 2, shape))
+    expected, = loss.bind(mx.cpu(), {"data": data, "loss_label": mx.nd.zeros(label_shape)},
+                          grad_req="null").forward(is_train=False)
+    symbol = graph.label_free(loss)
+    assert symbol.list_arguments() == ["data"]
+    np.testing.assert_allclose(symbol.eval(data=data)[0].asnumpy(), expected.asnumpy(), atol=1e-6)
+
+
+def test_raw_input_is_undone_where_it_was_done():
+    symbol = symbols.get_symbol("lenet")
+    assert graph.without_raw_input(graph.with_raw_input(symbol)).tojson() == symbol.tojson()
+    for node in (DATA * 2, mx.sym.Variable("other") / 255, mx.sym.tanh(DATA)):
+        nodes = json.loads((node + 1).tojson())
+        nodes["nodes"][1]["name"] = "data_scaled"
+        own = mx.sym.load_json(json.dumps(nodes))
+        assert graph.without_raw_input(own).tojson() == own.tojson()
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("True", True), ("false", False), ("1", 1), ("(2, 3)", (2, 3)), ("[2,3]", (2, 3)),
+    ("(2L, 3L)", (2, 3)), ("None", None), ("1e-05", 1e-5), ("relu", "relu"), (" 3", 3),
+    ("{[]: 1}", "{[]: 1}")])
+def test_attributes_are_read_as_mxnet_reads_them(text, value):
+    assert graph.attributes({"attrs": {"a": text, "__lr_mult__": "0.1"}}) == {"a": value}

@@ -228,9 +228,10 @@ def named(count, scopes):
             yield index, "stn" if scopes else f"stn{index}"
 
 
-def parallel_gradients(transform, count, grad_req, start=0.0, scopes=False):
+def parallel_gradients(transform, count, grad_req, start=0.0, scopes=False, behind=None):
     """Gradients of a sum of transformers on one feature map and with one theta."""
     data, theta = mx.sym.Variable("data") * 1.5, mx.sym.Variable("theta") * 1
+    data = behind(data) if behind else data
     parts = [stn.spatial_transformer(data, theta, (5, 6), transform, name) * (index + 1)
              for index, name in named(count, scopes)]
     executor = bound(mx.sym.add_n(*parts), pictures(2, 3, 7, 8), thetas(transform, 2, 0.1) * 0.9,
@@ -249,6 +250,30 @@ def test_gradients_of_many_transformers_on_one_map_add_up(transform, count, scop
     one = parallel_gradients(transform, 1, "write")
     for single, many in zip(one, parallel_gradients(transform, count, "write", scopes=scopes)):
         np.testing.assert_allclose(many, single * count * (count + 1) / 2, rtol=1e-8, atol=1e-10)
+
+
+COPIES = {"identity": mx.sym.identity, "dropout": lambda data: mx.sym.Dropout(data, p=0)}
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_gradients_add_up_behind_a_copy(copy):
+    plain = parallel_gradients("affine", 8, "write")
+    for one, other in zip(plain, parallel_gradients("affine", 8, "write", behind=COPIES[copy])):
+        np.testing.assert_array_equal(other, one)
+
+
+@pytest.mark.parametrize("copy", COPIES)
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_a_transformer_behind_a_copy_of_the_input_predicts(transform, copy):
+    """MXNet takes copies out of what it only runs forward, on the first CPU device."""
+    images = mx.nd.array(pictures(2, 3, 7, 8))
+    theta = mx.nd.array(thetas(transform, 2, 0.1))
+    answers = []
+    for data in (mx.sym.Variable("data"), COPIES[copy](mx.sym.Variable("data"))):
+        symbol = stn.spatial_transformer(data, mx.sym.Variable("theta"), (5, 6), transform)
+        executor = symbol.bind(mx.cpu(), {"data": images, "theta": theta}, grad_req="null")
+        answers.append(executor.forward()[0].asnumpy())
+    np.testing.assert_array_equal(*answers)
 
 
 @pytest.mark.parametrize("count", [1, 8])
@@ -467,7 +492,7 @@ def test_nothing_but_data_and_theta_goes_in(transform):
 def test_it_needs_mxnet_and_numpy_alone():
     lines = inspect.getsource(stn).splitlines()
     assert [line for line in lines if line.startswith(("import", "from"))] == [
-        "from numbers import Integral", "import mxnet as mx", "import numpy as np"]
+        "import json", "from numbers import Integral", "import mxnet as mx", "import numpy as np"]
 
 
 @pytest.mark.parametrize(("transform", "words"), [

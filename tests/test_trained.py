@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import symbols
-from common import checkpoint, export, synthetic, trained
+from common import checkpoint, evaluate, export, synthetic, trained
 from tests.test_networks import bound
 
 IMAGES, _ = synthetic.draw(30, seed=0)
@@ -73,3 +73,112 @@ def test_a_node_may_be_called_as_that_which_scales_pixels(tmp_path):
     answers = trained.load(str(tmp_path / "a")).predictor((1, 28, 28), batch_size=2)(IMAGES[:2])
     pixels = mx.nd.array(IMAGES[:2].reshape(2, 784) / 255)
     np.testing.assert_allclose(answers, mx.nd.softmax(pixels ** 2).asnumpy(), atol=1e-7)
+
+
+def features(name="data"):
+    """(N, 4, 8, 8)."""
+    return mx.sym.Convolution(mx.sym.Variable(name), kernel=(3, 3), pad=(1, 1), num_filter=4,
+                              name="conv")
+
+
+def scores(name="data"):
+    """(N, 4), of the pixels (N, 4, 8, 8)."""
+    return mx.sym.FullyConnected(features(name), num_hidden=4, name="fc")
+
+
+def pixel():
+    """(N, 4, 1, 1)."""
+    return mx.sym.Pooling(features(), global_pool=True, kernel=(1, 1), pool_type="avg")
+
+
+def softmax(net, **attrs):
+    return mx.sym.SoftmaxOutput(net, name="softmax", **attrs)
+
+
+def loss_and_answers():
+    answers = mx.sym.softmax(scores(), name="answers")
+    errors = mx.sym.square(answers - mx.sym.Variable("softmax_label"))
+    return mx.sym.Group([mx.sym.MakeLoss(errors, name="loss"), mx.sym.BlockGrad(answers)])
+
+
+def map_and_answers():
+    answers = softmax(scores())
+    return mx.sym.Group([mx.sym.BlockGrad(answers.get_internals()["conv_output"]), answers])
+
+
+# What MXNet answers with: the symbol, the shape of its label, the number of the output.
+CLASSIFIERS = {
+    "in training alone": (lambda: softmax(scores(), grad_scale=2, use_ignore=True, ignore_label=1,
+                                          normalization="batch", smooth_alpha=0.1), (5,), 0),
+    "multi_output": (lambda: softmax(scores(), multi_output="true"), (5,), 0),
+    "preserve_shape": (lambda: softmax(scores(), preserve_shape=True), (5,), 0),
+    "multi_output of a pixel": (lambda: softmax(pixel(), multi_output=1), (5, 1), 0),
+    "the second of a group": (map_and_answers, (5,), 1),
+    "a loss of one's own": (loss_and_answers, (5, 4), 1),
+    "flattened": (lambda: mx.sym.Flatten(softmax(pixel(), multi_output=True)), (5, 1), 0),
+    "another input": (lambda: softmax(scores("data0")), (5,), 0),
+}
+OTHERS = {
+    "logits": (scores, None, "ends in FullyConnected fc, whose answers (N, 4) are not"),
+    "log_softmax": (lambda: mx.sym.log_softmax(scores(), name="log"), None, "ends in log_softmax"),
+    "logistic": (lambda: mx.sym.LogisticRegressionOutput(scores(), name="softmax"), (5, 4),
+                 "ends in LogisticRegressionOutput softmax, whose answers (N, 4) are not"),
+    "linear": (lambda: mx.sym.LinearRegressionOutput(scores(), name="softmax"), (5, 4),
+               "ends in LinearRegressionOutput softmax"),
+    "MAE": (lambda: mx.sym.MAERegressionOutput(scores(), name="softmax"), (5, 4),
+            "ends in MAERegressionOutput softmax"),
+    "pixels": (lambda: softmax(features(), multi_output=True), (5, 64), "(N, 4, 8, 8)"),
+    "rows of pixels": (lambda: softmax(features(), preserve_shape=True), (5, 4, 8), "(N, 4, 8, 8)"),
+}
+SMALL = np.random.RandomState(0).randint(0, 256, (5, 8, 8)).astype(np.uint8)
+
+
+def saved(folder, symbol, label_shape=None):
+    """A checkpoint that MXNet itself writes: its prefix, and all that its Module answers SMALL."""
+    name = next(name for name in symbol.list_arguments() if name.startswith("data"))
+    module = mx.mod.Module(symbol, [name], label_shape and ["softmax_label"], context=mx.cpu(1))
+    module.bind([(name, (5, 1, 8, 8))], label_shape and [("softmax_label", label_shape)],
+                for_training=False)
+    mx.random.seed(0)
+    module.init_params(mx.init.Xavier(magnitude=6))
+    module.save_checkpoint(str(folder / "a"), 1)
+    module.forward(mx.io.DataBatch([mx.nd.array(SMALL[:, None] / 255)]), is_train=False)
+    return str(folder / "a"), [output.asnumpy() for output in module.get_outputs()]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_class_probabilities_are_those_of_mxnets_module(tmp_path, name):
+    build, label_shape, number = CLASSIFIERS[name]
+    prefix, expected = saved(tmp_path, build(), label_shape)
+    answers = evaluate.probabilities(trained.load(prefix), SMALL)
+    np.testing.assert_allclose(answers, expected[number].reshape(5, 4), atol=1e-6)
+    assert answers.std(axis=0).max() > 0.001
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_answers_are_no_class_probabilities(tmp_path, name):
+    build, label_shape, words = OTHERS[name]
+    prefix, (expected,) = saved(tmp_path, build(), label_shape)
+    network = trained.load(prefix)
+    np.testing.assert_allclose(network.predictor((1, 8, 8))(SMALL), expected, atol=1e-6)
+    with pytest.raises(evaluate.NoProbabilities) as error:
+        evaluate.probabilities(network, SMALL)
+    assert words in str(error.value)
+
+
+def test_of_two_softmaxes_neither_is_taken(tmp_path):
+    one = scores()
+    both = mx.sym.Group([mx.sym.softmax(one, name="a"), mx.sym.softmax(one * 2, name="b")])
+    network = trained.load(saved(tmp_path, both)[0])
+    with pytest.raises(evaluate.NoProbabilities, match="softmax a and softmax b; of several"):
+        evaluate.probabilities(network, SMALL)
+    with pytest.raises(ValueError, match="one output, got a_output, b_output"):
+        network.predictor((1, 8, 8))
+
+
+def test_a_network_of_two_inputs_is_refused(tmp_path):
+    symbol = softmax(scores("data0") + mx.sym.FullyConnected(mx.sym.Variable("more"), num_hidden=4))
+    prefix, _ = saved(tmp_path, softmax(scores()), (5,))
+    symbol.save(f"{prefix}-symbol.json")
+    with pytest.raises(ValueError, match="a-symbol.json: expected one input .* got data0, more"):
+        trained.load(prefix)

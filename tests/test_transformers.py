@@ -52,14 +52,26 @@ def test_transformers_from_elsewhere():
     theta, maps = mx.sym.Variable("theta"), mx.sym.split(DATA, num_outputs=2, name="maps")
     first = mx.sym.SpatialTransformer(maps[1], theta, target_shape=(4, 5), name="warp",
                                       transform_type="affine", sampler_type="bilinear")
-    grid = mx.sym.GridGenerator(theta, transform_type="affine", target_shape=(4, 5), name="grid")
-    both = mx.sym.Group([first, mx.sym.BilinearSampler(DATA, grid, name="sampler")])
-    affine, sampler = transformers(both)
-    assert affine == Transformer("warp", "maps_output1", "theta", "theta", (4, 5))
-    assert sampler == Transformer("sampler", "data", "grid_output", "grid_output", None)
-    values = [[0.9, 0.2, -0.1, 0.1, 1.1, 0.3]]
-    np.testing.assert_allclose(points(both, affine, values), points(both, sampler, values),
-                               atol=1e-6)
+    grid = mx.sym.GridGenerator(theta, transform_type="affine", target_shape="[4, 5]", name="grid")
+    flow = mx.sym.GridGenerator(mx.sym.Variable("flow"), transform_type="warp", name="flow_grid")
+    found = transformers(mx.sym.Group([
+        first, mx.sym.BilinearSampler(DATA, grid, name="affine"),
+        mx.sym.BilinearSampler(DATA, flow, name="warped"),
+        mx.sym.BilinearSampler(DATA, mx.sym.Variable("grid"), name="bare")]))
+    assert found == [
+        Transformer("warp", "maps_output1", "theta", "theta", (4, 5)),
+        Transformer("affine", "data", "theta", "theta", (4, 5)),
+        Transformer("warped", "data", "flow_grid_output", "flow_grid_output", None),
+        Transformer("bare", "data", "grid", "grid", None)]
+
+
+def test_the_points_of_a_grid_generator_are_those_of_the_transformer():
+    theta = np.array([[0.9, 0.2, -0.1, 0.1, 1.1, 0.3]])
+    grid = mx.sym.GridGenerator(mx.sym.Variable("theta"), "affine", target_shape=TARGET)
+    symbol = mx.sym.BilinearSampler(DATA, grid, name="sampler")
+    sampler, = transformers(symbol)
+    expected = grid.eval(theta=mx.nd.array(theta))[0].asnumpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(points(symbol, sampler, theta), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("transform", FAMILIES)

@@ -78,6 +78,50 @@ def test_captions_name_the_mistakes():
     assert titles[1] == str(labels[1])
 
 
+def sampled_by_grid_generator(transform_type, loss=None):
+    """A network from elsewhere: theta, or a flow in pixels, is the same for each image."""
+    data = mx.sym.Variable("data")
+    affine = {"num_hidden": 6} if transform_type == "affine" else {"num_hidden": 2 * 28 * 28}
+    theta = mx.sym.FullyConnected(data, name="loc", **affine)
+    if transform_type == "warp":
+        theta = mx.sym.Reshape(theta, shape=(-1, 2, 28, 28))
+    grid = mx.sym.GridGenerator(theta, transform_type, target_shape=(28, 28))
+    net = mx.sym.BilinearSampler(data, grid, name="sampler")
+    symbol = (loss or mx.sym.SoftmaxOutput)(
+        mx.sym.FullyConnected(net, num_hidden=10, name="fc"), name="softmax")
+    arg_shapes, _, _ = symbol.infer_shape(data=(1, 1, 28, 28))
+    params = {name: mx.nd.random.uniform(-0.1, 0.1, shape)
+              for name, shape in zip(symbol.list_arguments(), arg_shapes)}
+    params["loc_weight"][:] = 0
+    if transform_type == "affine":
+        params["loc_bias"] = mx.nd.array([0.5, 0.2, 0.1, -0.3, 0.8, -0.4])
+    else:  # 2.7 pixels to the right, 1.35 up
+        params["loc_bias"] = mx.nd.array(np.repeat([2.7, -1.35], 28 * 28))
+    return trained.Trained("here", symbol, params, {})
+
+
+@pytest.mark.parametrize(("transform_type", "words", "upper_left"), [
+    ("affine", "sampler theta 0.500 0.200 0.100 -0.300 0.800 -0.400", (-0.6, -0.9)),
+    ("warp", "sampler grid x from -0.800 to 1.200, y from -1.100 to 0.900", (-0.8, -1.1))])
+def test_a_grid_generator_from_elsewhere(transform_type, words, upper_left):
+    seen = visualise.look(sampled_by_grid_generator(transform_type), IMAGES)
+    np.testing.assert_allclose(seen.views[0].outlines[:, 0],
+                               np.tile((np.array(upper_left) + 1) / 2 * 27, (12, 1)), atol=1e-4)
+    lines = list(visualise.describe(seen, LABELS, 5))
+    answer, probability = seen.probabilities[1].argmax(), seen.probabilities[1].max()
+    assert lines[1] == f"6: {LABELS[1]}, predicted {answer} ({probability:.3f}), {words}"
+
+
+def test_what_is_no_probability_is_not_printed_as_one(caplog):
+    network = sampled_by_grid_generator("affine", mx.sym.LogisticRegressionOutput)
+    seen = visualise.look(network, IMAGES)
+    assert "No predictions are shown" in caplog.text
+    assert "ends in LogisticRegressionOutput softmax" in caplog.text
+    titles = [axis.get_title() for axis in visualise.draw(seen, LABELS).axes]
+    assert titles[:10] == list(map(str, LABELS[:10]))  # the first row
+    assert next(visualise.describe(seen, LABELS)).startswith(f"0: {LABELS[0]}, sampler theta 0.500")
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_images_of_any_channels_become_colours(channels):
     images = np.random.RandomState(0).uniform(-0.5, 1.5, (2, channels, 4, 5))

@@ -79,12 +79,10 @@ class Trained(NamedTuple):
     def _try_out(self, symbol, image_shape, batch_size, **options):
         """Predicts for an image, after a look at the memory that this will take."""
         params = self._fitting(symbol, image_shape)
-        internals = symbol.get_internals()
-        sizes = dict(zip(internals.list_outputs(), map(math.prod, internals.infer_shape(
-            data=(batch_size, *image_shape))[1])))
-        answers = dict.fromkeys(symbol.list_outputs(), LARGEST_ANSWER)
-        for name, size in sizes.items():
-            if size > answers.get(name, LARGEST):
+        internals, answers = symbol.get_internals(), symbol.list_outputs()
+        _, shapes, _ = internals.infer_shape(data=(batch_size, *image_shape))
+        for name, size in zip(internals.list_outputs(), map(math.prod, shapes)):
+            if size > (LARGEST_ANSWER if name in answers else LARGEST):
                 raise ValueError(f"{self.path}: {name} has {size:,} numbers for a batch of "
                                  f"{batch_size}: too many, at least for such a batch")
         noise = np.random.RandomState(0).randint(0, 256, (1, *image_shape)).astype(np.uint8)

@@ -132,7 +132,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
     ({"op": "UpSampling", "attrs": {"scale": "100000", "sample_type": "nearest", "num_args": "1"}},
      "fatal_output has 15,680,000,000,000 numbers for a batch of 2: too many"),
     ({"op": "_full", "attrs": {"shape": "(1000000, 1000000, 1000000)", "value": "1"}, "inputs": []},
-     "not for images"),
+     "expected one input besides the parameters, the images, got none"),
     ({"op": "Pooling", "attrs": {"kernel": "(0, 0)", "pool_type": "max"}}, "does not run"),
     ({"op": "Pooling", "attrs": {"kernel": "(2, 2)", "pad": "(100000, 100000)",
                                  "pool_type": "max"}}, "has 80,021,601,458 numbers"),

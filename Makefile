@@ -43,8 +43,9 @@ READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 .PHONY: train test setup accuracy paper published compare recover bench doctor
 .DELETE_ON_ERROR:
 
+# A second time, what was stopped goes on, and what is trained is only evaluated.
 train: setup
-	$(RUN) train_mnist.py --add-stn $(ARGS)
+	$(RUN) train_mnist.py $(if $(findstring load-epoch,$(subst _,-,$(ARGS))),,--resume) --add-stn $(ARGS)
 
 test: setup
 	$(RUN) -m ruff check .
@@ -106,7 +107,8 @@ RESULTS := $(foreach row,$(ROWS),$(SEEDS:%=results/$(row)/seed-%.json)) \
 accuracy: $(RESULTS)
 	@$(RUN) -m common.results results
 
-TRAIN_SEED = $(RUN) train_mnist.py --seed $* --model-prefix models/$(@D)/seed-$* --result $@
+TRAIN_SEED = $(RUN) train_mnist.py --resume --seed $* --model-prefix models/$(@D)/seed-$* \
+    --result $@
 
 results/lenet-stn/seed-%.json: | setup
 	$(TRAIN_SEED) --add-stn

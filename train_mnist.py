@@ -4,16 +4,18 @@
     python train_mnist.py --add-stn --gpus 0   # on the first GPU
 """
 import argparse
+import hashlib
 import logging
 import time
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
+import numpy as np
+
 import symbols
 from common import cli, data, export, files, fit, lock, options, summary
 from common.distort import TASKS, task
-from common.provenance import provenance
 from symbols import stn
 
 
@@ -59,17 +61,31 @@ def complete(args):
     names = ("transform", "bounded", "pool", "width")
     args.network_options = {name: value for name, value in vars(args).items()
                             if name in names and value}
+    for name in args.network_options:
+        able = [network for network in symbols.NETWORKS if name in symbols.options_of(network)]
+        if args.network not in able:
+            raise ValueError(f"--{name}: {args.network} has no such option, {', '.join(able)} have")
     if args.model_prefix is None:
         parts = [args.dataset, args.distort, args.network, "stn" if args.add_stn else None,
                  args.transform, "bounded" if args.bounded else None]
         args.model_prefix = "models/" + "-".join(filter(None, parts)).replace(":", "")
 
 
+def sha256(dataset):
+    """The SHA-256 of a ``Dataset``, in hexadecimal."""
+    digest = hashlib.sha256()
+    for array in dataset:
+        digest.update(f"{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
 def _transform(name):
     try:
         stn.get_transform(name)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(error) from None
+        hint = cli.did_you_mean(name, stn.TRANSFORMS)
+        raise argparse.ArgumentTypeError(f"{error}{hint}") from None
     return name
 
 
@@ -86,6 +102,7 @@ def main():
     export.check_free(export_folder)
 
     dataset = data.load(args.dataset, args.data_dir, args.num_examples)
+    args.data_sha256 = None if args.dataset == "synthetic" else sha256(dataset)
     fresh, num_classes = task(args.distort)
     train = data.ImageIter(dataset.train_images, dataset.train_labels, args.batch_size,
                            seed=args.seed, dtype=args.dtype, fresh=fresh)
@@ -107,8 +124,7 @@ def main():
     with lock.held(f"{args.model_prefix}.lock"):
         module, figures = fit.fit(args, symbol, train, test)
         params = module.get_params()
-        figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed,
-                       **provenance())
+        figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed)
         exported = export.export(export_folder, symbol, *params, train.image_shape,
                                  classes=data.class_names(args.dataset, num_classes),
                                  about=export.about(dict(figures, flags=vars(args))))

@@ -3,11 +3,14 @@
 Exit status: 0 done, 2 bad input, 3 training became non-finite, 130 interrupted, 143 terminated.
 """
 import argparse
+import difflib
 import logging
 import math
 import sys
 
 LONGEST = 500  # letters of a message
+# What MXNet can hold of a number other than 0, in size.
+HELD = {int: ("64 bits", 1, 2**63 - 1), float: ("float32", 1.1754944e-38, 3.4028234e38)}
 
 
 class Diverged(ArithmeticError):
@@ -32,6 +35,21 @@ class Parser(argparse.ArgumentParser):
         args = sys.argv[1:] if args is None else args
         return super().parse_known_args([_with_dashes(arg) for arg in args], namespace)
 
+    def parse_args(self, args=None, namespace=None):
+        args, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            self.error(f"unrecognized arguments: {' '.join(unknown)}"
+                       f"{did_you_mean(flag, self._option_string_actions)}")
+        return args
+
+    def _check_value(self, action, value):
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += did_you_mean(str(value), list(map(str, action.choices)))
+            raise
+
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
 
@@ -43,27 +61,37 @@ def _with_dashes(arg):
     return flag.replace("_", "-") + equals + value
 
 
+def did_you_mean(word, words):
+    """A question for who misspelt one of some words, to be put behind what says so; or nothing."""
+    nearest = difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
 def number(kind, least=-math.inf, most=math.inf, above=-math.inf, below=math.inf):
-    """Returns an argparse type: a finite number of a kind, within bounds.
+    """Returns an argparse type: a finite number of a kind, within bounds and those of ``HELD``.
 
     Args:
         kind: ``int`` or ``float``.
         least, most: inclusive bounds.
         above, below: exclusive bounds.
     """
-    bounds = [f"{words} {bound:g}" for words, bound in (
+    bounds = [f"{words} {bound}" for words, bound in (
         ("of at least", least), ("above", above), ("of at most", most), ("below", below))
         if math.isfinite(bound)]
     wanted = "a whole number" if kind is int else "a finite number"
     wanted = " ".join([wanted, " and ".join(bounds)]).rstrip()
+    holder, smallest, largest = HELD[kind]
 
     def parse(text):
         try:
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and least <= value <= most and above < value < below):
+        if not (abs(value) < math.inf and least <= value <= most and above < value < below):
             raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+        if value and not smallest <= abs(value) <= largest:
+            raise argparse.ArgumentTypeError(f"expected a number that fits into {holder}, 0 or "
+                                             f"from {smallest} to {largest}, got {text!r}")
         return value
     return parse
 

@@ -92,4 +92,5 @@ FIELDS = {  # name -> whether a value is fit for it
     "test_accuracy": _is_share,
     "under_way": _is_under_way,
     "updates": _is_count,
+    "versions": _is_object,
 }

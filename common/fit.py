@@ -15,6 +15,7 @@ import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common import checkpoint, cli, files, graph, options, resume
+from common.callbacks import Monitor
 from common.data import derive_seed
 from common.module import Module
 from common.progress import Interruption, Progress, log_epoch
@@ -34,32 +35,34 @@ def fit(args, symbol, train, test):
 
     Returns:
         The trained Module and its figures: accuracy and mean cross-entropy on both sets, the
-        seconds and the number of epochs; under "history" the same after each epoch; and under
-        "transformers", where the symbol has any, what they do in the end.
+        seconds and the number of epochs, the command and the versions that trained it; under
+        "history" the same after each epoch; and under "transformers", where the symbol has any,
+        what they do in the end.
 
     Raises:
-        ValueError, OSError: no such device, an unfit checkpoint, a prefix that cannot be written,
-            or no tensorboardX where ``args.tensorboard`` asks for it.
+        ValueError, OSError: no such device, an unfit checkpoint, a prefix that cannot be written or
+            has files of another run, or no tensorboardX where ``args.tensorboard`` asks for it.
         cli.Diverged: a loss or parameter became non-finite; the checkpoints written are good.
         KeyboardInterrupt, cli.Terminated: after Ctrl-C or SIGTERM; the message says how to go on.
     """
     contexts = options.contexts(args.gpus, args.cpus, args.batch_size)
     files.check_writable(f"{args.model_prefix}-symbol.json")
-    recipe, source = options.recipe(args, contexts), args.load_epoch
-    if args.resume:
-        source, args.load_epoch = resume.newest(args, recipe, train.num_batches)
+    recipe = options.recipe(args, contexts)
+    source, args.load_epoch = resume.source(args, recipe, train.num_batches)
     watch = Watch(args, symbol, test)
     module, run = start(args, recipe, contexts, symbol, train, source)
     if args.load_epoch == args.num_epochs:
         return module, _finished(args, module, run["history"], test, watch)
     begin = time.monotonic() - run["seconds"]
-    monitor = mx.mon.Monitor(args.monitor, pattern=".*") if args.monitor else None
+    monitor = Monitor(args.monitor, pattern=".*") if args.monitor else None
     if monitor:
         module.install_monitor(monitor)
     meta = dict(recipe=recipe, flags=vars(args), image_shape=train.image_shape, **provenance())
     with Interruption() as interruption, watch:
         if source is None:
             watch.start(module)
+        if args.overwrite:
+            resume.clear(args.model_prefix, args.load_epoch)
         for epoch in range(args.load_epoch or 0, args.num_epochs):
             trained = train_epoch(args, module, train, epoch, monitor, interruption,
                                   run["under_way"])
@@ -84,7 +87,8 @@ def fit(args, symbol, train, test):
             watch.look(module, epoch, trained, tested)
     mx.nd.waitall()  # so that the last batches, which are NumPy's memory, are freed before Python
     return module, dict(_figures(trained, tested, time.monotonic() - begin),
-                        epochs=args.num_epochs, history=run["history"], **watch.figures())
+                        epochs=args.num_epochs, history=run["history"], **watch.figures(),
+                        **provenance())
 
 
 def _finished(args, module, history, test, watch):
@@ -93,8 +97,10 @@ def _finished(args, module, history, test, watch):
     tested = score(module, test)
     watch.review(module, args.num_epochs - 1)
     figures = history[-1] if history else {}  # which older checkpoints lack
+    meta = checkpoint.load_state(args.model_prefix, args.num_epochs)[1]
     return dict(figures, test_accuracy=tested.accuracy, test_loss=tested.loss,
-                epochs=args.num_epochs, history=history, **watch.figures())
+                epochs=args.num_epochs, history=history, **watch.figures(),
+                **{name: meta[name] for name in provenance() if name in meta})
 
 
 def _remove_old(args, epoch, history):
@@ -158,7 +164,7 @@ def train_epoch(args, module, batches, epoch, monitor=None, interruption=None, u
         args: as for ``fit``.
         module, batches: what to train, and with what; afterwards ``batches.position`` says how far.
         epoch: counted from 0.
-        monitor: an ``mx.mon.Monitor``, or None.
+        monitor: a ``callbacks.Monitor``, or None.
         interruption: a ``progress.Interruption``, or None.
         under_way: where the epoch was stopped before, or None.
 
@@ -200,7 +206,11 @@ def _steps(module, batches, monitor, interruption):
         if monitor:
             monitor.tic()
         module.forward_backward(batch)
-        module.update()
+        try:
+            module.update()
+        except mx.MXNetError as error:
+            reason = str(error).splitlines()[-1].partition(", in operator")[0]
+            raise ValueError(f"the optimizer cannot make a step: {reason}") from error
         if monitor:
             monitor.toc_print()
         yield outputs_to_keep(module), batch

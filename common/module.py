@@ -2,6 +2,8 @@
 import mxnet as mx
 import numpy as np
 
+from common.callbacks import Updater
+
 
 class Module(mx.mod.Module):
     """``mx.mod.Module``, but what is treated alike is updated as one.
@@ -26,15 +28,19 @@ class Module(mx.mod.Module):
         keys = [vector.key for vector in self._vectors]
         self._optimizer.set_lr_mult({key: lr for key, (lr, _) in zip(keys, alike)})
         self._optimizer.set_wd_mult({key: wd for key, (_, wd) in zip(keys, alike)})
-        kvstore.set_optimizer(self._optimizer)
+        kvstore._set_updater(Updater(self._optimizer))
         for vector in self._vectors:
             kvstore.init(vector.key, vector.weights[0].gather())
 
     def update(self):
-        """One step of the optimizer, with the gradients of the last ``backward``."""
+        """One step of the optimizer, with the gradients of the last ``backward``.
+
+        Raises whatever the optimizer or the schedule of its rate raises.
+        """
         self._params_dirty = True
         for vector in self._vectors:
             vector.update(self._kvstore)
+            self._kvstore._updater.raise_kept()
 
     @property
     def learning_rate(self):

@@ -12,6 +12,11 @@ from common.find_mxnet import usable_cores
 OPTIMIZERS = ("adagrad", "adam", "nag", "rmsprop", "sgd", "signum")
 WITH_MOMENTUM = ("nag", "sgd", "signum")
 SCHEDULES = ("linear", "cosine", "step", "constant")
+LOOKING_AHEAD = ("linear", "cosine")  # schedules that depend on --num-epochs from the start
+DECISIVE = ("add_stn", "batch_size", "bounded", "data_dir", "data_sha256", "dataset", "distort",
+            "dtype", "initializer", "kv_store", "lr", "lr_factor", "lr_schedule", "lr_step_epochs",
+            "mom", "network", "num_epochs", "num_examples", "optimizer", "pool", "seed",
+            "transform", "warmup_epochs", "wd", "width")
 INITIALIZERS = {
     "msra": mx.init.MSRAPrelu,
     "normal": mx.init.Normal,
@@ -56,9 +61,12 @@ def add_training_flags(parser):
     flag("--save-period", type=cli.number(int, least=1), default=1,
          help="epochs between checkpoints; the last epoch always has one")
     flag("--load-epoch", type=cli.number(int, least=1),
-         help="go on from the checkpoint after that many epochs")
+         help="go on from the checkpoint after that many epochs, also with other flags")
     flag("--resume", action="store_true",
-         help="go on from the newest whole checkpoint, or start anew if there is none")
+         help="go on with the same run from its newest whole checkpoint, or begin it")
+    flag("--overwrite", action="store_true",
+         help="begin anew, or go on from --load-epoch, in place of what another run has written; "
+              "by default that is refused")
     flag("--keep-last", type=cli.number(int, least=1), metavar="N",
          help="remove all but the last N checkpoints; by default all are kept")
     flag("--keep-best", action="store_true",
@@ -93,7 +101,7 @@ def complete(args):
     if (args.lr_schedule == "step") != bool(args.lr_step_epochs):
         raise ValueError("--lr-schedule step and --lr-step-epochs go together")
     if args.warmup_epochs is None:
-        args.warmup_epochs = args.num_epochs / 4 if args.lr_schedule in ("linear", "cosine") else 0
+        args.warmup_epochs = args.num_epochs / 4 if args.lr_schedule in LOOKING_AHEAD else 0
     if args.warmup_epochs >= args.num_epochs:
         raise ValueError(f"--warmup-epochs {args.warmup_epochs:g} must be less than "
                          f"--num-epochs {args.num_epochs}")
@@ -107,10 +115,8 @@ def complete(args):
 
 
 def recipe(args, contexts):
-    """The flags that decide the bits of a run, beside its code, data and network."""
-    names = ("batch_size", "dtype", "initializer", "kv_store", "lr", "lr_factor", "lr_schedule",
-             "lr_step_epochs", "mom", "num_epochs", "optimizer", "seed", "warmup_epochs", "wd")
-    return dict({name: getattr(args, name) for name in names},
+    """What decides the bits of a run, beside its code: flags, what they name, and devices."""
+    return dict({name: value for name, value in vars(args).items() if name in DECISIVE},
                 devices=[str(context) for context in contexts])
 
 

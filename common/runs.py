@@ -108,6 +108,8 @@ def _train(missing, results, scratch, jobs):
 def _start(run, results, prefix):
     flags = [*run.flags, "--resume", "--keep-last", "2", "--model-prefix", prefix,
              "--result", result_path(results, run.name)]
+    if os.path.isdir(f"{prefix}-export") and not checkpoint.begun(prefix):
+        flags.append("--overwrite")  # it was done, but its figures were removed, to train it again
     os.makedirs(os.path.dirname(prefix), exist_ok=True)
     files.write_bytes(f"{prefix}.flags", run.command_line.encode())
     # What is started here does not hear Ctrl-C: it gets one SIGTERM, as a second signal kills.

@@ -3,7 +3,7 @@ import contextlib
 import io
 import math
 import os
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import mxnet as mx
 import numpy as np
@@ -25,6 +25,7 @@ class Trained(NamedTuple):
             0 to 1.
         arg_params, aux_params: name -> NDArray.
         foreign: whether they are from a file; then they are tried out before they are used.
+        made_for: a function that says the shape of the images it was trained on, None if unknown.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Trained(NamedTuple):
     arg_params: dict
     aux_params: dict
     foreign: bool = False
+    made_for: Callable = lambda: None
 
     @property
     def symbol(self):
@@ -90,6 +92,16 @@ class Trained(NamedTuple):
                   **dict(options, gpus=None))(noise)  # CUDA does not survive a fork
 
     def _fitting(self, symbol, image_shape):
+        try:
+            return self._params_for(symbol, image_shape)
+        except ValueError as error:
+            wanted = self.made_for()
+            if wanted is None or tuple(wanted) == tuple(image_shape):
+                raise
+            raise ValueError(f"{error}; it was trained on images of "
+                             f"{' x '.join(map(str, wanted))}") from None
+
+    def _params_for(self, symbol, image_shape):
         unfit = f"not for images of {' x '.join(map(str, image_shape))}"
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # MXNet prints what does not fit
@@ -123,13 +135,15 @@ def load(path, epoch=None):
         OSError: there is none.
         ValueError: a file is damaged, or the network has other inputs than images.
     """
-    symbol_path, params_path, _ = checkpoint.locate(*find(path, epoch))
+    prefix, epoch = find(path, epoch)
+    symbol_path, params_path, _ = checkpoint.locate(prefix, epoch)
     if os.path.isdir(path):
         export.check(path)
     symbol = graph.without_raw_input(graph.classifier(symbol_file.read(symbol_path)))
     arg_params, aux_params = params_file.read(params_path)
     symbol = _with_data(symbol_path, symbol, arg_params)
-    return Trained(params_path, symbol, arg_params, aux_params, foreign=True)
+    return Trained(params_path, symbol, arg_params, aux_params, foreign=True,
+                   made_for=lambda: _image_shape(path, prefix, epoch))
 
 
 def _with_data(path, symbol, params):
@@ -142,6 +156,15 @@ def _with_data(path, symbol, params):
         raise ValueError(f"{path}: expected one input besides the parameters, the images, got "
                          f"{', '.join(inputs[:3]) or 'none'}{', ...' if inputs[3:] else ''}")
     return symbol(**{inputs[0]: mx.sym.Variable("data")})
+
+
+def _image_shape(path, prefix, epoch):
+    """The (C, H, W) that a network was trained on; None if it is not said, or is not to be read."""
+    with contextlib.suppress(OSError, ValueError):
+        if os.path.isdir(path):
+            return export.image_shape(path)
+        return (checkpoint.load_state(prefix, epoch)[1] or {}).get("image_shape")
+    return None
 
 
 def find(path, epoch=None):

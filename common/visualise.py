@@ -6,7 +6,7 @@ from typing import List, NamedTuple, Optional
 
 import numpy as np
 
-from common import evaluate, pictures
+from common import evaluate, files, pictures
 from common.transformers import source_grid, transformers
 from symbols.stn import border
 
@@ -139,7 +139,15 @@ class Film:
         figure = draw(look(network, self.images), self.labels, f"after epoch {epoch}")
         pictures.save(figure, os.path.join(self.folder, f"{epoch:04d}.png"))
 
+    def forget(self, epoch):
+        """Removes the pictures of later epochs, which a run before has left."""
+        for path in self._frames():
+            if os.path.basename(path) > f"{epoch:04d}.png":
+                files.remove(path)
+
     def join(self, path):
         """Makes a GIF of all pictures there are."""
-        frames = sorted(glob.glob(os.path.join(glob.escape(self.folder), "*.png")))
-        pictures.animate(frames, path, SECONDS)
+        pictures.animate(self._frames(), path, SECONDS)
+
+    def _frames(self):
+        return sorted(glob.glob(os.path.join(glob.escape(self.folder), "[0-9][0-9][0-9][0-9].png")))

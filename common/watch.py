@@ -23,7 +23,8 @@ class Watch:
 
     def __init__(self, args, symbol, test):
         self.symbol, self.test, self.every = symbol, test, args.visualize_every
-        self.board = args.tensorboard and Board(args.tensorboard, args.load_epoch or 0)
+        self.finished = args.load_epoch or 0
+        self.board = args.tensorboard and Board(args.tensorboard, self.finished)
         self.film = None
         if self.every:
             from common.visualise import Film  # here, since matplotlib takes time to import
@@ -34,6 +35,8 @@ class Watch:
     def __enter__(self):
         if self.board:
             self.board.__enter__()
+        if self.film:
+            self.film.forget(self.finished)
         return self
 
     def __exit__(self, *error):

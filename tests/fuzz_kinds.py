@@ -23,6 +23,7 @@ from tests import hostile_symbols, mutations
 from tests.conftest import run_script
 
 SHAPES = {"data": (2, 1, 28, 28), "softmax_label": (2,)}
+RECIPE = {"lr": 0.1, "lr_schedule": "linear", "num_epochs": 2}  # of a run that goes on
 IMAGES = synthetic.draw(4, seed=0)[0]
 DATA = ["--dataset", "synthetic", "--num-examples", "100"]
 TRAIN = ["train_mnist.py", *DATA, "--batch-size", "20", "--cpus", "1", "--add-stn",
@@ -82,7 +83,7 @@ def load_meta(folder):
     """As train_mnist.py goes on from it, and export.py writes it on a card."""
     prefix = os.path.join(folder, "b")
     meta = checkpoint.load_state(prefix, 1)[1]
-    return resume.behind(prefix, {}, meta, 1, 5), export.about(meta)
+    return resume.behind(prefix, RECIPE, meta, 1, 5), export.about(meta)
 
 
 def load_shapes(folder):
@@ -162,7 +163,7 @@ EXPORT = [f"a-export/{name}" for name in (export.SYMBOL, export.PARAMS)]
 SYMBOL, PARAMS = f"foreign/{export.SYMBOL}", f"foreign/{export.PARAMS}"
 SWAPPED = ("a-0001.params", "a-0001.state", "a-symbol.json", "a-0001.json", SYMBOL, PARAMS,
            f"idx/{fetch.NAMES[3]}", "digit.png")
-RESUME = [*TRAIN, "--num-epochs", "2", "--load-epoch", "1"]
+RESUME = [*TRAIN, "--num-epochs", "2", "--load-epoch", "1", "--overwrite"]
 SCORE = ["score.py", "{}/a", *DATA]
 SCORE_EXPORT = ["score.py", "{}/a-export", *DATA]
 SCORE_FOREIGN = ["score.py", "{}/foreign", *DATA]

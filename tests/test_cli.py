@@ -13,6 +13,10 @@ from common import cli
     (int, {"least": 1}, "0", "a whole number of at least 1, got '0'"),
     (int, {"least": 1}, "1.5", "whole"),
     (int, {"least": 1, "most": 3}, "4", "of at most 3"),
+    (int, {"most": 2**31 - 1}, "9" * 400, "of at most 2147483647"),
+    (int, {}, "9" * 20, "fits into 64 bits"),
+    (float, {}, "3.5e38", "fits into float32, 0 or from 1.1754944e-38 to 3.4028234e+38"),
+    (float, {}, "-1e-38", "fits into float32"),
 ])
 def test_numbers_out_of_bounds(capsys, kind, bounds, text, words):
     parser = cli.Parser(prog="program")
@@ -35,6 +39,28 @@ def test_underscores_are_dashes_and_flags_are_not_guessed(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--add"])
     assert "unrecognized arguments: --add" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0", "1.2e-38", "3.4e38", "-0.0"])
+def test_numbers_that_float32_holds(text):
+    assert cli.number(float)(text) == float(text)
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--nane=a"], "unrecognized arguments: --nane=a; did you mean --name?"),
+    (["--zzz"], "unrecognized arguments: --zzz (see"),
+    (["--kind", "lenett"], "; did you mean lenet?"),
+    (["--kind", "zzz"], "'mlp') (see"),
+])
+def test_what_is_misspelt_is_guessed_at(capsys, flags, words):
+    parser = cli.Parser(prog="program")
+    parser.add_argument("--name")
+    parser.add_argument("--kind", choices=("lenet", "mlp"))
+    with pytest.raises(SystemExit):
+        parser.parse_args(flags)
+    error = capsys.readouterr().err
+    assert words in error
+    assert ("did you mean" in error) == ("did you mean" in words)
 
 
 @pytest.mark.parametrize(("error", "status", "line"), [

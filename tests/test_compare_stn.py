@@ -130,6 +130,7 @@ def test_a_folder_with_another_comparison_is_refused(undisturbed, refused):
 @pytest.mark.parametrize(("flags", "words"), [
     (["--seed", 3], ["--seed", "not for a comparison"]),
     (["--add-stn"], ["--add-stn", "not for a comparison"]),
+    (["--overwrite"], ["--overwrite", "not for a comparison"]),
     (["--seeds", 1000], ["--seeds", "at most 31"]),
     (["--transform", "zoom"], ["--transform", "'zoom'"]),
     (["--warmup-epochs", 5], ["--warmup-epochs 5", "less than --num-epochs"]),

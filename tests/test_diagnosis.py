@@ -49,6 +49,7 @@ def test_the_start_is_the_identity_for_every_image(transform):
     np.testing.assert_allclose(found.pictures, found.sources, atol=1e-4)
     assert found.complaint(0) is None
     assert "not started to learn" in found.complaint(1)
+    assert "in the network's file a larger lr_mult" in found.complaint(1)
 
 
 def test_two_transformers_and_none():

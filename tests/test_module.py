@@ -4,6 +4,7 @@ import pytest
 
 import symbols
 from common import options
+from common.callbacks import Monitor
 from common.module import Module
 
 BATCH = 12
@@ -148,3 +149,39 @@ def test_the_localisation_network_has_its_own_rate():
     for name, multiplier in (("fc2_bias", 1), ("stn_loc_fc2_bias", 0.01)):
         np.testing.assert_allclose(before[name] - parameters(module)[name],
                                    10 * multiplier / BATCH * gradients[name], rtol=1e-3)
+
+
+class Stopping(mx.lr_scheduler.LRScheduler):
+    """Is interrupted in the second step."""
+
+    def __call__(self, num_update):
+        if num_update == 2:
+            raise KeyboardInterrupt("in the schedule")
+        return 0.1
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_an_error_in_the_optimizer_is_raised(devices):
+    module = started(Module, "lenet", "sgd", devices, lr_scheduler=Stopping())
+    step(module, 0)
+    with pytest.raises(KeyboardInterrupt, match="in the schedule"):
+        step(module, 1)
+    with pytest.raises(mx.MXNetError, match="for wds"):
+        step(started(Module, "lenet", "sgd", devices, wd=1e308), 0)
+
+
+def test_an_error_in_the_monitor_is_raised():
+    def look(array):
+        raise ArithmeticError("in the monitor")
+
+    module = started(Module, "lenet", "sgd")
+    monitor = Monitor(1, stat_func=look)
+    module.install_monitor(monitor)
+    monitor.tic()
+    step(module, 0)
+    monitor.stat_func = mx.nd.norm
+    with pytest.raises(ArithmeticError, match="in the monitor"):
+        monitor.toc()
+    monitor.tic()
+    step(module, 1)
+    assert len(monitor.toc()) > 20

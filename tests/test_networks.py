@@ -1,4 +1,6 @@
 """Every network of the zoo, with and without its transformer."""
+from types import SimpleNamespace
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -221,3 +223,17 @@ def test_always_dropping_makes_predictions_random():
 def test_wrong_options_are_refused(network, wrong, words):
     with pytest.raises(ValueError, match=words):
         symbols.get_symbol(network, **wrong)
+
+
+def test_transformers_of_one_name_are_refused(monkeypatch):
+    def get_symbol(names):
+        data = mx.sym.Variable("data")
+        heads = [stn.localisation_head(data, name=name) for name in names]
+        parts = [stn.spatial_transformer(data, loc, (6, 7), name=name)
+                 for name, loc in zip(names, heads)]
+        return mx.sym.concat(*parts, dim=1, name="both")
+
+    monkeypatch.setitem(symbols.NETWORKS, "two", SimpleNamespace(get_symbol=get_symbol))
+    assert symbols.get_symbol("two", names=("stn0", "stn1")).list_outputs() == ["both_output"]
+    with pytest.raises(ValueError, match="two has more than one stn_loc_fc1_weight: .* names"):
+        symbols.get_symbol("two", names=("stn", "stn"))

@@ -35,6 +35,9 @@ def test_what_is_missing_is_trained(tmp_path, capsys):
     assert not flags.exists()
     assert capsys.readouterr().out == "2 of 2 runs are done\n"
     assert path.read_bytes() == before
+    path.unlink()  # to train it again, though its export is there
+    runs.train(RUNS, *folders)
+    assert "--overwrite" in runs.read(str(path))["command"]
 
 
 @pytest.mark.parametrize(("stop", "error"), [

@@ -475,6 +475,19 @@ def test_a_prefix_scope_counts_for_every_node(transform):
 
 
 @pytest.mark.parametrize("transform", FAMILIES)
+def test_a_second_transformer_needs_a_name_of_its_own(transform):
+    loc = stn.localisation_head(mx.sym.Variable("data"), transform)
+    first = stn.spatial_transformer(mx.sym.Variable("data"), loc, (6, 7), transform)
+    with pytest.raises(ValueError, match="there is a stn_loc_fc2 already .* different names"):
+        stn.localisation_head(first, transform)
+    for data, theta in ((first, loc), (mx.sym.Variable("data"), mx.sym.Flatten(first))):
+        with pytest.raises(ValueError, match="there is a stn already .* different names"):
+            stn.spatial_transformer(data, theta, (6, 7), transform)
+    second = stn.spatial_transformer(first, loc, (6, 7), transform, name="second")
+    assert second.list_outputs() == ["second_output"]
+
+
+@pytest.mark.parametrize("transform", FAMILIES)
 def test_a_theta_of_another_size_is_refused(transform):
     count = len(stn.get_transform(transform).identity)
     for images, wrong in ((2, count + 1), (8, count + 1), (9, count + 1), (2, 2 * count)):

@@ -164,8 +164,7 @@ def report(results):
 
 def load(path):
     try:
-        with open(path, encoding="utf-8") as file:
-            return dict(json.load(file))
+        return dict(files.parse_json(files.read(path)))
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError):

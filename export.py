@@ -9,7 +9,7 @@ import os
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-from common import card, checkpoint, cli, export, files, graph, to_onnx, trained
+from common import card, checkpoint, cli, export, files, graph, to_onnx, trained, trial
 
 DEFAULT_SHAPE = (1, 28, 28)  # of checkpoints that do not say theirs
 
@@ -68,7 +68,8 @@ def write_onnx(args, network, image_shape):
     """Writes an ONNX model."""
     files.check_writable(args.onnx)
     params = network.checked_params(network.symbol, image_shape)
-    difference = to_onnx.save(args.onnx, network.training, *params, image_shape, args.raw_input)
+    difference = float(trial.survive(network.path, lambda: to_onnx.save(
+        args.onnx, network.training, *params, image_shape, args.raw_input)))
     print(f"Exported: {args.onnx}")
     print(f"Largest difference from MXNet: {difference:.1e}")
 

@@ -8,7 +8,6 @@ however a process ends, there is the new checkpoint or the one that was to be ov
 Checkpoints of other programs have no manifest: their files are checked as far as that goes.
 """
 import glob
-import hashlib
 import logging
 import os
 
@@ -76,7 +75,7 @@ def save(prefix, epoch, symbol, arg_params, aux_params, optimizer_arrays, meta):
         with open(new["symbol"], "wb") as file:
             file.write(symbol.tojson().encode())
         save_params(new["params"], arg_params, aux_params)
-        meta = dict(meta, params_sha256=sha256(new["params"]))
+        meta = dict(meta, params_sha256=files.sha256(new["params"]))
         state_file.write(new["state"], optimizer_arrays, meta)
 
 
@@ -102,7 +101,7 @@ def load_params(prefix, epoch, symbol, **data_shapes):
         name: shape for name, shape in zip(symbol.list_arguments(), arg_shapes)
         if name not in data_shapes})
     check_shapes(path, aux_params, dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
-    if files.read_bytes(symbol_path) not in (None, symbol.tojson().encode()):
+    if files.read_if_there(symbol_path) not in (None, symbol.tojson().encode()):
         raise ValueError(f"{symbol_path}: of another network than the flags say")
     return arg_params, aux_params
 
@@ -165,7 +164,7 @@ def _read_state(params_path, state_path):
     if not os.path.exists(state_path):
         return None, None
     arrays, meta = state_file.read(state_path)
-    if meta.get("params_sha256") != sha256(params_path):
+    if meta.get("params_sha256") != files.sha256(params_path):
         raise ValueError(f"{params_path}: not the file that {state_path} was written with")
     return arrays, meta
 
@@ -192,9 +191,3 @@ def check_shapes(path, params, expected, complaint="of another network"):
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"{path}: {complaint}: {', '.join(wrong[:3])}{more}")
-
-
-def sha256(path):
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()

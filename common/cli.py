@@ -4,9 +4,11 @@ Exit status: 0 done, 2 bad input, 3 training became non-finite, 130 interrupted,
 """
 import argparse
 import difflib
+import logging
 import math
 import sys
 
+LONGEST = 500  # letters of a message
 # What MXNet can hold of a number other than 0, in size.
 HELD = {int: ("64 bits", 1, 2**63 - 1), float: ("float32", 1.1754944e-38, 3.4028234e38)}
 
@@ -49,7 +51,7 @@ class Parser(argparse.ArgumentParser):
             raise
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
 
 
 def _with_dashes(arg):
@@ -97,6 +99,7 @@ def number(kind, least=-math.inf, most=math.inf, above=-math.inf, below=math.inf
 def run(main):
     """Calls ``main()`` and leaves the process: bad input is one line, never a traceback."""
     program = sys.argv[0].rpartition("/")[2]
+    logging.getLogger().addFilter(_tame)
     try:
         status = main()
     except (ValueError, OSError, Diverged) as error:
@@ -109,7 +112,23 @@ def run(main):
 
 
 def one_line(error):
-    """What an exception says, in one line, that of the system's with its file first."""
+    """What an exception or a text says in one line, that of the system's with its file first.
+
+    Of a very long one, the beginning and the end.
+    """
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+        error = f"{error.filename}: {error.strerror}"
+    said = printable(" ".join(str(error).split()))
+    return said if len(said) <= LONGEST else f"{said[:LONGEST // 2]} ... {said[-LONGEST // 2:]}"
+
+
+def printable(text):
+    """A text with its control characters, which a terminal would obey, written out."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _tame(record):
+    """Lets a warning say what it says in one line."""
+    if record.levelno >= logging.WARNING:
+        record.msg, record.args = one_line(record.getMessage()), ()
+    return True

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 
-from common import checkpoint, data, files, graph, state_file, summary
+from common import checkpoint, cli, data, fields, files, graph, summary
 from common.find_mxnet import UNFUSED_SUMS
 from common.provenance import provenance
 
@@ -81,7 +81,7 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
                                                  "data_shape": [0, *image_shape]}]}),
             CLASSES: _lines(classes),
             "model-train-symbol.json": symbol.tojson()})
-        sums = {name: checkpoint.sha256(os.path.join(new, name)) for name in FILES}
+        sums = {name: files.sha256(os.path.join(new, name)) for name in FILES}
         _write(new, {
             SUMS: _lines(_listed(*item) for item in sums.items()),
             CARD: _lines(_card(os.path.basename(os.path.abspath(folder)), told, sums,
@@ -113,14 +113,14 @@ def check(folder):
     One from before there were ``SHA256SUMS`` is taken as it is.
     """
     path = os.path.join(folder, SUMS)
-    listed = files.read_bytes(path)
+    listed = files.read_if_there(path)
     if listed is None:
         return
     for name in (SYMBOL, PARAMS):
         file = os.path.join(folder, name)
-        if not os.path.isfile(file):
+        if not os.path.exists(file):
             raise FileNotFoundError(f"{file}: missing, though {path} lists it")
-        if _listed(name, checkpoint.sha256(file)).encode() not in listed.splitlines():
+        if _listed(name, files.sha256(file)).encode() not in listed.splitlines():
             raise ValueError(f"{file}: not the file that {path} lists")
 
 
@@ -154,12 +154,12 @@ def image_shape(folder):
     Raises OSError if the folder does not say it, and ValueError if that is damaged.
     """
     path = os.path.join(folder, "model-shapes.json")
-    with open(path, "rb") as file:
-        try:
-            _, *shape = json.loads(file.read().decode())[0]["shape"]
-        except (ValueError, TypeError, LookupError, RecursionError):
-            shape = None
-    if not state_file.is_image_shape(shape):
+    content = files.read(path)
+    try:
+        _, *shape = files.parse_json(content)[0]["shape"]
+    except (ValueError, TypeError, LookupError):
+        shape = None
+    if not fields.is_image_shape(shape):
         raise ValueError(f"{path}: not the shapes of an export")
     return tuple(shape)
 
@@ -169,16 +169,12 @@ def read_class_names(path, count):
 
     Raises OSError if it cannot be read, and ValueError if it holds something else.
     """
-    files.check_regular(path)
     try:
-        with open(path, encoding="utf-8-sig") as file:  # which leaves out Windows' mark
-            names = file.read().splitlines()
+        names = files.read(path).decode("utf-8-sig").splitlines()  # leaves out Windows' mark
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not UTF-8 text") from None
-    if not all(map(str.strip, names)):
-        raise ValueError(f"{path}: a line without a name")
-    if not all(map(str.isprintable, names)):
-        raise ValueError(f"{path}: a name with characters that cannot be printed")
+    if not all(name.strip() and name.isprintable() for name in names):
+        raise ValueError(f"{path}: a line without a name, or with control characters")
     if len(names) != count:
         raise ValueError(f"{path}: {len(names)} names, but the network has {count} classes")
     return names
@@ -186,7 +182,7 @@ def read_class_names(path, count):
 
 def read_card(folder):
     """What the card of an export says: what -> text; empty without one."""
-    content = files.read_bytes(os.path.join(folder, CARD)) or b""
+    content = files.read_if_there(os.path.join(folder, CARD)) or b""
     return dict(re.findall("^- (.*?): (.*)$", content.decode(errors="replace"), flags=re.M))
 
 
@@ -214,7 +210,8 @@ def _card(title, told, sums, table):
     here = provenance()
     versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
     told = dict(told, **{"Written by": f"`{here['command']}`", "Versions": versions})
-    return [f"# {title}", "", *(f"- {what}: {text}" for what, text in told.items()), "",
+    return [f"# {title}", "",
+            *(f"- {what}: {cli.printable(text)}" for what, text in told.items()), "",
             "| file | | SHA-256 |", "| --- | --- | --- |",
             *(f"| {name} | {what} | {sums[name]} |" for name, what in FILES.items()), "",
             "```", table, "```"]

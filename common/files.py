@@ -1,8 +1,16 @@
-"""Files that are whole or absent: written under a temporary name, then renamed."""
+"""Files: read no further than they can go, written whole or not at all.
+
+A file is written under a temporary name, and then renamed.
+"""
 import contextlib
 import errno
+import hashlib
 import json
 import os
+import stat
+
+TEXT = 2**24  # bytes; more than any symbol, list or JSON has: a ResNet of 152 layers has 2**18
+ARRAYS = 2**32  # more than any file of numbers has
 
 
 @contextlib.contextmanager
@@ -56,20 +64,65 @@ def remove(path):
         os.remove(path)
 
 
-def check_regular(path):
-    """Raises OSError if there is a device or a pipe: it need not end."""
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise OSError(errno.EINVAL, "not a file", path)
+@contextlib.contextmanager
+def reading(path, most):
+    """Opens a file, to read its bytes.
+
+    Raises:
+        OSError: there is none, or something else: a device or a pipe need not end.
+        ValueError: it has more than ``most`` bytes.
+    """
+    with _opened(path) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        if found.st_size > most:
+            raise ValueError(f"{path}: more than {most} bytes, so not what it should be")
+        yield file
 
 
-def read_bytes(path):
-    """The content of a file; None if there is no such file."""
-    check_regular(path)
+def _opened(path):
+    try:  # without waiting, as for one who writes to a pipe
+        return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such file") from None
+
+
+def read(path, most=TEXT):
+    """The content of a file of up to ``most`` bytes; raises as ``reading``."""
+    with reading(path, most) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+def read_if_there(path):
+    """As ``read``; None if there is no such file."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read(path)
     except FileNotFoundError:
         return None
+
+
+def sha256(path):
+    """The SHA-256 of a file, in hexadecimal; raises as ``reading``."""
+    digest = hashlib.sha256()
+    with reading(path, ARRAYS) as file:
+        for block in iter(lambda: file.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def parse_json(content):
+    """What JSON holds; ValueError if it is none, too deep, or has numbers of hundreds of digits."""
+    try:
+        return json.loads(content.decode(), parse_int=_small)
+    except RecursionError:
+        raise ValueError("too deep") from None
+
+
+def _small(digits):
+    if len(digits) > 18:  # of 64 bits; to parse millions of digits takes for ever
+        raise ValueError("a number that is too long")
+    return int(digits)
 
 
 def write_bytes(path, content):

@@ -5,7 +5,6 @@ bytes (http://yann.lecun.com/exdb/mnist).
 """
 import gzip
 import math
-import os
 import struct
 import zlib
 
@@ -14,7 +13,7 @@ import numpy as np
 from common import files
 
 MAGIC = {"images": 0x803, "labels": 0x801}
-LARGEST = 2**32  # bytes; a file or a header that claims more is taken for a broken one
+LARGEST = files.ARRAYS  # a header that claims more is taken for a broken one
 
 
 def encode(array):
@@ -56,24 +55,22 @@ def decode(path, content, kind):
 def read(path):
     """Returns the uncompressed bytes of an idx file, raw or ``.gz``.
 
-    Raises ValueError for a damaged or oversized file, and OSError for a device, which need not
-    end. A gzip bomb is not unpacked.
+    Of a file that has more than its header announces, that much and a byte are read: a gzip bomb
+    is not unpacked.
+
+    Raises ValueError for a damaged or oversized file, and OSError for none or a device.
     """
-    files.check_regular(path)
-    if os.path.getsize(path) > LARGEST:
-        raise ValueError(f"{path}: more than {LARGEST} bytes")
-    if not path.endswith(".gz"):
-        with open(path, "rb") as file:
-            return file.read()
-    try:
-        with gzip.open(path) as file:
+    with files.reading(path, LARGEST) as file:
+        if not path.endswith(".gz"):
             return _read_announced(file)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: not a whole gzip file ({error})") from None
+        try:
+            with gzip.open(file) as unpacked:
+                return _read_announced(unpacked)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: not a whole gzip file ({error})") from None
 
 
 def _read_announced(file):
-    """Reads what the header announces, and one byte more to notice a file that is too long."""
     header = file.read(4)
     header += file.read(4 * header[3] if len(header) == 4 and header[3] <= 3 else 0)
     sizes = struct.unpack(f">{len(header) // 4}I", header[:len(header) // 4 * 4])[1:]

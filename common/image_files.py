@@ -7,12 +7,13 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-from common import idx
+from common import files, idx
 
 IDX_START = b"\0\0\x08"  # of unsigned bytes
 # Not every format that Pillow has: for some, such as EPS, it runs other programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 2**22  # in a picture; a small file can claim any number
+LARGEST = 2**26  # bytes of a picture, which are some for each pixel at most
 LEAST_CONTRAST = 32  # between the greys of a picture that has something on it
 
 
@@ -45,11 +46,12 @@ def read_all(paths, invert=False):
 
 def _read(path, invert):
     """The images (N, H, W) of a file, whether it is an idx file, and what is doubtful."""
-    content = idx.read(path)
-    if path.endswith(".gz") or content.startswith(IDX_START):
-        images = idx.decode(path, content, "images")
+    with files.reading(path, files.ARRAYS) as file:
+        start = file.read(len(IDX_START))
+    if path.endswith(".gz") or start == IDX_START:
+        images = idx.decode(path, idx.read(path), "images")
         return 255 - images if invert else images, True, []
-    image, doubts = _decode(path, content, invert)
+    image, doubts = _decode(path, files.read(path, LARGEST), invert)
     return image[None], False, doubts
 
 

@@ -5,7 +5,6 @@ beside it under names of their own, ``<stem>.<kind>.new``. When they are on the 
 is replaced: from then on the set is the new one, and what is not yet renamed is found where it is.
 """
 import contextlib
-import hashlib
 import json
 import os
 
@@ -36,7 +35,7 @@ def replacing(manifest, targets):
         with files.replacing(manifest, f"{manifest}.new") as new, open(new, "wb") as file:
             file.write(content)
     except BaseException:
-        if content is None or files.read_bytes(manifest) != content:
+        if content is None or files.read_if_there(manifest) != content:
             _remove_waiting(manifest, targets)
         raise
     _rename(manifest, targets, waiting)
@@ -54,13 +53,13 @@ def locate(manifest, targets):
     Raises:
         ValueError: the manifest or a file is damaged, or a file is missing.
     """
-    content = files.read_bytes(manifest)
+    content = files.read_if_there(manifest)
     if content is None:
         return dict(targets)
     described, places = _decode(manifest, content, targets), {}
     for kind, target in targets.items():
         candidates = [path for path in (_waiting(manifest, kind), target)
-                      if _describe(path) == described[kind]]
+                      if _is(path, described[kind])]
         if not candidates:
             fault = "not the file" if os.path.exists(target) else "missing, the file"
             raise ValueError(f"{target}: {fault} that {manifest} was written with")
@@ -106,9 +105,13 @@ def _waiting(manifest, kind):
 
 
 def _describe(path):
-    content = files.read_bytes(path)
-    return content is not None and {"bytes": len(content),
-                                    "sha256": hashlib.sha256(content).hexdigest()}
+    return {"bytes": os.path.getsize(path), "sha256": files.sha256(path)}
+
+
+def _is(path, described):
+    """Whether a path has the file that was described; one of another size is not read."""
+    return (os.path.exists(path) and os.path.getsize(path) == described["bytes"]
+            and _describe(path) == described)
 
 
 def _encode(described):
@@ -118,9 +121,10 @@ def _encode(described):
 def _decode(manifest, content, kinds):
     """What a manifest says; ValueError unless it is to the byte as this module would write it."""
     try:
-        described = json.loads(content.decode("ascii"))
-        whole = list(described) == list(kinds) and _encode(described) == content
-    except (ValueError, TypeError, RecursionError):
+        described = files.parse_json(content)
+        whole = (list(described) == list(kinds) and _encode(described) == content
+                 and all(list(one) == ["bytes", "sha256"] for one in described.values()))
+    except (ValueError, TypeError, AttributeError):
         whole = False
     if not whole:
         raise ValueError(f"{manifest}: not a whole manifest")

@@ -214,10 +214,8 @@ def _check_together(data_dir, train_images, train_labels, test_images, test_labe
 
 def _read_sums(data_dir):
     path = os.path.join(data_dir, SUMS)
-    if not os.path.exists(path):
-        return set()
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return {line.split()[-1] for line in file if line.strip()}
+    lines = (files.read_if_there(path) or b"").decode(errors="replace").splitlines()
+    return {line.split()[-1] for line in lines if line.strip()}
 
 
 def main():

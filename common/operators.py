@@ -39,3 +39,5 @@ slice_axis slice_like space_to_depth split squeeze stack swapaxes tile transpose
 OPERATORS = frozenset(NAMES.split())
 SEVERAL_OUTPUTS = {"BatchNorm": 3, "GroupNorm": 3, "LayerNorm": 3, "moments": 2}
 SPLITS = ("SliceChannel", "split", "amp_multicast")  # which say how many outputs they have
+INVERSES = ("_linalg_inverse", "linalg_inverse")  # on some numbers they end the process
+FROM_SHAPE = ("_contrib_arange_like", "ones_like", "zeros_like")  # take no numbers of their input

@@ -1,7 +1,6 @@
 """Runs of ``train_mnist.py``, each in a process of its own; stopped at any time, they go on."""
 import contextlib
 import itertools
-import json
 import os
 import shlex
 import signal
@@ -10,7 +9,7 @@ import sys
 import time
 from typing import List, NamedTuple
 
-from common import checkpoint, cli, files, lock
+from common import checkpoint, cli, fields, files, lock
 
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "train_mnist.py")
 
@@ -74,7 +73,7 @@ def figures(run, results):
 
 def _check_unchanged(run, prefix):
     """Raises ValueError if a run was begun with other flags than it has now."""
-    before = files.read_bytes(f"{prefix}.flags")
+    before = files.read_if_there(f"{prefix}.flags")
     if before not in (None, run.command_line.encode()) and checkpoint.begun(prefix):
         raise ValueError(f"{prefix}.flags: the run was begun with other flags than "
                          f"{run.command_line}: remove {prefix}-* to begin it again")
@@ -153,11 +152,11 @@ def read(path):
         OSError: they cannot be read.
         ValueError: the file is no result of ``train_mnist.py``.
     """
-    with open(path, encoding="utf-8") as file:
-        try:
-            figures = json.load(file)
-        except ValueError:
-            figures = None
-    if not isinstance(figures, dict) or not {"test_accuracy", "parameters"} <= set(figures):
-        raise ValueError(f"{path}: not a result of train_mnist.py; remove it to train it again")
+    content = files.read(path)
+    try:
+        figures = files.parse_json(content)
+    except ValueError:
+        figures = None
+    fields.check(path, figures, "a result of train_mnist.py; remove it to train it again",
+                 "test_accuracy", "parameters")
     return figures

@@ -12,7 +12,8 @@ import zipfile
 
 import numpy as np
 
-LARGEST_SIZE = 2**14  # of an image, in pixels or channels
+from common import fields, files
+
 HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(?P<length>..)"
     rb"\{'descr': '(?P<dtype>[<|][biufU]\d{1,9})', 'fortran_order': (?P<fortran>False|True), "
@@ -37,64 +38,24 @@ def read(path):
         OSError: there is no such file.
         ValueError: it is damaged.
     """
-    try:
-        arrays = _arrays(path)
-        meta = json.loads(str(arrays.pop("meta")))
-    except OSError:
-        raise
-    except Exception:  # zipfile raises whatever a damaged archive leads to
-        raise ValueError(f"{path}: not a whole state file") from None
-    if not isinstance(meta, dict) or not all(
-            fits(meta[name]) for name, fits in FIELDS.items() if name in meta):
-        raise ValueError(f"{path}: not the state of a training")
+    with files.reading(path, files.ARRAYS) as file:
+        try:
+            arrays = _arrays(file)
+            meta = files.parse_json(str(arrays.pop("meta")).encode())
+        except Exception:  # zipfile raises whatever a damaged archive leads to
+            raise ValueError(f"{path}: not a whole state file") from None
+    fields.check(path, meta, "the state of a training")
     return arrays, meta
 
 
-def is_image_shape(value):
-    """Whether a value from JSON is a (C, H, W)."""
-    return (isinstance(value, list) and len(value) == 3
-            and all(type(size) is int and 0 < size <= LARGEST_SIZE for size in value))
-
-
-def _is_history(value):
-    return isinstance(value, list) and all(
-        isinstance(figures, dict) and isinstance(figures.get("test_accuracy"), (int, float))
-        for figures in value)
-
-
-def _is_under_way(value):
-    return value is None or (
-        isinstance(value, dict)
-        and all(_is_count(value.get(name)) for name in ("epoch", "batch", "num_batches"))
-        and isinstance(value.get("tally"), dict)
-        and set(value["tally"]) == {"count", "correct", "total_loss"}
-        and all(isinstance(number, (int, float)) for number in value["tally"].values()))
-
-
-def _is_count(value):
-    return type(value) is int and value >= 0
-
-
-FIELDS = {  # what the meta may hold -> whether a value is fit for it
-    "recipe": lambda value: isinstance(value, dict),
-    "updates": _is_count,
-    "seconds": lambda value: isinstance(value, (int, float)),
-    "history": _is_history,
-    "flags": lambda value: isinstance(value, dict),
-    "command": lambda value: isinstance(value, str),
-    "image_shape": is_image_shape,
-    "under_way": _is_under_way,
-}
-
-
-def _arrays(path):
+def _arrays(file):
     """The arrays of an archive; it raises anything if that is damaged."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
         names = {member.filename for member in members}
         size = sum(member.file_size for member in members)
-        if not stored or len(names) < len(members) or size > os.path.getsize(path):
+        if not stored or len(names) < len(members) or size > os.fstat(file.fileno()).st_size:
             raise ValueError
         return {_name(member): _array(archive.read(member)) for member in members}
 

@@ -5,16 +5,21 @@ pointers or names of files in their attributes. So the JSON is checked here, wri
 loaded in a child process first.
 """
 import json
-import os
+import math
+import re
 
 import mxnet as mx
 
-from common import trial
-from common.operators import OPERATORS, SEVERAL_OUTPUTS, SPLITS
+from common import files, trial
+from common.operators import FROM_SHAPE, INVERSES, OPERATORS, SEVERAL_OUTPUTS, SPLITS
 
-LARGEST = 2**24  # bytes; a ResNet of 152 layers has 2**18
 MOST_NODES = 2**15
 MOST_OUTPUTS = 2**10  # of one node
+# A number, a word, a list of such, or a device; what is for MXNet's operators is nothing else.
+VALUE = re.compile(r"[\w.+ -]*([(\[][\w.+, -]*[)\]])?")
+LONGEST = 1000  # letters of such a value, or a name
+FLOATS = ("float16", "float32", "float64", "0", "1", "2", "None", "-1")  # "0" is for variables
+OFF = ("0", "False", "false", "None")
 KEYS = {"op", "name", "inputs", "attrs", "attr", "param"}  # the last two before MXNet 1.0
 IGNORED_KEYS = {"backward_source_id"}
 VERSIONS = ("mxnet_version", "is_np_shape")  # what MXNet wants to know of the writer
@@ -27,10 +32,9 @@ def read(path):
         OSError: there is no such file.
         ValueError: it is damaged, or not one that MXNet can be trusted with.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: there is no such file")
+    content = files.read(path)
     try:
-        text = rewritten(_load(path))
+        text = rewritten(_parse(content))
         trial.survive(path, lambda: mx.sym.load_json(text))
         return mx.sym.load_json(text)
     except _Fault as fault:
@@ -41,21 +45,11 @@ class _Fault(Exception):
     """What is wrong with a graph."""
 
 
-def _load(path):
-    if os.path.getsize(path) > LARGEST:
-        raise _Fault(f"it has more than {LARGEST} bytes")
-    with open(path, "rb") as file:
-        content = file.read(LARGEST)
+def _parse(content):
     try:
-        return json.loads(content.decode(), parse_int=_small)
-    except (ValueError, RecursionError):
+        return files.parse_json(content)
+    except ValueError:
         raise _Fault("it is not JSON") from None
-
-
-def _small(digits):
-    if len(digits) > 18:  # of 64 bits; to parse millions of digits takes for ever
-        raise ValueError
-    return int(digits)
 
 
 def rewritten(graph):
@@ -71,6 +65,7 @@ def rewritten(graph):
     for node in nodes:
         checked.append(_node(node, outputs))
         outputs.append(_count_outputs(checked[-1]))
+    _check_inverses(checked)
     variables = [index for index, node in enumerate(checked) if node["op"] == "null"]
     names = [checked[index]["name"] for index in variables]
     if graph.get("arg_nodes") != variables or len(set(names)) < len(names):
@@ -83,10 +78,20 @@ def rewritten(graph):
                        "attrs": _versions(graph.get("attrs", {}))}, ensure_ascii=False)
 
 
+def _check_inverses(nodes):
+    """Refuses the inverse of what the image decides: that of a singular matrix ends the process."""
+    varies = []
+    for node in nodes:
+        varies.append(node["op"] == "null" or (
+            node["op"] not in FROM_SHAPE and any(varies[index] for index, *_ in node["inputs"])))
+        if varies[-1] and node["op"] in INVERSES:
+            raise _Fault(f"{node['name']} is the inverse of what is no constant")
+
+
 def _node(node, outputs):
     """A node, checked; ``outputs`` has the numbers of outputs of those before it."""
     for key in ("op", "name"):
-        _check_text(node.get(key), f"the {key} of node {len(outputs)}")
+        _check_text(node.get(key), f"the {key} of node {len(outputs)}", LONGEST)
     name = node["name"]
     if node["op"] not in OPERATORS:
         raise _Fault(f"{name} has the operator {node['op']}, which is not taken from files")
@@ -110,6 +115,14 @@ def _attributes(attributes, name):
     for key, value in attributes.items():
         _check_text(key, f"an attribute of {name}")
         _check_text(value, f"{key} of {name}")
+        if not key.startswith("__") and not (
+                len(value) <= LONGEST and VALUE.fullmatch(value)):
+            raise _Fault(f"{key} of {name} is {value[:50]}, which no operator takes")
+        if key in ("dtype", "__dtype__") and value not in FLOATS:
+            # The image could make whole numbers divide by 0, which ends the process.
+            raise _Fault(f"{name} has the data type {value}, which is not floating-point")
+        if key == "use_length" and value not in OFF:
+            raise _Fault(f"{name} reads memory where its input says: {key} is not taken")
     return attributes
 
 
@@ -148,6 +161,6 @@ def _list_of(kind, value, name):
     return value
 
 
-def _check_text(value, name):
-    if not isinstance(value, str) or not value.isprintable():
+def _check_text(value, name, most=math.inf):
+    if not isinstance(value, str) or not value.isprintable() or len(value) > most:
         raise _Fault(f"{name} is not text")

@@ -13,12 +13,12 @@ import numpy as np
 from common import files
 from common.graph import attributes, label_free, with_raw_input
 from common.onnx_operators import translate
+from common.operators import FROM_SHAPE
 
 OPSET = 17  # GridSample came with 16
 IR_VERSION = 8  # what opset 17 came with, so that runtimes of that time read it
 TOLERANCE = 1e-5  # of the largest answer
 BATCH = 7  # images to compare the answers for
-FROM_SHAPE = ("_contrib_arange_like", "ones_like", "zeros_like")  # take no numbers of their input
 
 
 def save(path, symbol, arg_params, aux_params, image_shape, raw_input=False):

@@ -1,6 +1,7 @@
 """Trained networks, read back from an export or a checkpoint."""
 import contextlib
 import io
+import math
 import os
 from typing import Callable, NamedTuple
 
@@ -10,6 +11,8 @@ import numpy as np
 from common import checkpoint, export, graph, params_file, symbol_file, trial
 from common.predict import Predictor
 
+LARGEST = 2**28  # numbers that any node of a network may give for a batch
+LARGEST_ANSWER = 2**24  # and its last: some batches of these wait to be fetched
 _SURVIVED = set()  # the graphs, with shapes and options, that have been tried out
 
 
@@ -37,13 +40,13 @@ class Trained(NamedTuple):
         """That for prediction, without label; its output is the class probabilities."""
         return graph.label_free(self.training)
 
-    def predictor(self, image_shape, output=None, **options):
+    def predictor(self, image_shape, output=None, batch_size=256, **options):
         """A ``Predictor`` of the class probabilities, or of an inner output.
 
         Args:
             image_shape: (C, H, W).
             output: such as "stn_theta_output".
-            **options: of ``Predictor``.
+            batch_size, **options: of ``Predictor``.
 
         Raises:
             ValueError: the network is not for such images, or has no such output.
@@ -53,29 +56,40 @@ class Trained(NamedTuple):
             if output not in symbol.get_internals().list_outputs():
                 raise ValueError(f"{self.path}: the network has no output {output}")
             symbol = symbol.get_internals()[output]
-        params = self.checked_params(symbol, image_shape, **options)
-        return Predictor(symbol, *params, image_shape, **options)
+        params = self.checked_params(symbol, image_shape, batch_size, **options)
+        return Predictor(symbol, *params, image_shape, batch_size, **options)
 
-    def checked_params(self, symbol, image_shape, **options):
+    def checked_params(self, symbol, image_shape, batch_size=1, **options):
         """Those parameters that the network or a part of it needs; ValueError if they do not fit.
 
         Args:
             symbol: of the part.
             image_shape: (C, H, W).
-            **options: of the ``Predictor`` that it is for.
+            batch_size, **options: of the ``Predictor`` that it is for.
         """
         outputs = symbol.list_outputs()
         if len(outputs) > 1:
             raise ValueError(f"{self.path}: expected a network with one output, got "
                              f"{', '.join(outputs)}")
-        tried = (symbol.tojson(), image_shape, str(options))
+        tried = (symbol.tojson(), image_shape, batch_size, str(options))
         if self.foreign and tried not in _SURVIVED:
-            noise = np.random.RandomState(0).randint(0, 256, (1, *image_shape)).astype(np.uint8)
-            trial.survive(self.path, lambda: Predictor(
-                symbol, *self._fitting(symbol, image_shape), image_shape,
-                **dict(options, gpus=None))(noise))  # CUDA does not survive a fork
+            trial.survive(self.path, lambda: self._try_out(symbol, image_shape, batch_size,
+                                                           **options))
             _SURVIVED.add(tried)
         return self._fitting(symbol, image_shape)
+
+    def _try_out(self, symbol, image_shape, batch_size, **options):
+        """Predicts for an image, after a look at the memory that this will take."""
+        params = self._fitting(symbol, image_shape)
+        internals, answers = symbol.get_internals(), symbol.list_outputs()
+        _, shapes, _ = internals.infer_shape(data=(batch_size, *image_shape))
+        for name, size in zip(internals.list_outputs(), map(math.prod, shapes)):
+            if size > (LARGEST_ANSWER if name in answers else LARGEST):
+                raise ValueError(f"{self.path}: {name} has {size:,} numbers for a batch of "
+                                 f"{batch_size}: too many, at least for such a batch")
+        noise = np.random.RandomState(0).randint(0, 256, (1, *image_shape)).astype(np.uint8)
+        Predictor(symbol, *params, image_shape, batch_size,
+                  **dict(options, gpus=None))(noise)  # CUDA does not survive a fork
 
     def _fitting(self, symbol, image_shape):
         try:

@@ -11,8 +11,9 @@ import resource
 import signal
 import warnings
 
+from common import cli
+
 PATIENCE = 120  # seconds
-LONGEST = 1000  # letters of a message
 DONE, REFUSED = 0, 3  # statuses of a child; any other one, or a signal, is MXNet's
 
 
@@ -22,6 +23,9 @@ def survive(path, action):
     Args:
         path: of the file, for the message.
         action: a function without arguments.
+
+    Returns:
+        What it returned, as a text.
 
     Raises:
         ValueError: the action raised an exception, or ended or hung the child.
@@ -40,6 +44,7 @@ def survive(path, action):
         raise ValueError(said)
     if status != DONE:
         raise ValueError(f"{path}: MXNet crashes or hangs on this network")
+    return said
 
 
 def _act(path, action, writing):
@@ -47,12 +52,12 @@ def _act(path, action, writing):
     status = REFUSED
     try:
         _limit()
-        action()
+        _say(writing, action())
         status = DONE
     except (ValueError, OSError) as error:
-        _say(writing, str(error))
+        _say(writing, error)
     except BaseException as error:
-        reason = " ".join((str(error) or type(error).__name__).splitlines()[-1].split())
+        reason = (str(error) or type(error).__name__).splitlines()[-1]
         _say(writing, f"{path}: MXNet does not run this network: {reason}")
     finally:
         os._exit(status)
@@ -65,11 +70,13 @@ def _limit():
     for stream in (1, 2):
         os.dup2(null, stream)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    least = min([memory, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)])
+    resource.setrlimit(resource.RLIMIT_AS, (least, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(PATIENCE)
 
 
 def _say(writing, text):
-    os.write(writing, text[:LONGEST].encode(errors="replace"))
+    os.write(writing, cli.one_line(text).encode())

@@ -126,7 +126,7 @@ def test_params_that_fit_another_symbol_are_refused(tmp_path):
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path, network):
-    with pytest.raises(FileNotFoundError, match="a-0003.params: there is no such checkpoint"):
+    with pytest.raises(FileNotFoundError, match="a-0003.params: there is no such file"):
         checkpoint.load_params(str(tmp_path / "a"), 3, network[0], **SHAPES)
     save(tmp_path / "a", network)
     for name in ("a-0001.state", "a-0001.json"):

@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 
 from common import cli
@@ -67,6 +69,9 @@ def test_what_is_misspelt_is_guessed_at(capsys, flags, words):
      "error: a: No such file or directory"),
     (cli.Diverged("too high"), 3, "error: too high"),
     (KeyboardInterrupt(), 130, "interrupted"),
+    (ValueError("\x1b[31mred\x07"), 2, r"error: \x1b[31mred\x07"),
+    (FileNotFoundError(2, "No such file", "\udc80a"), 2, r"error: \udc80a: No such file"),
+    (ValueError(f"a{'b' * 88000}c"), 2, f"error: a{'b' * 249} ... {'b' * 249}c"),
 ])
 def test_errors_become_a_line_and_a_status(capsys, error, status, line):
     def main():
@@ -76,3 +81,16 @@ def test_errors_become_a_line_and_a_status(capsys, error, status, line):
         cli.run(main)
     assert left.value.code == status
     assert capsys.readouterr().err.endswith(f": {line}\n")
+
+
+def test_warnings_and_refused_flags_are_printable_and_short(capsys, caplog):
+    with pytest.raises(SystemExit):
+        cli.run(lambda: logging.warning("of %s", "\x1b[31m" + "x" * 88000))
+    assert caplog.messages == ["of \\x1b[31m" + "x" * 239 + " ... " + "x" * 250]
+    parser = cli.Parser(prog="program")
+    parser.add_argument("--flag", choices=["a"])
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--flag", "\x1b" * 88000])
+    said = capsys.readouterr().err
+    assert said[:-1].isprintable()
+    assert len(said) < 600

@@ -114,12 +114,13 @@ def bad_files(tmp_path):
     (tmp_path / "three").write_text("a\nb\nc\n")
     (tmp_path / "nine").write_text("a\nb\nc\nd\ne\nf\ng\nh\ni\n\n")
     (tmp_path / "binary").write_bytes(b"\xff")
+    (tmp_path / "escapes").write_text("\x1b[31m\n" * 10)
     return {str(path) for path in tmp_path.rglob("*")}
 
 
 @pytest.mark.parametrize(("flags", "words"), [
     (["absent"], ["absent: neither the folder of an export nor the prefix of checkpoints"]),
-    (["good", "--load-epoch", "2"], ["good-0002.params: there is no such checkpoint"]),
+    (["good", "--load-epoch", "2"], ["good-0002.params: there is no such file"]),
     (["half"], ["half-0001.params: not the file that half-0001.json was written with"]),
     (["words"], ["words-symbol.json: not a symbol"]),
     (["label-free"], ["label-free: an export already, or another network that ends in softmax"]),
@@ -133,8 +134,9 @@ def bad_files(tmp_path):
     (["good", "--image-shape", "1,28,0"], ["--image-shape", "at least 1"]),
     (["good", "--class-names", "three"], ["three: 3 names", "10 classes"]),
     (["good", "--class-names", "nine"], ["nine: a line without a name"]),
+    (["good", "--class-names", "escapes"], ["escapes: a line without a name, or with control"]),
     (["good", "--class-names", "binary"], ["binary: not UTF-8"]),
-    (["good", "--class-names", "nothing"], ["nothing: No such file"]),
+    (["good", "--class-names", "nothing"], ["nothing: there is no such file"]),
     (["good", "--output", "."], [".: holds something else than an export"]),
     (["good", "--output", "three"], ["three"]),
     (["good", "--onnx", "/dev/null"], ["/dev/null: cannot be written"]),

@@ -93,8 +93,12 @@ def test_nobody_else_trains_the_same_runs(tmp_path):
     assert not os.path.exists(folders[0])
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "{"])
+@pytest.mark.parametrize("content", [
+    "", "[]", "{}", "{", "\xff", '{"test_accuracy": "0.5", "parameters": 1}',
+    '{"test_accuracy": 0.5, "parameters": %s}' % ("9" * 400), "[" * 10**5,
+    '{"test_accuracy": 0.5, "parameters": 1, "history": [{"test_accuracy": {}}]}',
+    '{"test_accuracy": 0.5, "parameters": 1, "command": []}'])
 def test_what_is_no_result_is_refused(tmp_path, content):
-    (tmp_path / "a.json").write_text(content)
+    (tmp_path / "a.json").write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match="a.json: not a result of train_mnist.py"):
         runs.read(str(tmp_path / "a.json"))

@@ -279,7 +279,7 @@ def bad_files(tmp_path):
     (["MODEL", "--invert"], ["--invert", "without --predict"]),
     (["MODEL", "--predict", "good.png", "--confusion", "c.png"], ["--confusion", "with --predict"]),
     (["MODEL", "--predict", "good.png", "--top-k", "2"], ["--top-k", "with --predict"]),
-    (["MODEL", "--predict", "absent.png"], ["absent.png: No such file"]),
+    (["MODEL", "--predict", "absent.png"], ["absent.png: there is no such file"]),
     (["MODEL", "--predict", "."], [".: Is a directory"]),
     (["MODEL", "--predict", "large.png"], ["not for images of 1 x 20 x 30"]),
     (["two", "--predict", "good.png"], ["not for images of 1 x 28 x 28"]),

@@ -69,6 +69,16 @@ def test_what_is_no_network_is_refused(paths, tmp_path):
         trained.load(str(tmp_path / "b"))
 
 
+def test_a_node_may_be_called_as_that_which_scales_pixels(tmp_path):
+    data = mx.sym.var("data")
+    symbol = mx.sym.softmax(mx.sym.flatten(mx.sym.square(data, name="data_scaled")))
+    mx.nd.save(str(tmp_path / "a-0001.params"), {"arg:unused": mx.nd.ones(1)})
+    (tmp_path / "a-symbol.json").write_text(symbol.tojson())
+    answers = trained.load(str(tmp_path / "a")).predictor((1, 28, 28), batch_size=2)(IMAGES[:2])
+    pixels = mx.nd.array(IMAGES[:2].reshape(2, 784) / 255)
+    np.testing.assert_allclose(answers, mx.nd.softmax(pixels ** 2).asnumpy(), atol=1e-7)
+
+
 def features(name="data"):
     """(N, 4, 8, 8)."""
     return mx.sym.Convolution(mx.sym.Variable(name), kernel=(3, 3), pad=(1, 1), num_filter=4,

@@ -10,9 +10,10 @@ import logging
 import os
 import platform
 import re
-import signal
 import subprocess
 import sys
+
+from common import cli
 
 NEEDED = ("numpy", "matplotlib", "pillow", "requests", "tqdm")
 EXTRAS = ("graphviz", "hypothesis", "onnx", "onnxruntime", "protobuf", "pytest", "ruff",
@@ -25,7 +26,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def main():
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # no traceback where the output is cut
     if sys.argv[1:] == ["--mxnet"]:
         for row in _safely("MXNet", inside_mxnet):
             print(json.dumps(row), flush=True)
@@ -150,4 +150,4 @@ def _run(*arguments):
 PARTS = {"Python": python, "packages": packages, "MXNet": mxnet, "data": data}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

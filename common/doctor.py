@@ -124,7 +124,7 @@ def data():
     from common import mnist
     logging.disable(logging.WARNING)  # of what has a row here
     for dataset in mnist.SHA256:
-        folder = os.path.join("data", dataset)
+        folder = mnist.default_folder(dataset)
         found = mnist.inspect(dataset, folder)
         whole = [name for name, state in found.items() if state == "whole"]
         absent = [name for name, state in found.items() if state == "missing"]
@@ -134,7 +134,7 @@ def data():
             text += f", {len(absent)} missing: " + (
                 f"not fetched beside {foreign}, which is not the dataset's" if foreign else
                 f"python -m common.mnist {dataset} fetches them")
-        yield ABSENT if absent else OK, folder, text
+        yield ABSENT if absent else OK, f"data/{dataset}", text
         for name, state in found.items():
             if state not in ("whole", "missing"):
                 yield OK if state == "own" else BROKEN, name, (

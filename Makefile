@@ -14,6 +14,8 @@
 # MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2; remembered
 # ARGS="--lr 0.001"    more flags for make train, make paper, make compare
 
+unexport PYTHONSAFEPATH  # with it, Python does not find what it is told to run by -m
+
 VENV := .venv
 RUN := $(VENV)/bin/python
 # The set-up leaves a file that is named for what it was made of, such as ready-3.11-mxnet.

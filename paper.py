@@ -12,7 +12,10 @@ from its last checkpoint; a finished one leaves its figures in
 """
 import os
 import statistics
+import sys
 from typing import NamedTuple
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 

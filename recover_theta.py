@@ -8,7 +8,11 @@ distorted digit, and is trained so that the transformer gives the original back.
 undoes D is measured on the test digits, at the points p where the original has ink: D(theta(p))
 should be p again. Beside it: the accuracy of a classifier that has seen upright digits only.
 """
+import os
+import sys
 import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 

@@ -8,7 +8,11 @@ The upper pictures are the test images, each with the border of the transformer'
 at its upper left; the lower ones are what the classifier gets to see.
 """
 import logging
+import os
+import sys
 import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 

@@ -1,14 +1,20 @@
 """What every script's command line shares: one-line errors, number types, exit statuses.
 
-Exit status: 0 done, 2 bad input, 3 training became non-finite, 130 interrupted, 143 terminated.
+Exit status: 0 done, 2 bad input, 3 training became non-finite, 130 interrupted, 141 nobody reads
+what is printed any more, 143 terminated.
 """
 import argparse
+import contextlib
 import difflib
 import logging
 import math
+import os
 import sys
 
+from common import files
+
 LONGEST = 500  # letters of a message
+STDOUT = "standard output"
 # What MXNet can hold of a number other than 0, in size.
 HELD = {int: ("64 bits", 1, 2**63 - 1), float: ("float32", 1.1754944e-38, 3.4028234e38)}
 
@@ -97,18 +103,80 @@ def number(kind, least=-math.inf, most=math.inf, above=-math.inf, below=math.inf
 
 
 def run(main):
-    """Calls ``main()`` and leaves the process: bad input is one line, never a traceback."""
-    program = sys.argv[0].rpartition("/")[2]
+    """Calls ``main()`` and leaves the process: bad input is one line, never a traceback.
+
+    Output that cannot be written is an error, too, unless its reader has had enough (``| head``):
+    that ends the process quietly, as it does others. Errors that nobody can read harm nothing.
+    """
+    _open_closed_streams()
     logging.getLogger().addFilter(_tame)
     try:
-        status = main()
+        status = _status(main)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _give_up_unwritable(stream)
+    sys.exit(status)
+
+
+def _status(main):
+    """The exit status after ``main()``, once what there is to say of it has been said."""
+    try:
+        with contextlib.redirect_stdout(_Named(sys.stdout, STDOUT)):
+            try:
+                return main()
+            finally:
+                sys.stdout.flush()
     except (ValueError, OSError, Diverged) as error:
-        status = 3 if isinstance(error, Diverged) else 2
-        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError) and error.filename == STDOUT:
+            return 141
+        _say(f"error: {one_line(error)}")
+        return 3 if isinstance(error, Diverged) else 2
     except KeyboardInterrupt as stop:
         status, what = (143, "terminated") if isinstance(stop, Terminated) else (130, "interrupted")
-        print(f"{program}: {what} {stop}".rstrip(), file=sys.stderr)
-    sys.exit(status)
+        _say(f"{what} {stop}".rstrip())
+        return status
+
+
+def _say(text):
+    with contextlib.suppress(OSError):
+        print(f"{sys.argv[0].rpartition('/')[2]}: {text}", file=sys.stderr)
+
+
+class _Named:
+    """A stream whose errors name it, as those of files do."""
+
+    def __init__(self, stream, name):
+        self._stream, self._name = stream, name
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        with files.naming(self._name):
+            return self._stream.write(text)
+
+    def flush(self):
+        with files.naming(self._name):
+            self._stream.flush()
+
+
+def _open_closed_streams():
+    """Opens what the shell has closed (``>&-``), before a file to be written gets its number.
+
+    What MXNet prints would go into that file.
+    """
+    for name, mode in (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:  # for reading, so that what is printed there still fails
+            stream = os.open(os.devnull, mode)
+            setattr(sys, name, open(stream, "r" if name == "stdin" else "w"))  # noqa: SIM115
+
+
+def _give_up_unwritable(stream):
+    """Drops what cannot be written: else Python complains as it leaves, with its own status."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def one_line(error):

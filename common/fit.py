@@ -177,7 +177,8 @@ def train_epoch(args, module, batches, epoch, monitor=None, interruption=None, u
     if under_way:
         _draw_again(module, batches, under_way["batch"])
         batches.seek(epoch, under_way["batch"])
-    with logging_redirect_tqdm(), Progress(epoch, batches, args.disp_batches) as progress:
+    with logging_redirect_tqdm(), Progress(epoch, args.num_epochs, batches,
+                                           args.disp_batches) as progress:
         for outputs, batch in late(_steps(module, batches, monitor, interruption)):
             tally.add(outputs.asnumpy(), batch.label[0].asnumpy())
             if not math.isfinite(tally.loss):

@@ -22,6 +22,7 @@ SHA256 = {  # of the uncompressed files
         "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
         "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"))),
 }
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CLASSES = 10
 OWN = "own files"  # whatever is not published
 SUMS = "SHA256SUMS"  # lists the files that were fetched; these, unlike a user's own, never change
@@ -32,7 +33,7 @@ def load(dataset, data_dir=None):
 
     Args:
         dataset: "mnist" or "fashion-mnist".
-        data_dir: the folder of the four files; by default ``data/<dataset>``, which is made if need
+        data_dir: the folder of the four files; by default ``default_folder``, which is made if need
             be. Other content than the published one is allowed (someone's own digits), but then
             nothing is fetched.
 
@@ -49,7 +50,7 @@ def load(dataset, data_dir=None):
 def load_with_origin(dataset, data_dir=None):
     """What ``load`` returns, and where it is from: the name of the dataset, ``OWN``, or both."""
     if data_dir is None:
-        data_dir = f"data/{dataset}"
+        data_dir = default_folder(dataset)
     elif not os.path.isdir(data_dir):
         raise NotADirectoryError(f"{data_dir or repr(data_dir)}: there is no such folder; "
                                  f"--data-dir is one that holds {', '.join(NAMES)} (raw or .gz), "
@@ -68,6 +69,12 @@ def load_with_origin(dataset, data_dir=None):
                         ", ".join(own))
     origin = [dataset] * (len(own) < len(NAMES)) + [OWN] * bool(own)
     return tuple(arrays), " and ".join(origin)
+
+
+def default_folder(dataset):
+    """``data/<dataset>`` where one is, else that of this checkout: it is fetched only once."""
+    folder = os.path.join("data", dataset)
+    return folder if os.path.isdir(folder) else os.path.join(CHECKOUT, folder)
 
 
 def inspect(dataset, data_dir):
@@ -225,7 +232,7 @@ def main():
     parser.add_argument("--data-dir", help="where to; by default data/<dataset>")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    fetch_missing(args.dataset, args.data_dir or f"data/{args.dataset}")
+    fetch_missing(args.dataset, args.data_dir or default_folder(args.dataset))
     load(args.dataset, args.data_dir)
 
 

@@ -1,18 +1,34 @@
 """Pictures for people: matplotlib figures, written whole or not at all."""
+import contextlib
 import io
+import os
 
 import numpy as np
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
-from PIL import Image
 
-from common import files
+# A notebook's MPLBACKEND fails the import of matplotlib where a program's Python has no such
+# backend. Figures need none.
+backend = os.environ.pop("MPLBACKEND", None)
+import matplotlib  # noqa: E402
+
+if backend is not None:
+    os.environ["MPLBACKEND"] = backend
+    with contextlib.suppress(ValueError):
+        matplotlib.rcParams["backend"] = backend
+
+# isort: split
+from matplotlib.colors import PowerNorm  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from common import files  # noqa: E402
 
 INCH = 1.0  # of a picture in a grid
 DPI = 100
 ACROSS = 10  # images in a row
-BEYOND = 0.5  # of an image's size, shown around it where an outline goes there
-OUTLINES = ("tab:orange", "tab:cyan", "tab:pink", "tab:olive")
+SIDE = 0.66  # inches of the longer side of an image that is transformed
+BEYOND = 0.2  # of its longer side, shown around it for outlines that go there
+LINE, LETTER, GAP = 0.2, 0.08, 0.04  # inches of text, and between two pictures of an image
+OUTLINES = (("tab:orange", "-"), ("tab:cyan", "--"), ("tab:pink", "-."), ("tab:olive", ":"))
 SHEET = 8  # square images in a row of a sheet
 
 
@@ -80,47 +96,61 @@ def curves(panels, x_label):
     return figure
 
 
-def transformed(images, outlines, outputs, captions, title=None):
+def transformed(images, captions, views, title=None):
     """A figure of images with outlines on them and, below each, what was made of it.
+
+    How large an image is drawn does not depend on the outlines, so that films do not zoom.
 
     Args:
         images: uint8 (N, C, H, W).
-        outlines: for each transformer (N, P, 2), points (x, y) in pixels; a dot marks the first.
-        outputs: for each transformer (N, C, h, w), from 0 to 1.
-        captions: a text over each image.
+        captions: over each image, a text and its colour.
+        views: label of a transformer -> its outlines (N, P, 2), points (x, y) in pixels, the first
+            marked by a dot; and its pictures (N, C, h, w), from 0 to 1.
         title: a line above all.
     """
-    bands, lines = -(-len(images) // ACROSS), 1 + len(outputs)
-    across = min(len(images), ACROSS)
-    figure = Figure(figsize=(INCH * across, (INCH * lines + 0.25) * bands), layout="constrained")
-    figure.suptitle(title, fontsize="medium")
-    axes = figure.subplots(bands * lines, across, squeeze=False)
-    for axis in axes.flat:
+    shape = np.array(images.shape[2:])
+    height, width = SIDE * shape / shape.max()
+    around = BEYOND * SIDE
+    column, first = width + 2 * around, height + 2 * around
+    # Where the rows of a band of images are, (upper border, height) in inches below the band's.
+    rows = [(LINE, first), *((LINE + first + (height + GAP) * number, height)
+                             for number in range(len(views)))]
+    band = sum(rows[-1]) + 2 * GAP
+    left = LETTER * max(map(len, ["input", *views]))
+    top = 0 if title is None else 1.5 * LINE
+    across, bands = min(len(images), ACROSS), -(-len(images) // ACROSS)
+    size = np.array([max(left + column * across, LETTER * len(title or "")), top + band * bands])
+    figure = Figure(figsize=size)
+
+    def write(x, y, text, **options):
+        figure.text(x / size[0], 1 - y / size[1], text, va="center", fontsize="small", **options)
+
+    def show(image, x, y, width, height):
+        axis = figure.add_axes([x / size[0], 1 - (y + height) / size[1],
+                                width / size[0], height / size[1]])
         axis.axis("off")
-    shown, limits = as_rgb(images / 255), _limits(images.shape[2:], outlines)
-    for index, caption in enumerate(captions):
-        band, column = divmod(index, ACROSS)
-        first, *others = axes[band * lines:(band + 1) * lines, column]
-        first.imshow(shown[index])
-        first.set_title(caption, fontsize="small", pad=2)
-        for points, colour in zip(outlines, OUTLINES * len(outlines)):
-            first.plot(*points[index].T, color=colour, linewidth=1.2)
-            first.plot(*points[index][0], ".", color=colour, markersize=5)
-        first.set(xlim=limits[0], ylim=limits[1])
-        for axis, output in zip(others, outputs):
-            axis.imshow(as_rgb(output[index:index + 1])[0])
+        axis.imshow(image)
+        return axis
+
+    if title is not None:
+        write(size[0] / 2, LINE, title, ha="center")
+    styles = OUTLINES * len(views)
+    for number in range(bands):
+        for label, (y, high), colour in zip(
+                ["input", *views], rows, ["black", *(colour for colour, _ in styles)]):
+            write(left, top + band * number + y + high / 2, label, color=colour, ha="right")
+    beyond = BEYOND * shape.max() + 0.5
+    for index, (image, (text, colour)) in enumerate(zip(as_rgb(images / 255), captions)):
+        x, y = left + column * (index % ACROSS), top + band * (index // ACROSS)
+        write(x + column / 2, y + LINE / 2, text, color=colour, ha="center")
+        axis = show(image, x, y + LINE, column, first)
+        axis.set(xlim=(-beyond, shape[1] - 1 + beyond), ylim=(shape[0] - 1 + beyond, -beyond))
+        for (outlines, output), (below, _), (colour, dashes) in zip(
+                views.values(), rows[1:], styles):
+            axis.plot(*outlines[index].T, dashes, color=colour, linewidth=1.2)
+            axis.plot(*outlines[index][0], ".", color=colour, markersize=5)
+            show(as_rgb(output[index:index + 1])[0], x + around, y + below, width, height)
     return figure
-
-
-def _limits(shape, outlines):
-    """What to show, (left, right), (bottom, top): the image, and some of what is around it."""
-    points = np.concatenate([part.reshape(-1, 2) for part in outlines])
-    limits = []
-    for size, values in zip(shape[::-1], points.T):
-        beyond = BEYOND * size
-        limits.append((max(-beyond, min(-0.5, values.min() - 1)),
-                       min(size - 1 + beyond, max(size - 0.5, values.max() + 1))))
-    return limits[0], limits[1][::-1]
 
 
 def as_rgb(images):

@@ -9,14 +9,20 @@ from common import cli
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a log line every ``disp_batches`` batches, as upstream's."""
+    """A bar on a terminal; elsewhere a log line every ``disp_batches`` batches, as upstream's.
 
-    def __init__(self, epoch, batches, disp_batches):
+    The bar, with the time that is left, is that of all epochs; accuracy and loss are of this one.
+    """
+
+    def __init__(self, epoch, num_epochs, batches, disp_batches):
         self.epoch, self.batch_size, self.disp_batches = epoch, batches.batch_size, disp_batches
         self.batches, self.last = batches.position, time.monotonic()
-        self.bar = tqdm(total=batches.num_batches * self.batch_size, desc=f"Epoch[{epoch}]",
-                        initial=self.batches * self.batch_size, unit=" images", unit_scale=True,
-                        disable=None, leave=False)
+        images = batches.num_batches * self.batch_size
+        self.bar = tqdm(total=num_epochs * images, desc=f"Epoch[{epoch}]",
+                        initial=epoch * images + self.batches * self.batch_size, unit=" img",
+                        unit_scale=True, disable=None, leave=False, dynamic_ncols=True,
+                        bar_format="{desc} {percentage:.0f}%, {remaining} left{postfix}, {rate_fmt}"
+                                   " |{bar}|")
 
     def __enter__(self):
         return self
@@ -28,7 +34,7 @@ class Progress:
         """Takes note of one more batch; ``tally`` has been counted up to it."""
         self.batches += 1
         if not self.bar.disable:
-            self.bar.set_postfix(loss=f"{tally.loss:.4f}", accuracy=f"{tally.accuracy:.4f}",
+            self.bar.set_postfix(accuracy=f"{tally.accuracy:.4f}", loss=f"{tally.loss:.4f}",
                                  refresh=False)
             self.bar.update(self.batch_size)
         elif self.batches % self.disp_batches == 0:

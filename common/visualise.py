@@ -11,6 +11,7 @@ from common.transformers import source_grid, transformers
 from symbols.stn import border
 
 SECONDS = 0.5  # that a picture of a film is shown
+RIGHT, WRONG = "tab:blue", "tab:red"  # predictions
 
 
 class View(NamedTuple):
@@ -20,12 +21,14 @@ class View(NamedTuple):
         name: of its node.
         theta: (N, parameters), or where there are none a grid (N, 2, h, w).
         outlines: the border of its target on the image, (N, P, 2) points (x, y) in pixels.
-        output: its pictures, (N, C, h, w).
+        shown: name of the node whose output is seen behind it: its own, or that of its pooling.
+        output: its pictures there, (N, C, h, w).
     """
 
     name: str
     theta: np.ndarray
     outlines: np.ndarray
+    shown: str
     output: np.ndarray
 
 
@@ -63,15 +66,28 @@ def look(network, images):
     def output(name):
         return network.predictor(images.shape[1:], name, **options)(images)
 
-    views = [View(part.name, output(part.theta),
-                  outlines(source_grid(output(part.where), part), images.shape[2:]),
-                  output(f"{part.name}_output")) for part in found]
+    def view(part):
+        shown = _pooled(network.symbol, part.name)
+        return View(part.name, output(part.theta),
+                    outlines(source_grid(output(part.where), part), images.shape[2:]),
+                    shown, output(f"{shown}_output"))
+
+    views = [view(part) for part in found]
     try:
         probabilities = evaluate.probabilities(network, images, **options)
     except evaluate.NoProbabilities as error:
         logging.warning("No predictions are shown: %s", error)
         probabilities = None
     return Look(images, probabilities, views)
+
+
+def _pooled(symbol, name):
+    """The name of the node that averages a transformer's pictures (``--pool``), else its own."""
+    internals, pooled = symbol.get_internals(), f"{name}_pool"
+    if f"{pooled}_output" in internals.list_outputs() and (
+            internals[f"{pooled}_output"].get_children().list_outputs() == [f"{name}_output"]):
+        return pooled
+    return name
 
 
 def outlines(points, image_shape):
@@ -96,11 +112,14 @@ def draw(seen, labels, title=None):
         labels: (N,).
         title: a line above.
     """
-    predicted = labels if seen.probabilities is None else seen.probabilities.argmax(axis=1)
-    captions = [f"{label}" if label == answer else f"{label}, taken for {answer}"
-                for label, answer in zip(labels, predicted)]
-    return pictures.transformed(seen.images, [view.outlines for view in seen.views],
-                                [view.output for view in seen.views], captions, title)
+    if seen.probabilities is None:
+        captions = [(str(label), "black") for label in labels]
+    else:
+        captions = [(f"{label} → {answer}", RIGHT if label == answer else WRONG)
+                    for label, answer in zip(labels, seen.probabilities.argmax(axis=1))]
+        title = ": ".join(filter(None, [title, "true → predicted class"]))
+    views = {view.shown: (view.outlines, view.output) for view in seen.views}
+    return pictures.transformed(seen.images, captions, views, title)
 
 
 def describe(seen, labels, first=0):

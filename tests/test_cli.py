@@ -1,8 +1,12 @@
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 
 from common import cli
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(("kind", "bounds", "text", "words"), [
@@ -94,3 +98,52 @@ def test_warnings_and_refused_flags_are_printable_and_short(capsys, caplog):
     said = capsys.readouterr().err
     assert said[:-1].isprintable()
     assert len(said) < 600
+
+
+PRINTING = "from common import cli; cli.run(lambda: print('line\\n' * {}))"
+LINES = [1, 10**5]  # which are written in the end, or before that
+
+
+def run_in_shell(code, redirection=""):
+    return subprocess.run(["sh", "-c", f'"$0" -c "$1" {redirection}', sys.executable, code],
+                          cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          stdin=subprocess.DEVNULL, universal_newlines=True)
+
+
+@pytest.mark.parametrize("lines", LINES)
+def test_a_reader_that_has_had_enough_is_no_error(lines):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", PRINTING.format(lines)], cwd=ROOT, stdout=writing,
+                          stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("lines", LINES)
+@pytest.mark.parametrize(("redirection", "reason"), [
+    (">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")])
+def test_output_that_cannot_be_written(lines, redirection, reason):
+    done = run_in_shell(PRINTING.format(lines), redirection)
+    assert done.returncode == 2
+    assert done.stderr == f"-c: error: standard output: {reason}\n"
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&- 2>&-"])
+@pytest.mark.parametrize(("then", "status"), [("0", 0), ("int('a')", 2), ("exit(3)", 3)])
+def test_errors_that_cannot_be_written_change_nothing(redirection, then, status):
+    code = ("import logging; from common import cli; logging.basicConfig()\n"
+            f"def main(): print('done'); logging.warning('a'); {then}\n"
+            "cli.run(main)")
+    done = run_in_shell(code, redirection)
+    assert (done.returncode, done.stdout) == (status, "done\n")
+
+
+def test_no_file_gets_what_is_printed_to_closed_streams(tmp_path):
+    code = ("import os; from common import cli\n"
+            f"def main():\n with open('{tmp_path}/a', 'wb') as file:\n"
+            "  file.write(b'whole')\n  for number in (1, 2):\n"
+            "   try: os.write(number, b'noise')\n   except OSError: pass\n"
+            "cli.run(main)")
+    assert run_in_shell(code, "<&- >&- 2>&-").returncode == 0
+    assert (tmp_path / "a").read_bytes() == b"whole"

@@ -313,3 +313,11 @@ def test_unpickling_admits_arrays_only():
     np.testing.assert_array_equal(loaded[0], array)
     with pytest.raises(pickle.UnpicklingError, match="system"):
         fetch.ArrayUnpickler(io.BytesIO(b"cos\nsystem\n(S'true'\ntR.")).load()
+
+
+def test_the_checkout_s_data_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert mnist.default_folder("mnist") == os.path.join(ROOT, "data", "mnist")
+    (tmp_path / "data" / "mnist").mkdir(parents=True)
+    assert mnist.default_folder("mnist") == os.path.join("data", "mnist")
+    assert mnist.default_folder("fashion-mnist") == os.path.join(ROOT, "data", "fashion-mnist")

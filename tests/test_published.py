@@ -100,3 +100,15 @@ def test_the_readme_tells_of_them():
                f"| {sum(value.size for value in params):,} | {sizes[-1] / 1000:.0f} |\n")
         assert row in readme
     assert sum(sizes) < 2e6
+
+
+def test_a_clone_has_the_same_bytes_where_git_turns_line_ends(tmp_path):
+    if not os.path.exists(os.path.join(ROOT, ".git")):
+        pytest.skip("not a git checkout")
+    clone = str(tmp_path / "clone")
+    subprocess.run(["git", "clone", "-q", "-c", "core.autocrlf=true", ROOT, clone], check=True)
+    listed = subprocess.run(["git", "ls-files", "--eol"], cwd=clone, stdout=subprocess.PIPE,
+                            universal_newlines=True, check=True)
+    ends = [line.split() for line in listed.stdout.splitlines()]  # of index and working tree
+    assert len(ends) > 100
+    assert [name for index, tree, *_, name in ends if index[2:] != tree[2:]] == []

@@ -27,7 +27,6 @@ import contextlib, io, json, re, resource, sys
 from common import find_mxnet
 import numpy as np
 from common import cli, data, export, image_files, state_file, trained
-from export import class_names
 
 def predict(path):
     images = np.resize(np.arange(256, dtype=np.uint8), (512, 28, 28))
@@ -38,7 +37,7 @@ LOADS = {
     "model": lambda path: trained.load(path).predictor((1, 28, 28), batch_size=2, cpus=1),
     "network": predict,
     "shapes": export.image_shape,
-    "classes": lambda path: class_names(path, None, 10),
+    "classes": lambda path: export.read_class_names(path, 10),
     "state": state_file.read,
     "data": lambda path: data.load("mnist", path),
     "picture": lambda path: image_files.read_all([path]),

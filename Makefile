@@ -54,7 +54,7 @@ test: setup
 	$(RUN) -m pytest
 
 setup: $(READY)
-	@$(RUN) -m common.mnist
+	@$(RUN) -m common.data.mnist
 
 $(READY): requirements.txt requirements-test.txt
 	rm -f $(VENV)/ready-*
@@ -65,9 +65,9 @@ $(READY): requirements.txt requirements-test.txt
 	touch $@
 
 paper: setup
-	$(RUN) paper.py $(ARGS)
+	$(RUN) -m experiments.paper $(ARGS)
 
-# Their recipes are the default one, on two devices, and paper.py's, on one: the bits depend on that.
+# Their recipes are the default one, on two devices, and the paper's, on one: the bits depend on that.
 PUBLISHED := mnist-lenet mnist-lenet-stn mnist-R-cnn-stn mnist-RTS-cnn-stn
 PAPER := --num-epochs 16 --batch-size 128 --lr 0.004 --warmup-epochs 2 --cpus 1
 published/mnist-lenet/%: FLAGS := --cpus 2
@@ -86,14 +86,14 @@ compare: setup
 	$(RUN) compare_stn.py $(ARGS)
 
 recover: setup
-	$(RUN) recover_theta.py --result results/recover_theta.json
+	$(RUN) -m experiments.recover_theta --result results/recover_theta.json
 
 doctor:
 	@if $(RUN) -c pass 2>/dev/null; then $(RUN) -m common.doctor; else \
 	    $(or $(PYTHON),python3) -m common.doctor; fi
 
 bench: setup .venv-torch/ready
-	$(RUN) benchmark.py
+	$(RUN) -m experiments.benchmark
 
 .venv-torch/ready:
 	$(RUN) -m venv --clear .venv-torch
@@ -107,7 +107,7 @@ RESULTS := $(foreach row,$(ROWS),$(SEEDS:%=results/$(row)/seed-%.json)) \
     $(MORE_SEEDS:%=results/lenet-stn/seed-%.json)
 
 accuracy: $(RESULTS)
-	@$(RUN) -m common.results results
+	@$(RUN) -m common.reports.results results
 
 TRAIN_SEED = $(RUN) train_mnist.py --resume --seed $* --model-prefix models/$(@D)/seed-$* \
     --result $@

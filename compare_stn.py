@@ -19,7 +19,8 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 import numpy as np
 
 import train_mnist
-from common import cli, files, pictures, runs
+from common import cli, files
+from common.reports import pictures, training_runs
 
 ARMS = ("without", "with")
 UNFIT = ("add_stn", "draw_graph", "load_epoch", "model_prefix", "overwrite", "result", "resume",
@@ -66,7 +67,7 @@ def runs_of(given, seeds):
     """The runs of both arms, seed by seed."""
     plain = {name: value for name, value in given.items() if name not in TRANSFORMER}
     flags = {"without": as_flags(plain), "with": [*as_flags(given), "--add-stn"]}
-    return [runs.Run(f"{arm}/seed-{seed}", [*flags[arm], "--seed", str(seed)])
+    return [training_runs.Run(f"{arm}/seed-{seed}", [*flags[arm], "--seed", str(seed)])
             for seed in range(seeds) for arm in ARMS]
 
 
@@ -77,7 +78,7 @@ def compare(folder, seeds):
         ``{"arms": {arm: figures}, "difference": percentage points, "interval": half the width of
         its 95% confidence interval, None for one seed, "overhead": of the time}``.
     """
-    figures = {arm: [runs.read(runs.result_path(folder, f"{arm}/seed-{seed}"))
+    figures = {arm: [training_runs.read(training_runs.result_path(folder, f"{arm}/seed-{seed}"))
                      for seed in range(seeds)] for arm in ARMS}
     accuracies = {arm: [100 * run["test_accuracy"] for run in figures[arm]] for arm in ARMS}
     gains = [with_it - without for without, with_it in zip(*(accuracies[arm] for arm in ARMS))]
@@ -127,9 +128,9 @@ def curves(compared):
 
 def main():
     args, given = parse_flags()
-    files.check_writable(os.path.join(args.output, "comparison.json"))
-    runs.train(runs_of(given, args.seeds), args.output,
-               os.path.join("models", "compare", args.name))
+    files.prepare_output(os.path.join(args.output, "comparison.json"))
+    training_runs.train(runs_of(given, args.seeds), args.output,
+                        os.path.join("models", "compare", args.name))
     compared = compare(args.output, args.seeds)
     files.write_json(os.path.join(args.output, "comparison.json"), compared)
     table = markdown(compared)

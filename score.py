@@ -14,8 +14,12 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-from common import card, cli, evaluate, files, image_files, options, pictures, trained
+from common import cli, files
+from common.data import image_files
+from common.models import card, metrics, trained
 from common.provenance import provenance
+from common.reports import pictures
+from common.training import flags
 
 SCORING = ("dataset", "data_dir", "num_examples", "distort", "seed", "top_k", "confusion",
            "mistakes")  # flags that have no meaning with --predict
@@ -31,7 +35,7 @@ def parse_flags():
          help="epoch of the checkpoint; by default the newest")
     flag("--batch-size", type=cli.number(int, least=1), default=256, help="images at once")
     flag("--result", help="file to write the figures or the predictions to, as JSON")
-    options.add_device_flags(parser)
+    flags.add_device_flags(parser)
 
     flag = parser.add_argument_group("scoring, on the test images of train_mnist.py").add_argument
     card.add_flags(flag)
@@ -60,8 +64,8 @@ def score(args, network):
     """Scores a network on the test images that the flags name; draws, writes and prints that."""
     chosen = card.test_images(args)
     images, labels = chosen.images, chosen.labels
-    answers = evaluate.probabilities(network, images, **devices(args))
-    figures = evaluate.evaluate(answers, labels, args.top_k)
+    answers = metrics.probabilities(network, images, **devices(args))
+    figures = metrics.evaluate(answers, labels, args.top_k)
     if args.confusion is not None:
         title = f"{figures['correct']} of {figures['images']} right"
         pictures.save(pictures.confusion(figures["confusion"], title), args.confusion)
@@ -84,7 +88,7 @@ def score(args, network):
 def draw_mistakes(images, labels, answers):
     """The figure of the worst mistakes among images (N, [C,] H, W), from their probabilities."""
     predicted = answers.argmax(axis=1)
-    worst = evaluate.worst_mistakes(answers, labels, MOST_MISTAKES)
+    worst = metrics.worst_mistakes(answers, labels, MOST_MISTAKES)
     captions = [f"{labels[which]} → {predicted[which]}  {answers[which].max():.2f}"
                 for which in worst]
     title = (f"{len(worst)} of {(predicted != labels).sum()} mistakes, highest loss first: "
@@ -95,7 +99,7 @@ def draw_mistakes(images, labels, answers):
 def predict(args, network):
     """Predicts the classes of the images in files; writes and prints them."""
     images, sources, doubts = image_files.read_all(args.predict, args.invert)
-    answers = evaluate.probabilities(network, images, **devices(args))
+    answers = metrics.probabilities(network, images, **devices(args))
     for doubt in doubts:
         logging.warning(doubt)
     names = card.class_names(args.model, args.load_epoch, answers.shape[1])
@@ -126,7 +130,7 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for path in (args.confusion, args.mistakes, args.csv, args.result):
         if path is not None:
-            files.check_writable(path)
+            files.prepare_output(path)
     network = trained.load(args.model, args.load_epoch)
     if args.predict:
         predict(args, network)

@@ -17,7 +17,10 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-from common import card, checkpoint, cli, files, pictures, trained, visualise
+from common import cli, files
+from common.models import card, trained
+from common.reports import pictures, visualise
+from common.storage import checkpoint
 
 
 def parse_flags():
@@ -62,7 +65,7 @@ def animate(args, images, labels):
 def main():
     args = parse_flags()
     logging.basicConfig(format="%(message)s")
-    files.check_writable(args.output)
+    files.prepare_output(args.output)
     images, labels, words = shown_images(args)
     if args.animate:
         animate(args, images, labels)

@@ -152,11 +152,11 @@ class _Named:
         return getattr(self._stream, name)
 
     def write(self, text):
-        with files.naming(self._name):
+        with files.name_os_errors(self._name):
             return self._stream.write(text)
 
     def flush(self):
-        with files.naming(self._name):
+        with files.name_os_errors(self._name):
             self._stream.flush()
 
 

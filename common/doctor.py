@@ -121,7 +121,7 @@ def _smoke_test(mx):
 
 def data():
     """The datasets' files."""
-    from common import mnist
+    from common.data import mnist
     logging.disable(logging.WARNING)  # of what has a row here
     for dataset in mnist.SHA256:
         folder = mnist.default_folder(dataset)
@@ -133,7 +133,7 @@ def data():
             foreign = mnist.find_foreign(dataset, folder)
             text += f", {len(absent)} missing: " + (
                 f"not fetched beside {foreign}, which is not the dataset's" if foreign else
-                f"python -m common.mnist {dataset} fetches them")
+                f"python -m common.data.mnist {dataset} fetches them")
         yield ABSENT if absent else OK, f"data/{dataset}", text
         for name, state in found.items():
             if state not in ("whole", "missing"):

@@ -1,20 +1,21 @@
-"""Files: read no further than they can go, written whole or not at all.
-
-A file is written under a temporary name, and then renamed.
-"""
+"""Files that are whole or absent: written under a temporary name, then renamed; and locks."""
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import stat
+
+from common import files
 
 TEXT = 2**24  # bytes; more than any symbol, list or JSON has: a ResNet of 152 layers has 2**18
 ARRAYS = 2**32  # more than any file of numbers has
 
 
 @contextlib.contextmanager
-def naming(path):
+def name_os_errors(path):
     """Gives ``path`` to an OSError that names no file: those of an open one do not."""
     try:
         yield
@@ -35,7 +36,7 @@ def replacing(path, temporary=None):
     """
     temporary = temporary or f"{path}.{os.getpid()}.part"
     try:
-        with naming(path):
+        with name_os_errors(path):
             yield temporary
             sync(temporary)
             os.replace(temporary, path)
@@ -136,7 +137,7 @@ def write_json(path, value):
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def check_writable(path):
+def prepare_output(path):
     """Makes the folder of ``path``; raises OSError or ValueError if no file can be written there.
     """
     try:
@@ -153,3 +154,47 @@ def check_writable(path):
             os.remove(probe)
     except OSError as error:
         raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
+
+
+@contextlib.contextmanager
+def exclusive(path):
+    """Holds a lock file while a block runs, and removes it at the end.
+
+    The lock is the system's and ends with the process, however that ends: a file that was left
+    behind is in nobody's way. Where the file system has no locks, a warning says so.
+
+    Raises:
+        ValueError: another process holds it.
+        OSError: the file cannot be written.
+    """
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    handle = _locked(path)
+    try:
+        yield
+    finally:
+        files.remove(path)  # before the lock ends, lest it be the next one's file
+        os.close(handle)
+
+
+def _locked(path):
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise ValueError(f"{path}: held by another run, which writes the same files: wait for "
+                             "it, or write elsewhere") from None
+        except OSError as error:
+            logging.warning("%s: no lock, so take care that this is the only run (%s)", path,
+                            error.strerror)
+        if _is_open(path, handle):
+            return handle
+        os.close(handle)  # it was removed by its holder before it was ours
+
+
+def _is_open(path, handle):
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False

@@ -7,18 +7,11 @@ import shutil
 from PIL import Image
 
 import symbols
-from common import (
-    checkpoint,
-    data,
-    export,
-    fetch,
-    idx,
-    image_files,
-    resume,
-    runs,
-    synthetic,
-    trained,
-)
+from common.data import datasets, fetch, idx, image_files, synthetic
+from common.models import export_folder, trained
+from common.reports import training_runs
+from common.storage import checkpoint
+from common.training import resume
 from tests import hostile_symbols, mutations
 from tests.conftest import run_script
 
@@ -35,7 +28,7 @@ def make(folder):
     done = run_script(*[part.format(folder) for part in TRAIN], "--num-epochs", 1)
     assert done.returncode == 0, done.stderr
     shutil.copytree(os.path.join(folder, "a-export"), os.path.join(folder, "foreign"))
-    os.remove(os.path.join(folder, "foreign", export.SUMS))
+    os.remove(os.path.join(folder, "foreign", export_folder.SUMS))
     for name in ("symbol.json", "0001.params", "0001.state"):
         shutil.copy(os.path.join(folder, f"a-{name}"), os.path.join(folder, f"b-{name}"))
     for suffix, pack in (("", bytes), (".gz", gzip.compress)):
@@ -60,7 +53,7 @@ def load_checkpoint(folder):
 
 
 def _resume(prefix):
-    checkpoint.settle(prefix, 1)
+    checkpoint.finish_renames(prefix, 1)
     symbol = symbols.get_symbol("lenet", add_stn=True)
     return (checkpoint.load_params(prefix, 1, symbol, **SHAPES), checkpoint.load_state(prefix, 1))
 
@@ -83,15 +76,15 @@ def load_meta(folder):
     """As train_mnist.py goes on from it, and export.py writes it on a card."""
     prefix = os.path.join(folder, "b")
     meta = checkpoint.load_state(prefix, 1)[1]
-    return resume.behind(prefix, RECIPE, meta, 1, 5), export.about(meta)
+    return resume.saved_progress(prefix, RECIPE, meta, 1, 5), export_folder.about(meta)
 
 
 def load_shapes(folder):
-    return export.image_shape(os.path.join(folder, "foreign"))
+    return export_folder.image_shape(os.path.join(folder, "foreign"))
 
 
 def load_result(folder):
-    figures = runs.read(os.path.join(folder, "result.json"))
+    figures = training_runs.read(os.path.join(folder, "result.json"))
     return (f"{figures['test_accuracy']:.2%} {figures['parameters']:,}",
             [f"{epoch['test_accuracy']:.2%}" for epoch in figures.get("history", [])])
 
@@ -100,16 +93,16 @@ def load_with_shapes(name):
     """A function that loads an export, and the shapes beside it."""
     def load(folder):
         path = os.path.join(folder, name)
-        return export.image_shape(path), _predict(path)
+        return export_folder.image_shape(path), _predict(path)
     return load
 
 
 def load_raw(folder):
-    return data.load("mnist", os.path.join(folder, "idx"))
+    return datasets.load("mnist", os.path.join(folder, "idx"))
 
 
 def load_gzipped(folder):
-    return data.load("mnist", os.path.join(folder, "idx.gz"))
+    return datasets.load("mnist", os.path.join(folder, "idx.gz"))
 
 
 def load_picture(folder):
@@ -159,8 +152,8 @@ def hostile(_, random):
     return hostile_symbols.draw(random)
 
 
-EXPORT = [f"a-export/{name}" for name in (export.SYMBOL, export.PARAMS)]
-SYMBOL, PARAMS = f"foreign/{export.SYMBOL}", f"foreign/{export.PARAMS}"
+EXPORT = [f"a-export/{name}" for name in (export_folder.SYMBOL, export_folder.PARAMS)]
+SYMBOL, PARAMS = f"foreign/{export_folder.SYMBOL}", f"foreign/{export_folder.PARAMS}"
 SWAPPED = ("a-0001.params", "a-0001.state", "a-symbol.json", "a-0001.json", SYMBOL, PARAMS,
            f"idx/{fetch.NAMES[3]}", "digit.png")
 RESUME = [*TRAIN, "--num-epochs", "2", "--load-epoch", "1", "--overwrite"]
@@ -192,7 +185,7 @@ KINDS = {
     "JSON of a result": Kind(["result.json"], load_result, False, None, [mutations.wrong_json]),
     "no plain file": Special(["a-0001.params", "a-0001.state", "a-0001.json", "a-symbol.json"],
                              load_checkpoint, True, RESUME),
-    "no plain file in an export": Special([*EXPORT, f"a-export/{export.SUMS}",
+    "no plain file in an export": Special([*EXPORT, f"a-export/{export_folder.SUMS}",
                                            "a-export/model-shapes.json"],
                                           load_with_shapes("a-export"), True,
                                           ["export.py", "{}/a-export", "--onnx", "{}/a.onnx"]),

@@ -6,7 +6,7 @@ import json
 
 import mxnet as mx
 
-from common.operators import OPERATORS, SPLITS
+from common.storage.allowed_operators import OPERATORS, SPLITS
 
 NAMES = ("data_scaled", "softmax", "stn", "stn_theta", "data", "label", "a" * 10**5, "x_padded")
 SIZES = ("0", "1", "1", "2", "2", "3", "5", "28", "-1", "-2", "7", "1000", "10000", "1000000",

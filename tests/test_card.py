@@ -2,13 +2,15 @@
 import pytest
 
 import score
-from common import card, checkpoint, export, idx, mnist, synthetic
+from common.data import idx, mnist, synthetic
+from common.models import card, export_folder
+from common.storage import checkpoint
 
 COMMAND = "`python train_mnist.py --resume --distort R{}`"
 
 
 def write(folder, told):
-    (folder / export.CARD).write_text("".join(["# a model\n\n", *(
+    (folder / export_folder.CARD).write_text("".join(["# a model\n\n", *(
         f"- {what}: {text}\n" for what, text in told.items())]))
 
 
@@ -31,7 +33,7 @@ def test_a_card_is_read(tmp_path, told, known):
 
 def test_a_folder_without_card_or_with_any_bytes_says_nothing(tmp_path):
     assert card.trained_on(str(tmp_path)) == {}
-    (tmp_path / export.CARD).write_bytes(bytes(range(256)))
+    (tmp_path / export_folder.CARD).write_bytes(bytes(range(256)))
     assert card.trained_on(str(tmp_path)) == {}
 
 
@@ -42,7 +44,7 @@ def test_a_folder_without_card_or_with_any_bytes_says_nothing(tmp_path):
      {"origin": "mnist and own files", "distort": None, "seed": 0, "num_examples": 50}),
 ])
 def test_what_is_said_of_a_checkpoint_is_what_its_card_says(tmp_path, flags, said):
-    write(tmp_path, export.about({"flags": flags}))
+    write(tmp_path, export_folder.about({"flags": flags}))
     assert card.trained_on(str(tmp_path)) == said
 
 
@@ -60,8 +62,8 @@ def test_a_model_of_own_files_says_so(own, run_main, train):
     done = train("--dataset", "fashion-mnist", "--data-dir", "own", "--num-epochs", 1, "--network",
                  "mlp", "--width", 8, "--batch-size", 20, "--model-prefix", "a", cwd=str(own))
     assert done.returncode == 0, done.stderr
-    assert "- Data: own files\n" in (own / "a-export" / export.CARD).read_text()
-    assert (own / "a-export" / export.CLASSES).read_text().split() == list("0123456789")
+    assert "- Data: own files\n" in (own / "a-export" / export_folder.CARD).read_text()
+    assert (own / "a-export" / export_folder.CLASSES).read_text().split() == list("0123456789")
     for model in ("a", "a-export"):
         assert run_main(score, model).returncode == 2
         done = run_main(score, model, "--data-dir", "own")

@@ -76,7 +76,8 @@ def test_what_is_no_number_of_threads_is_named(value):
 
 
 def test_mxnet_computes_with_threads_as_openmp_takes_them():
-    code = "from common import find_mxnet, options; print(options.contexts(None, None, 256)[0])"
+    code = ("from common import find_mxnet; from common.models import devices; "
+            "print(devices.contexts(None, None, 256)[0])")
     assert run(sys.executable, "-c", code, OMP_NUM_THREADS="4,2").stdout == "cpu(0)\n"
 
 
@@ -115,7 +116,7 @@ def test_scripts_find_their_modules_without_their_folder_on_the_path(tmp_path):
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "none", "pdf"])
 def test_a_notebook_s_backend_does_not_matter(backend):
-    code = ("from common import pictures; import os, matplotlib; "
+    code = ("from common.reports import pictures; import os, matplotlib; "
             "print(os.environ['MPLBACKEND'], matplotlib.rcParams['backend'] == 'pdf')")
     done = run(sys.executable, "-c", code, MPLBACKEND=backend)
     assert done.stdout == f"{backend} {backend == 'pdf'}\n"

@@ -10,25 +10,30 @@ import numpy as np
 import pytest
 
 import symbols
-from common import checkpoint, cli, data, fit, options, state_file, synthetic
+from common import cli
+from common.data import synthetic
+from common.data.batches import ImageIter
+from common.models import devices
+from common.storage import checkpoint, state_file
+from common.training import fit, flags
 
 COUNT, BATCH = 200, 25
 
 
 def parsed(tmp_path, *flags):
     parser = cli.Parser()
-    options.add_training_flags(parser)
+    flags.add_training_flags(parser)
     args = parser.parse_args([
         "--batch-size", str(BATCH), "--num-epochs", "2", "--model-prefix", str(tmp_path / "a"),
         "--disp-batches", "1000", *flags])
-    options.complete(args)
+    flags.complete(args)
     return args
 
 
 def iterators(args):
-    return (data.ImageIter(*synthetic.draw(COUNT, seed=0), args.batch_size, seed=args.seed,
-                           dtype=args.dtype),
-            data.ImageIter(*synthetic.draw(60, seed=1), args.batch_size, dtype=args.dtype))
+    return (ImageIter(*synthetic.draw(COUNT, seed=0), args.batch_size, seed=args.seed,
+                      dtype=args.dtype),
+            ImageIter(*synthetic.draw(60, seed=1), args.batch_size, dtype=args.dtype))
 
 
 def run(args, add_stn=True):
@@ -56,7 +61,7 @@ def without_state(tmp_path):
 
 def run_until(args, symbol, epoch, batch, message=None):
     """Trains until a batch is taken, when this process gets a SIGTERM."""
-    class Stopping(data.ImageIter):
+    class Stopping(ImageIter):
         def next(self):
             if (self.epoch, self.position) == (epoch, batch):
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -294,8 +299,8 @@ def test_fewer_epochs_than_there_are_is_refused(tmp_path):
 
 
 def test_old_checkpoints_are_removed(tmp_path):
-    for flags in (["--num-epochs", "4"], ["--num-epochs", "5", "--resume"]):
-        run(parsed(tmp_path, "--keep-last", "2", "--lr-schedule", "constant", *flags))
+    for more in (["--num-epochs", "4"], ["--num-epochs", "5", "--resume"]):
+        run(parsed(tmp_path, "--keep-last", "2", "--lr-schedule", "constant", *more))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"a-000{epoch}.{suffix}" for epoch in (4, 5) for suffix in ("json", "params", "state")
     ] + ["a-symbol.json"]
@@ -311,8 +316,8 @@ def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch, accuracies, left):
 
     monkeypatch.setattr(fit, "score", scored)
     keep = ["--keep-last", "1", "--keep-best", "--lr-schedule", "constant"]
-    for flags in (["--num-epochs", "2"], ["--num-epochs", "4", "--resume"]):
-        run(parsed(tmp_path, *keep, *flags), add_stn=False)
+    for more in (["--num-epochs", "2"], ["--num-epochs", "4", "--resume"]):
+        run(parsed(tmp_path, *keep, *more), add_stn=False)
     assert checkpoint.epochs(str(tmp_path / "a")) == left
 
 
@@ -349,9 +354,9 @@ def test_the_train_metric_is_of_the_images_that_were_trained(tmp_path):
     args = parsed(tmp_path, "--lr", "1e-30", "--cpus", "2")
     symbol = symbols.get_symbol("mlp")  # no dropout: training and prediction agree
     train, _ = iterators(args)
-    module, _ = fit.start(args, {}, options.contexts(None, 2, BATCH), symbol, train)
+    module, _ = fit.start(args, {}, devices.contexts(None, 2, BATCH), symbol, train)
     tally = fit.train_epoch(args, module, train, 0)
-    test = data.ImageIter(train.images, train.labels, BATCH)
+    test = ImageIter(train.images, train.labels, BATCH)
     assert tally.count == COUNT
     assert tally.correct == fit.score(module, test).correct
 
@@ -365,7 +370,7 @@ def test_the_train_metric_is_of_the_images_that_were_trained(tmp_path):
 ])
 def test_schedules(tmp_path, schedule, expected):
     args = parsed(tmp_path, "--num-epochs", "8", "--lr", "1", *schedule)
-    rate = options.optimizer_params(args, 100)["lr_scheduler"]
+    rate = flags.optimizer_params(args, 100)["lr_scheduler"]
     rates = [rate(step) for step in (100, 201, 500)]
     np.testing.assert_allclose(rates, expected, rtol=0.02)
 
@@ -373,7 +378,7 @@ def test_schedules(tmp_path, schedule, expected):
 def test_initial_values_hang_on_the_name_alone():
     draws = []
     for names in (["b"], ["a", "b", "c"]):
-        initializer = options.SeededInit(mx.init.Xavier(), 0)
+        initializer = flags.SeededInit(mx.init.Xavier(), 0)
         arrays = {name: mx.nd.zeros((4, 4)) for name in names}
         for name, array in arrays.items():
             initializer(mx.init.InitDesc(name + "_weight"), array)
@@ -381,22 +386,22 @@ def test_initial_values_hang_on_the_name_alone():
     np.testing.assert_array_equal(*draws)
 
 
-@pytest.mark.parametrize("name", options.INITIALIZERS)
+@pytest.mark.parametrize("name", flags.INITIALIZERS)
 def test_every_initializer_trains(tmp_path, name):
     run(parsed(tmp_path, "--num-epochs", "1", "--initializer", name))
 
 
 def test_devices():
-    assert options.contexts(None, 3, 128) == [mx.cpu(0), mx.cpu(1), mx.cpu(2)]
-    assert options.contexts(None, None, 1) == [mx.cpu(0)]
+    assert devices.contexts(None, 3, 128) == [mx.cpu(0), mx.cpu(1), mx.cpu(2)]
+    assert devices.contexts(None, None, 1) == [mx.cpu(0)]
     with pytest.raises(ValueError, match="does not fill 5 devices"):
-        options.contexts(None, 5, 4)
+        devices.contexts(None, 5, 4)
 
 
 @pytest.mark.parametrize("text", ["", "a", "-1", "0,0", "0,,1", "1.5"])
 def test_bad_gpu_lists(text):
     with pytest.raises(argparse.ArgumentTypeError):
-        options._gpus(text)
+        flags._gpus(text)
 
 
 def test_scoring_does_not_disturb_the_steps_that_are_still_queued(tmp_path):

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from common import checkpoint, trained
+from common.models import trained
+from common.storage import checkpoint
 from tests.conftest import ROOT, run_script
 
 TRAIN = ["--dataset", "synthetic", "--num-examples", "100", "--batch-size", "20", "--cpus", "1",

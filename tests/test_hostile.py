@@ -16,7 +16,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from common import export, fetch
+from common.data import fetch
+from common.models import export_folder
 from tests import mutations
 from tests.conftest import ROOT
 from tests.test_checkpoint import save, started
@@ -105,7 +106,7 @@ def replaced(name, special):
     """A function that writes a checkpoint or an export with a file that is no plain one."""
     def make(folder):
         found = foreign(folder)
-        export.export(str(folder / "export"), *started(add_stn=False), (1, 28, 28))
+        export_folder.export(str(folder / "export"), *started(add_stn=False), (1, 28, 28))
         if name == "a-0001.json":
             save(folder / "a", started(add_stn=False))
         (folder / name).unlink()
@@ -303,4 +304,4 @@ def test_no_code_was_run(loaded, tmp_path_factory):
 def test_the_shape_of_an_export_is_checked(tmp_path, content):
     (tmp_path / "model-shapes.json").write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match="model-shapes.json: not the shapes of an export"):
-        export.image_shape(str(tmp_path))
+        export_folder.image_shape(str(tmp_path))

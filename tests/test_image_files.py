@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import image_files
+from common.data import image_files
 
 SEVEN = np.zeros((28, 20), np.uint8)
 SEVEN[3:6, 2:17] = SEVEN[6:25, 13:17] = 255

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from common import fetch, idx, mnist
+from common.data import fetch, idx, mnist
 from tests.conftest import ROOT
 
 PUBLISHED = os.path.join(ROOT, "data", "mnist")  # put there by `make setup`

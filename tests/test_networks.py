@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import symbols
-from common import data, options, synthetic
+from common.data import synthetic
+from common.data.batches import ImageIter
+from common.training import flags
 from symbols import stn
 
 SIZES = [(1, 28, 28), (1, 40, 30), (3, 32, 32)]
@@ -23,7 +25,7 @@ def bound(symbol, image_shape, batch_size=4, seed=0):
     """A Module that is ready to train, started as training starts it."""
     module = mx.mod.Module(symbol)
     module.bind([("data", (batch_size, *image_shape))], [("softmax_label", (batch_size,))])
-    module.init_params(options.SeededInit(mx.init.Xavier(), seed))
+    module.init_params(flags.SeededInit(mx.init.Xavier(), seed))
     return module
 
 
@@ -76,7 +78,7 @@ def test_every_parameter_learns(network, variant):
     module = bound(symbols.get_symbol(network, **variant), (1, 28, 28), batch_size=20)
     module.init_optimizer(optimizer="adam", optimizer_params={"learning_rate": 0.01, "wd": 0.01})
     images, labels = synthetic.draw(40, seed=0)
-    batches = list(data.ImageIter(images, labels, 20))
+    batches = list(ImageIter(images, labels, 20))
     mx.random.seed(0)
     module.forward_backward(batches[0])  # moves the last layer, whose weight of 0 lets nothing by
     module.update()
@@ -97,7 +99,7 @@ def test_the_localisation_layers_learn_at_their_own_rate(network, transform):
         module.init_optimizer(optimizer="sgd", optimizer_params={"learning_rate": 1})
         start = {name: value.copy() for name, value in module.get_params()[0].items()}
         mx.random.seed(0)
-        module.forward_backward(next(data.ImageIter(*synthetic.draw(20, seed=0), batch_size=20)))
+        module.forward_backward(next(ImageIter(*synthetic.draw(20, seed=0), batch_size=20)))
         module.update()
         steps.append({name: (value - start[name]).asnumpy()
                       for name, value in module.get_params()[0].items()})

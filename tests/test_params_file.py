@@ -4,7 +4,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from common import checkpoint, params_file
+from common.storage import checkpoint, params_file
 from tests.test_checkpoint import SHAPES, save, started
 
 

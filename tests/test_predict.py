@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 import symbols
-from common import synthetic
-from common.graph import label_free
-from common.predict import Predictor
+from common.data import synthetic
+from common.graph.rewrite import label_free
+from common.models.predict import Predictor
 from symbols import stn
 
 IMAGES = synthetic.draw(70, seed=0)[0]

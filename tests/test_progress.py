@@ -1,6 +1,7 @@
 import fcntl
 import os
 import pty
+import select
 import signal
 import struct
 import sys
@@ -8,9 +9,11 @@ import termios
 
 import pytest
 
-from common import cli, data, synthetic
-from common.progress import Interruption, Progress
-from common.score import Tally
+from common import cli
+from common.data import synthetic
+from common.data.batches import ImageIter
+from common.models.metrics import Tally
+from common.training.progress import Interruption, Progress
 
 
 @pytest.mark.parametrize(("number", "error"), [
@@ -45,7 +48,10 @@ def test_in_the_background_only_sigterm_counts():
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """Makes a terminal of some columns of stderr; returns a function that gives the last line."""
+    """Makes a terminal of some columns of stderr; returns a function that gives the last line.
+
+    A terminal passes on what was written when it comes to it, so that is read until it is silent.
+    """
     ends = []
 
     def make(columns):
@@ -53,7 +59,13 @@ def terminal(monkeypatch):
         fcntl.ioctl(ends[1], termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         stream = os.fdopen(ends[1], "w", closefd=False, encoding="utf-8")
         monkeypatch.setattr(sys, "stderr", stream)
-        return lambda: os.read(ends[0], 10**5).decode().split("\r")[-1]
+        return last_line
+
+    def last_line():
+        shown = b""
+        while select.select([ends[0]], [], [], 0.5)[0]:
+            shown += os.read(ends[0], 10**5)
+        return shown.decode().split("\r")[-1]
 
     yield make
     for end in ends:
@@ -65,7 +77,7 @@ def terminal(monkeypatch):
     (40, ["Epoch[11] 59%, ", " left, acc"])])
 def test_a_terminal_shows_the_time_left_of_the_whole_run(terminal, columns, wanted):
     last_line = terminal(columns)
-    batches = data.ImageIter(*synthetic.draw(40, seed=0), batch_size=10, seed=0)
+    batches = ImageIter(*synthetic.draw(40, seed=0), batch_size=10, seed=0)
     tally = Tally(count=1000, correct=750, total_loss=432.1)
     with Progress(11, 20, batches, 100) as progress:
         for _ in range(3):

@@ -9,8 +9,9 @@ import mxnet as mx
 import pytest
 
 import score
-from common import data, evaluate, export, trained
-from common.distort import task
+from common.data import datasets
+from common.data.distort import augmentation
+from common.models import export_folder, metrics, trained
 from tests.conftest import ROOT
 
 FOLDER = os.path.join(ROOT, "published")
@@ -36,7 +37,7 @@ def distortion(name):
 @functools.lru_cache(maxsize=None)
 def mnist(distorted_by=None):
     """The test images of MNIST and their labels, distorted as training with seed 0 does."""
-    return data.held_out(data.load("mnist", DATA), 0, task(distorted_by)[0])
+    return datasets.held_out(datasets.load("mnist", DATA), 0, augmentation(distorted_by)[0])
 
 
 def test_set(name):
@@ -51,7 +52,7 @@ test_set.__test__ = False  # it is no test
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_files_are_those_that_the_card_tells_of(name):
     listed = re.findall(r"^\| (\S+) \| .* \| (\w{64}) \|$", read(name, "README.md"), flags=re.M)
-    assert [file for file, _ in listed] == list(export.FILES)
+    assert [file for file, _ in listed] == list(export_folder.FILES)
     for file, value in listed:
         with open(os.path.join(FOLDER, name, file), "rb") as content:
             assert hashlib.sha256(content.read()).hexdigest() == value
@@ -75,7 +76,7 @@ def test_the_accuracy_is_the_same_elsewhere(name):
     module = mx.mod.Module.load(os.path.join(FOLDER, name, "model"), 0, label_names=None)
     module.bind([("data", (500, *images.shape[1:]))], for_training=False)
     answers = module.predict(mx.io.NDArrayIter(images / 255, batch_size=500)).asnumpy()
-    accuracy = evaluate.evaluate(answers, labels, top_k=1)["test_accuracy"]
+    accuracy = metrics.evaluate(answers, labels, top_k=1)["test_accuracy"]
     assert f"{accuracy:.4f}" == card(name)["Test accuracy"]
 
 

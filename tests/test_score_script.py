@@ -15,13 +15,17 @@ from PIL import Image
 
 import score
 import symbols
-from common import checkpoint, data, evaluate, export, idx, pictures
-from common.distort import addition_pairs
+from common.data import datasets, idx
+from common.data.batches import derive_seed
+from common.data.distort import addition_pairs
+from common.models import export_folder, metrics
+from common.reports import pictures
+from common.storage import checkpoint
 from tests.conftest import run_script
 from tests.test_networks import bound
 
 DATA = ["--dataset", "synthetic", "--num-examples", "600"]
-DATASET = data.load("synthetic", num_examples=600)
+DATASET = datasets.load("synthetic", num_examples=600)
 IMAGES, LABELS = DATASET.test_images, DATASET.test_labels
 
 
@@ -110,7 +114,7 @@ def test_it_counts_each_image_once(trained, run, tmp_path, batch_size):
 
 def test_equal_probabilities_are_guessed_in_order():
     answers, labels = np.full((4, 4), 0.25, np.float32), np.arange(4)
-    figures = [evaluate.evaluate(answers, labels, top_k) for top_k in (1, 2, 4)]
+    figures = [metrics.evaluate(answers, labels, top_k) for top_k in (1, 2, 4)]
     assert [each["top_k_accuracy"] for each in figures] == [0.25, 0.5, 1]
     assert figures[0]["test_accuracy"] == 0.25
 
@@ -118,10 +122,10 @@ def test_equal_probabilities_are_guessed_in_order():
 def test_the_worst_mistakes_come_first():
     answers = np.random.RandomState(0).dirichlet(np.ones(10), 200)
     labels = np.random.RandomState(1).randint(0, 10, 200)
-    worst = evaluate.worst_mistakes(answers, labels, 200)
+    worst = metrics.worst_mistakes(answers, labels, 200)
     assert set(worst) == set(np.flatnonzero(answers.argmax(axis=1) != labels))
     assert (np.diff(answers[worst, labels[worst]]) >= 0).all()
-    np.testing.assert_array_equal(evaluate.worst_mistakes(answers, labels, 7), worst[:7])
+    np.testing.assert_array_equal(metrics.worst_mistakes(answers, labels, 7), worst[:7])
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (60, 60), (2, 42, 42)])
@@ -179,8 +183,8 @@ def test_predictions_of_files_are_those_of_the_arrays(trained, run, tmp_path):
 def test_the_names_of_the_classes_are_said(run, tmp_path):
     symbol = symbols.get_symbol("mlp", width=8)
     params = bound(symbol, (1, 28, 28), batch_size=2).get_params()
-    names = data.CLASS_NAMES["fashion-mnist"]
-    export.export(str(tmp_path / "a"), symbol, *params, (1, 28, 28), names)
+    names = datasets.CLASS_NAMES["fashion-mnist"]
+    export_folder.export(str(tmp_path / "a"), symbol, *params, (1, 28, 28), names)
     checkpoint.save(str(tmp_path / "b"), 1, symbol, *params, {},
                     {"flags": {"dataset": "fashion-mnist"}})
     Image.fromarray(IMAGES[0]).save(tmp_path / "0.png")
@@ -251,8 +255,8 @@ def bad_files(tmp_path):
         arg_params, aux_params = module.get_params()
         if name == "nan":
             arg_params = {key: value * np.nan for key, value in arg_params.items()}
-        export.export(str(tmp_path / name), symbol, arg_params, aux_params, image_shape,
-                      about={"Data": "own files"} if name == "own" else None)
+        export_folder.export(str(tmp_path / name), symbol, arg_params, aux_params, image_shape,
+                             about={"Data": "own files"} if name == "own" else None)
     return {str(path) for path in tmp_path.rglob("*")}
 
 
@@ -304,11 +308,11 @@ def test_a_process_refuses_in_one_line_too(trained, refused, tmp_path):
 def test_two_channels_are_scored(run, tmp_path):
     symbol = symbols.get_symbol("addition", width=8)
     params = bound(symbol, (2, 42, 42), batch_size=2).get_params()
-    export.export(str(tmp_path / "sum"), symbol, *params, (2, 42, 42))
+    export_folder.export(str(tmp_path / "sum"), symbol, *params, (2, 42, 42))
     done = run("sum", *DATA, "--distort", "addition", "--seed", 1, "--top-k", 19,
                "--mistakes", "m.png", "--confusion", "c.png", "--result", "r.json")
     assert done.returncode == 0, done.stderr
     assert "Top-19 accuracy: 1.0000" in done.stdout
     confusion = np.array(json.loads((tmp_path / "r.json").read_text())["confusion"])
-    _, sums = addition_pairs(IMAGES, LABELS, data.derive_seed(1, data.TEST))
+    _, sums = addition_pairs(IMAGES, LABELS, derive_seed(1, datasets.TEST))
     np.testing.assert_array_equal(confusion.sum(axis=1), np.bincount(sums, minlength=19))

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from common import state_file
+from common.storage import state_file
 
 ARRAYS = {"a.0": np.arange(6, dtype=np.float32).reshape(2, 3), "b.1": np.array(2.5),
           "c.2": np.asfortranarray(np.arange(6).reshape(3, 2)), "d.3": np.zeros((0, 2), np.float64)}

@@ -5,7 +5,8 @@ import mxnet as mx
 import pytest
 
 import symbols
-from common import operators, symbol_file, trained
+from common.models import trained
+from common.storage import allowed_operators, symbol_file
 from tests.test_checkpoint import save, started
 
 WHOLE = json.loads(symbols.get_symbol("lenet").tojson())
@@ -58,7 +59,7 @@ def test_one_in_the_words_of_an_old_version(tmp_path):
 
 
 def test_all_operators_are_mxnets_own():
-    assert set(mx.operator.get_all_registered_operators()) >= operators.OPERATORS - {"null"}
+    assert set(mx.operator.get_all_registered_operators()) >= allowed_operators.OPERATORS - {"null"}
 
 
 FIRST, CONV = number("data"), number("stn_loc_conv1")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto import event_pb2
 
-from common.tensorboard import Board, _visible
+from common.training.tensorboard import Board, _visible
 from tests.test_fit import parsed, run
 from tests.test_train_mnist import QUICK
 

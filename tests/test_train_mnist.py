@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import train_mnist
-from common import idx, mnist, synthetic
+from common.data import idx, mnist, synthetic
 from symbols import stn
 from tests.conftest import ROOT, hear_interrupts, run_script
 

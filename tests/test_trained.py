@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 import symbols
-from common import checkpoint, evaluate, export, synthetic, trained
+from common.data import synthetic
+from common.models import export_folder, metrics, trained
+from common.storage import checkpoint
 from tests.test_networks import bound
 
 IMAGES, _ = synthetic.draw(30, seed=0)
@@ -15,7 +17,7 @@ def paths(tmp_path_factory):
     folder, symbol = tmp_path_factory.mktemp("models"), symbols.get_symbol("lenet")
     module = bound(symbol, (1, 28, 28), batch_size=30)
     params = module.get_params()
-    export.export(str(folder / "export"), symbol, *params, (1, 28, 28))
+    export_folder.export(str(folder / "export"), symbol, *params, (1, 28, 28))
     prefix = str(folder / "a")
     for epoch in (1, 12):
         checkpoint.save(prefix, epoch, symbol, *params, {}, {})
@@ -154,7 +156,7 @@ def saved(folder, symbol, label_shape=None):
 def test_class_probabilities_are_those_of_mxnets_module(tmp_path, name):
     build, label_shape, number = CLASSIFIERS[name]
     prefix, expected = saved(tmp_path, build(), label_shape)
-    answers = evaluate.probabilities(trained.load(prefix), SMALL)
+    answers = metrics.probabilities(trained.load(prefix), SMALL)
     np.testing.assert_allclose(answers, expected[number].reshape(5, 4), atol=1e-6)
     assert answers.std(axis=0).max() > 0.001
 
@@ -165,8 +167,8 @@ def test_other_answers_are_no_class_probabilities(tmp_path, name):
     prefix, (expected,) = saved(tmp_path, build(), label_shape)
     network = trained.load(prefix)
     np.testing.assert_allclose(network.predictor((1, 8, 8))(SMALL), expected, atol=1e-6)
-    with pytest.raises(evaluate.NoProbabilities) as error:
-        evaluate.probabilities(network, SMALL)
+    with pytest.raises(metrics.NoProbabilities) as error:
+        metrics.probabilities(network, SMALL)
     assert words in str(error.value)
 
 
@@ -174,8 +176,8 @@ def test_of_two_softmaxes_neither_is_taken(tmp_path):
     one = scores()
     both = mx.sym.Group([mx.sym.softmax(one, name="a"), mx.sym.softmax(one * 2, name="b")])
     network = trained.load(saved(tmp_path, both)[0])
-    with pytest.raises(evaluate.NoProbabilities, match="softmax a and softmax b; of several"):
-        evaluate.probabilities(network, SMALL)
+    with pytest.raises(metrics.NoProbabilities, match="softmax a and softmax b; of several"):
+        metrics.probabilities(network, SMALL)
     with pytest.raises(ValueError, match="one output, got a_output, b_output"):
         network.predictor((1, 8, 8))
 

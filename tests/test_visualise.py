@@ -5,7 +5,11 @@ import pytest
 from PIL import Image
 
 import symbols
-from common import checkpoint, export, graph, pictures, synthetic, trained, visualise
+from common.data import synthetic
+from common.graph import rewrite
+from common.models import export_folder, trained
+from common.reports import pictures, visualise
+from common.storage import checkpoint
 from symbols import stn
 from tests.conftest import run_script
 from tests.test_networks import bound
@@ -21,7 +25,7 @@ def network_with(theta, transform, network="lenet", **options):
     for name in arg_params:
         if name.endswith("_loc_fc2_bias"):
             arg_params[name] = mx.nd.array(theta)
-    return trained.Trained("here", graph.label_free(symbol), arg_params, aux_params)
+    return trained.Trained("here", rewrite.label_free(symbol), arg_params, aux_params)
 
 
 @pytest.mark.parametrize(("transform", "theta"), [
@@ -221,5 +225,5 @@ def test_bad_input_is_refused(refused, prefix, flags, words):
 def test_a_network_without_transformer_is_refused(tmp_path, refused):
     symbol = symbols.get_symbol("lenet", add_stn=False)
     params = bound(symbol, (1, 28, 28)).get_params()
-    export.export(str(tmp_path / "a"), symbol, *params, (1, 28, 28))
+    export_folder.export(str(tmp_path / "a"), symbol, *params, (1, 28, 28))
     refused(run_script("visualize_stn.py", tmp_path / "a", *SYNTHETIC), "no transformer")

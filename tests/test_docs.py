@@ -1,32 +1,41 @@
-"""What the README shows is run."""
+"""What the README and the pages of docs show is run, and measured."""
+import glob
 import json
 import os
 import re
 import subprocess
 import sys
 
+import pytest
+
 from common.data import datasets
 from common.reports import results
 from experiments import benchmark, paper, recover_theta
 from tests.conftest import ROOT
 
-with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as readme:
-    README = readme.read()
+PAGES = {}
+for path in [os.path.join(ROOT, "README.md"), *glob.glob(os.path.join(ROOT, "docs", "*.md"))]:
+    with open(path, encoding="utf-8") as page:
+        PAGES[os.path.basename(path)] = page.read()
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
+def blocks(page):
+    """The examples of Python in a page."""
+    return re.findall(r"^```python\n(.*?)^```", PAGES[page], flags=re.M | re.S)
 
 
+@pytest.mark.slow
 def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
     done = train("--add-stn", "--num-examples", 2000, "--num-epochs", 1, "--data-dir",
                  os.path.join(ROOT, "data", "mnist"), cwd=str(tmp_path))
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(ROOT)
-    load, lift, deform = blocks("python")
+    load, lift = blocks("README.md")
     image = datasets.load("synthetic", num_examples=100).train_images[0]
-    exec(load, {"image": image})
-    assert int(capsys.readouterr().out) in range(10)
+    for example in (load, *blocks("export.md")):
+        exec(example, {"image": image})
+        assert int(capsys.readouterr().out) in range(10)
+    deform, = blocks("data.md")
     names = {}
     exec(lift, names)
     assert names["straightened"].infer_shape(data=(2, 1, 28, 28))[1] == [(2, 1, 28, 28)]
@@ -34,22 +43,26 @@ def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
     assert names["turned"].shape == (100, 28, 28)
 
 
-def test_every_flag_in_the_readme_exists():
+@pytest.mark.slow
+def test_every_flag_in_the_pages_exists():
     scripts = [[name] for name in os.listdir(ROOT) if name.endswith(".py")]
     scripts += [["-m", f"tests.{name}"] for name in ("chaos", "fuzz", "soak")]
+    scripts += [["-m", f"experiments.{name}"] for name in ("paper", "benchmark", "recover_theta")]
     helps = [subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, stdout=subprocess.PIPE,
                             check=True, universal_newlines=True).stdout for script in scripts]
-    used = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", README))
+    used = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", "".join(PAGES.values())))
     assert used <= set(re.findall(r"--[a-z-]+", "".join(helps)))
 
 
 def test_the_tables_are_those_of_the_results():
     folder = os.path.join(ROOT, "results")
-    assert results.table(folder) in README
-    assert paper.markdown(os.path.join(folder, "paper")) in README
+    assert results.table(folder) in PAGES["training.md"]
+    assert paper.markdown(os.path.join(folder, "paper")) in PAGES["paper.md"]
+    assert paper.gains(os.path.join(folder, "paper")) in PAGES["README.md"]
     measured = benchmark.load(os.path.join(folder, "benchmark.json"))
     assert set(measured) >= {benchmark.key(*case) for case in benchmark.cases()}
-    assert benchmark.report(measured) in README
+    assert benchmark.report(measured) in PAGES["speed.md"]
     with open(os.path.join(folder, "recover_theta.json"), encoding="utf-8") as file:
         recovered = json.load(file)["transforms"]
-    assert "\n".join(recover_theta.row(*item) for item in recovered.items()) in README
+    assert "\n".join(recover_theta.row(*item) for item in recovered.items()) in PAGES[
+        "transformers.md"]

@@ -43,7 +43,8 @@ def test_there_is_a_distortion_for_every_transform():
 
 @pytest.mark.slow
 def test_rotations_are_learnt(tmp_path):
-    done = subprocess.run([sys.executable, recover_theta.__file__, "--transforms", "rotation",
+    done = subprocess.run([sys.executable, "-m", "experiments.recover_theta",
+                           "--transforms", "rotation",
                            "--num-epochs", "3", "--num-examples", "5000",
                            "--result", str(tmp_path / "a.json")],
                           cwd=ROOT, capture_output=True, text=True, check=True)

@@ -7,6 +7,7 @@
 # make published   the models in published/ that are not there: remove one to train it again
 # make compare     a network with and without its transformer, over seeds: ARGS as for make train
 # make recover     how well each transform learns to undo a distortion
+# make robustness  short trainings with and without a transformer, by many optimizers: an hour or two
 # make doctor      what is there and what is broken: belongs into a bug report; sets nothing up
 # make bench       images/s beside PyTorch's, which it sets up in .venv-torch
 #
@@ -40,7 +41,7 @@ endif
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 
-.PHONY: train test setup accuracy paper published compare recover bench doctor
+.PHONY: train test setup accuracy paper published compare recover robustness bench doctor
 .DELETE_ON_ERROR:
 
 train: setup
@@ -84,6 +85,9 @@ compare: setup
 
 recover: setup
 	$(RUN) recover_theta.py --result results/recover_theta.json
+
+robustness: setup
+	$(RUN) -m experiments.robustness
 
 doctor:
 	@if $(RUN) -c pass 2>/dev/null; then $(RUN) -m common.doctor; else \

@@ -30,7 +30,7 @@ from common.provenance import provenance
 from common.score import score
 from symbols import stn
 
-RESULT = "results/robustness.json"
+RESULT, COMMAND = "results/robustness.json", "python -m experiments.robustness"
 BATCH, EPOCHS, TRAIN, TEST = 32, 3, 3000, 2000
 SEEDS = range(3)
 SETTINGS = {"batch": BATCH, "epochs": EPOCHS, "train": TRAIN, "test": TEST,
@@ -88,9 +88,10 @@ def all_runs():
     runs = [_run(cell, head, 0) for cells in (tuned, scratch) for cell in cells
             for head in (None, first, more[-1])]
     runs += [_run(cell, first, 0) for cell in others]
-    runs += [_run(cell, head, seed) for seed in SEEDS[1:] for cell in tuned + scratch
-             for head in (None, first)]
-    runs += [_run(cell, head, 0) for head in more for cell in tuned + scratch]
+    for cells in (tuned, scratch):
+        runs += [_run(cell, head, seed) for seed in SEEDS[1:] for cell in cells
+                 for head in (None, first)]
+        runs += [_run(cell, head, 0) for cell in cells for head in more]
     runs += [_run(cell, first, seed) for seed in SEEDS[1:] for cell in others]
     return list(dict.fromkeys(runs))
 
@@ -310,7 +311,7 @@ def _entry(cell):
 
 
 def main():
-    parser = cli.Parser(prog="python -m experiments.robustness",
+    parser = cli.Parser(prog=COMMAND,
                         description="Short trainings with and without transformers.")
     flag = parser.add_argument
     flag("--print", action="store_true", help="train nothing, print the tables of what there is")
@@ -324,7 +325,8 @@ def main():
             if run.name in done:
                 continue
             done[run.name] = round(accuracy(run), 4)
-            files.write_json(args.result, dict(provenance(), settings=SETTINGS, accuracies=done))
+            files.write_json(args.result, dict(provenance(), command=COMMAND, settings=SETTINGS,
+                                               accuracies=done))
             print(f"{number} of {len(runs)}  {run.name}: {done[run.name]:.2%}", flush=True)
     print(markdown(done))
 

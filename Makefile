@@ -15,6 +15,8 @@
 # MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2; remembered
 # ARGS="--lr 0.001"    more flags for make train, make paper, make compare
 
+unexport PYTHONSAFEPATH  # with it, Python does not find what it is told to run by -m
+
 VENV := .venv
 RUN := $(VENV)/bin/python
 # The set-up leaves a file that is named for what it was made of, such as ready-3.11-mxnet.
@@ -44,15 +46,16 @@ READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 .PHONY: train test setup accuracy paper published compare recover robustness bench doctor
 .DELETE_ON_ERROR:
 
+# A second time, what was stopped goes on, and what is trained is only evaluated.
 train: setup
-	$(RUN) train_mnist.py --add-stn $(ARGS)
+	$(RUN) train_mnist.py $(if $(findstring load-epoch,$(subst _,-,$(ARGS))),,--resume) --add-stn $(ARGS)
 
 test: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m pytest
 
 setup: $(READY)
-	@$(RUN) -m common.mnist
+	@$(RUN) -m common.data.mnist
 
 $(READY): requirements.txt requirements-test.txt
 	rm -f $(VENV)/ready-*
@@ -63,9 +66,9 @@ $(READY): requirements.txt requirements-test.txt
 	touch $@
 
 paper: setup
-	$(RUN) paper.py $(ARGS)
+	$(RUN) -m experiments.paper $(ARGS)
 
-# Their recipes are the default one, on two devices, and paper.py's, on one: the bits depend on that.
+# Their recipes are the default one, on two devices, and the paper's, on one: the bits depend on that.
 PUBLISHED := mnist-lenet mnist-lenet-stn mnist-R-cnn-stn mnist-RTS-cnn-stn
 PAPER := --num-epochs 16 --batch-size 128 --lr 0.004 --warmup-epochs 2 --cpus 1
 published/mnist-lenet/%: FLAGS := --cpus 2
@@ -84,7 +87,7 @@ compare: setup
 	$(RUN) compare_stn.py $(ARGS)
 
 recover: setup
-	$(RUN) recover_theta.py --result results/recover_theta.json
+	$(RUN) -m experiments.recover_theta --result results/recover_theta.json
 
 robustness: setup
 	$(RUN) -m experiments.robustness
@@ -94,7 +97,7 @@ doctor:
 	    $(or $(PYTHON),python3) -m common.doctor; fi
 
 bench: setup .venv-torch/ready
-	$(RUN) benchmark.py
+	$(RUN) -m experiments.benchmark
 
 .venv-torch/ready:
 	$(RUN) -m venv --clear .venv-torch
@@ -108,9 +111,10 @@ RESULTS := $(foreach row,$(ROWS),$(SEEDS:%=results/$(row)/seed-%.json)) \
     $(MORE_SEEDS:%=results/lenet-stn/seed-%.json)
 
 accuracy: $(RESULTS)
-	@$(RUN) -m common.results results
+	@$(RUN) -m common.reports.results results
 
-TRAIN_SEED = $(RUN) train_mnist.py --seed $* --model-prefix models/$(@D)/seed-$* --result $@
+TRAIN_SEED = $(RUN) train_mnist.py --resume --seed $* --model-prefix models/$(@D)/seed-$* \
+    --result $@
 
 results/lenet-stn/seed-%.json: | setup
 	$(TRAIN_SEED) --add-stn

@@ -9,6 +9,9 @@ trained is not trained again: the command can be stopped at any time and goes on
 import argparse
 import os
 import statistics
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
@@ -16,11 +19,12 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 import numpy as np
 
 import train_mnist
-from common import cli, files, pictures, runs
+from common import cli, files
+from common.reports import pictures, training_runs
 
 ARMS = ("without", "with")
-UNFIT = ("add_stn", "draw_graph", "load_epoch", "model_prefix", "result", "resume", "seed",
-         "summary", "tensorboard", "test_io", "visualize_every")  # flags of a single run
+UNFIT = ("add_stn", "draw_graph", "load_epoch", "model_prefix", "overwrite", "result", "resume",
+         "seed", "summary", "tensorboard", "test_io", "visualize_every")  # flags of a single run
 TRANSFORMER = ("bounded", "pool", "stable", "transform")
 # 97.5% quantiles of Student's t for 1, 2, ... degrees of freedom.
 T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
@@ -63,7 +67,7 @@ def runs_of(given, seeds):
     """The runs of both arms, seed by seed."""
     plain = {name: value for name, value in given.items() if name not in TRANSFORMER}
     flags = {"without": as_flags(plain), "with": [*as_flags(given), "--add-stn"]}
-    return [runs.Run(f"{arm}/seed-{seed}", [*flags[arm], "--seed", str(seed)])
+    return [training_runs.Run(f"{arm}/seed-{seed}", [*flags[arm], "--seed", str(seed)])
             for seed in range(seeds) for arm in ARMS]
 
 
@@ -74,7 +78,7 @@ def compare(folder, seeds):
         ``{"arms": {arm: figures}, "difference": percentage points, "interval": half the width of
         its 95% confidence interval, None for one seed, "overhead": of the time}``.
     """
-    figures = {arm: [runs.read(runs.result_path(folder, f"{arm}/seed-{seed}"))
+    figures = {arm: [training_runs.read(training_runs.result_path(folder, f"{arm}/seed-{seed}"))
                      for seed in range(seeds)] for arm in ARMS}
     accuracies = {arm: [100 * run["test_accuracy"] for run in figures[arm]] for arm in ARMS}
     gains = [with_it - without for without, with_it in zip(*(accuracies[arm] for arm in ARMS))]
@@ -124,9 +128,9 @@ def curves(compared):
 
 def main():
     args, given = parse_flags()
-    files.check_writable(os.path.join(args.output, "comparison.json"))
-    runs.train(runs_of(given, args.seeds), args.output,
-               os.path.join("models", "compare", args.name))
+    files.prepare_output(os.path.join(args.output, "comparison.json"))
+    training_runs.train(runs_of(given, args.seeds), args.output,
+                        os.path.join("models", "compare", args.name))
     compared = compare(args.output, args.seeds)
     files.write_json(os.path.join(args.output, "comparison.json"), compared)
     table = markdown(compared)

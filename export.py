@@ -5,11 +5,17 @@
 """
 import argparse
 import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-from common import checkpoint, cli, data, export, files, graph, to_onnx, trained
+from common import cli, files
+from common.graph import rewrite
+from common.models import card, export_folder, to_onnx, trained
+from common.storage import checkpoint, sandbox
 
 DEFAULT_SHAPE = (1, 28, 28)  # of checkpoints that do not say theirs
 
@@ -44,44 +50,32 @@ def _image_shape(text):
     return tuple(map(cli.number(int, least=1), sizes))
 
 
-def class_names(path, dataset, count):
-    """The names of the classes in a file, or else those of a dataset."""
-    if path is None:
-        return data.class_names(dataset, count)
-    try:
-        with open(path, encoding="utf-8-sig") as file:  # which leaves out Windows' mark
-            names = file.read().splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8 text") from None
-    if not all(map(str.strip, names)):
-        raise ValueError(f"{path}: a line without a name")
-    if len(names) != count:
-        raise ValueError(f"{path}: {len(names)} names, but the network has {count} classes")
-    return names
-
-
 def write_folder(args, network, image_shape, meta):
     """Writes what MXNet's loaders want."""
-    if not graph.ends_in_loss(network.training):
+    if not rewrite.ends_in_loss(network.training):
         raise ValueError(f"{args.model}: an export already, or another network that ends in "
-                         f"{graph.ending(network.training)}, not in a SoftmaxOutput; --onnx takes "
-                         "those too")
+                         f"{rewrite.ending(network.training)}, not in a SoftmaxOutput; --onnx "
+                         "takes those too")
     params = network.checked_params(network.symbol, image_shape)
-    count = export.count_classes(network.symbol, image_shape)
-    classes = class_names(args.class_names, meta.get("flags", {}).get("dataset"), count)
+    count = export_folder.count_classes(network.symbol, image_shape)
+    if args.class_names is not None:
+        classes = export_folder.read_class_names(args.class_names, count)
+    else:
+        classes = card.class_names(args.model, args.load_epoch, count)
     folder = args.output or f"{args.model}-export"
-    export.check_free(folder)
-    files.check_writable(os.path.join(folder, "model-symbol.json"))
-    exported = export.export(folder, network.training, *params, image_shape, classes,
-                             args.raw_input, export.about(meta))
+    export_folder.check_free(folder)
+    files.prepare_output(os.path.join(folder, "model-symbol.json"))
+    exported = export_folder.export(folder, network.training, *params, image_shape, classes,
+                                    args.raw_input, export_folder.about(meta))
     print("Exported: {} {}".format(*exported))
 
 
 def write_onnx(args, network, image_shape):
     """Writes an ONNX model."""
-    files.check_writable(args.onnx)
+    files.prepare_output(args.onnx)
     params = network.checked_params(network.symbol, image_shape)
-    difference = to_onnx.save(args.onnx, network.training, *params, image_shape, args.raw_input)
+    difference = float(sandbox.run_in_child(network.path, lambda: to_onnx.save(
+        args.onnx, network.training, *params, image_shape, args.raw_input)))
     print(f"Exported: {args.onnx}")
     print(f"Largest difference from MXNet: {difference:.1e}")
 
@@ -93,7 +87,7 @@ def main():
     meta = checkpoint.load_state(prefix, epoch)[1] or {}
     image_shape = args.image_shape
     if image_shape is None and os.path.isdir(args.model):
-        image_shape = export.image_shape(args.model)
+        image_shape = export_folder.image_shape(args.model)
     elif image_shape is None:
         image_shape = tuple(meta.get("image_shape", DEFAULT_SHAPE))
     if args.onnx is not None:

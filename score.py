@@ -6,13 +6,20 @@
 import csv
 import io
 import logging
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-from common import cli, data, evaluate, files, image_files, options, pictures, trained
-from common.distort import TASKS, task
+from common import cli, files
+from common.data import image_files
+from common.models import card, metrics, trained
 from common.provenance import provenance
+from common.reports import pictures
+from common.training import flags
 
 SCORING = ("dataset", "data_dir", "num_examples", "distort", "seed", "top_k", "confusion",
            "mistakes")  # flags that have no meaning with --predict
@@ -28,16 +35,10 @@ def parse_flags():
          help="epoch of the checkpoint; by default the newest")
     flag("--batch-size", type=cli.number(int, least=1), default=256, help="images at once")
     flag("--result", help="file to write the figures or the predictions to, as JSON")
-    options.add_device_flags(parser)
+    flags.add_device_flags(parser)
 
     flag = parser.add_argument_group("scoring, on the test images of train_mnist.py").add_argument
-    flag("--dataset", choices=data.DATASETS, default="mnist", help="dataset")
-    flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
-    flag("--num-examples", type=cli.number(int, least=1),
-         help="of the training: the synthetic dataset has a fifth as many test images")
-    flag("--distort", choices=TASKS, help="distort the images as the paper does")
-    flag("--seed", type=cli.number(int, least=0, most=2**31 - 1), default=0,
-         help="of the distortions: that of the training gives the images that it was scored on")
+    card.add_flags(flag)
     flag("--top-k", type=cli.number(int, least=1), default=3,
          help="also count images whose class is among that many most probable ones")
     flag("--confusion", metavar="PNG", help="file to draw the confusion matrix in")
@@ -56,39 +57,38 @@ def parse_flags():
     if useless:
         raise ValueError(f"{useless[0]} has no meaning {'with' if args.predict else 'without'} "
                          "--predict")
-    if args.num_examples and args.dataset != "synthetic":
-        raise ValueError("--num-examples is for --dataset synthetic: other datasets have their "
-                         "test images, however many they train on")
     return args
 
 
 def score(args, network):
     """Scores a network on the test images that the flags name; draws, writes and prints that."""
-    dataset = data.load(args.dataset, args.data_dir, args.num_examples)
-    images, labels = data.held_out(dataset, args.seed, task(args.distort)[0])
-    answers = evaluate.probabilities(network, images, **devices(args))
-    figures = evaluate.evaluate(answers, labels, args.top_k)
+    chosen = card.test_images(args)
+    images, labels = chosen.images, chosen.labels
+    answers = metrics.probabilities(network, images, **devices(args))
+    figures = metrics.evaluate(answers, labels, args.top_k)
     if args.confusion is not None:
         title = f"{figures['correct']} of {figures['images']} right"
         pictures.save(pictures.confusion(figures["confusion"], title), args.confusion)
     if args.mistakes is not None:
         pictures.save(draw_mistakes(images, labels, answers), args.mistakes)
     if args.result is not None:
-        files.write_json(args.result, {"model": network.path, "dataset": args.dataset,
-                                       "distort": args.distort, "seed": args.seed,
+        files.write_json(args.result, {"model": network.path, "dataset": chosen.origin,
+                                       "distort": chosen.distort, "seed": chosen.seed,
                                        **figures, **provenance()})
     print(f"Test accuracy: {figures['test_accuracy']:.4f} "
           f"({figures['correct']} of {figures['images']})")
     print(f"Top-{args.top_k} accuracy: {figures['top_k_accuracy']:.4f}")
     print(f"Test loss: {figures['test_loss']:.4f}")
+    print(f"Test images: {chosen.words}")
+    names = card.class_names(args.model, args.load_epoch, answers.shape[1])
     for number, row in enumerate(figures["confusion"]):
-        print(f"Class {number}: {row[number]} of {sum(row)}")
+        print(f"Class {names[number]}: {row[number]} of {sum(row)}")
 
 
 def draw_mistakes(images, labels, answers):
     """The figure of the worst mistakes among images (N, [C,] H, W), from their probabilities."""
     predicted = answers.argmax(axis=1)
-    worst = evaluate.worst_mistakes(answers, labels, MOST_MISTAKES)
+    worst = metrics.worst_mistakes(answers, labels, MOST_MISTAKES)
     captions = [f"{labels[which]} → {predicted[which]}  {answers[which].max():.2f}"
                 for which in worst]
     title = (f"{len(worst)} of {(predicted != labels).sum()} mistakes, highest loss first: "
@@ -98,10 +98,13 @@ def draw_mistakes(images, labels, answers):
 
 def predict(args, network):
     """Predicts the classes of the images in files; writes and prints them."""
-    images, sources = image_files.read_all(args.predict, args.invert)
-    answers = evaluate.probabilities(network, images, **devices(args))
+    images, sources, doubts = image_files.read_all(args.predict, args.invert)
+    answers = metrics.probabilities(network, images, **devices(args))
+    for doubt in doubts:
+        logging.warning(doubt)
+    names = card.class_names(args.model, args.load_epoch, answers.shape[1])
     found = [{"file": path, "index": index, "class": int(answer.argmax()),
-              "probability": float(answer.max())}
+              "name": names[answer.argmax()], "probability": float(answer.max())}
              for (path, index), answer in zip(sources, answers)]
     if args.csv is not None:
         text = io.StringIO()
@@ -114,7 +117,7 @@ def predict(args, network):
                                        **provenance()})
     for image in found:
         index = "" if image["index"] is None else f"[{image['index']}]"
-        print(f"{image['file']}{index}: {image['class']} ({image['probability']:.4f})")
+        print(f"{image['file']}{index}: {image['name']} ({image['probability']:.4f})")
 
 
 def devices(args):
@@ -127,7 +130,7 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for path in (args.confusion, args.mistakes, args.csv, args.result):
         if path is not None:
-            files.check_writable(path)
+            files.prepare_output(path)
     network = trained.load(args.model, args.load_epoch)
     if args.predict:
         predict(args, network)

@@ -5,15 +5,23 @@
 """
 import argparse
 import logging
+import os
+import sys
 import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
 import symbols
-from common import cli, data, export, files, fit, lock, options, summary
-from common.distort import TASKS, task
-from common.provenance import provenance
+from common import cli, files
+from common.data import datasets
+from common.data.batches import ImageIter
+from common.data.distort import TASKS, augmentation
+from common.graph import layers
+from common.models import export_folder
+from common.training import fit, flags
 from symbols import stn
 
 
@@ -33,7 +41,7 @@ def add_flags(parser):
          help="average its output over squares of that many pixels; 2 in the paper for RTS and TC")
     flag("--width", type=cli.number(int, least=1),
          help="hidden units of mlp and addition, filters of cnn's second convolution")
-    flag("--dataset", choices=data.DATASETS, default="mnist", help="dataset")
+    flag("--dataset", choices=datasets.DATASETS, default="mnist", help="dataset")
     flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
     flag("--num-examples", type=cli.number(int, least=1),
          help="training images to use; by default all, or 10000 of the synthetic ones")
@@ -47,12 +55,12 @@ def add_flags(parser):
          help="print the network's layers, parameters and FLOPs, without training")
     flag("--draw-graph", metavar="FILE",
          help="draw the network's graph (.dot, .pdf, .png, .svg), without training; needs graphviz")
-    options.add_training_flags(parser)
+    flags.add_training_flags(parser)
 
 
 def complete(args):
     """Checks the flags against each other and fills in what depends on others."""
-    options.complete(args)
+    flags.complete(args)
     if not args.add_stn and (args.transform or args.bounded or args.stable or args.pool):
         raise ValueError("--transform, --bounded, --stable and --pool are of the transformer: "
                          "they need --add-stn")
@@ -61,6 +69,10 @@ def complete(args):
     names = ("transform", "bounded", "stable", "pool", "width")
     args.network_options = {name: value for name, value in vars(args).items()
                             if name in names and value}
+    for name in args.network_options:
+        able = [network for network in symbols.NETWORKS if name in symbols.options_of(network)]
+        if args.network not in able:
+            raise ValueError(f"--{name}: {args.network} has no such option, {', '.join(able)} have")
     if args.model_prefix is None:
         parts = [args.dataset, args.distort, args.network, "stn" if args.add_stn else None,
                  args.transform, "bounded" if args.bounded else None,
@@ -72,7 +84,8 @@ def _transform(name):
     try:
         stn.get_transform(name)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(error) from None
+        hint = cli.did_you_mean(name, stn.TRANSFORMS)
+        raise argparse.ArgumentTypeError(f"{error}{hint}") from None
     return name
 
 
@@ -84,16 +97,18 @@ def main():
     complete(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.result is not None:
-        files.check_writable(args.result)
-    export_folder = f"{args.model_prefix}-export"
-    export.check_free(export_folder)
+        files.prepare_output(args.result)
+    folder = f"{args.model_prefix}-export"
+    export_folder.check_free(folder)
 
-    dataset = data.load(args.dataset, args.data_dir, args.num_examples)
-    fresh, num_classes = task(args.distort)
-    train = data.ImageIter(dataset.train_images, dataset.train_labels, args.batch_size,
-                           seed=args.seed, dtype=args.dtype, fresh=fresh)
-    test = data.ImageIter(*data.held_out(dataset, args.seed, fresh), args.batch_size,
-                          dtype=args.dtype)
+    dataset = datasets.load(args.dataset, args.data_dir, args.num_examples)
+    args.data_origin = dataset.origin
+    args.data_sha256 = None if args.dataset == "synthetic" else dataset.sha256
+    fresh, num_classes = augmentation(args.distort)
+    train = ImageIter(dataset.train_images, dataset.train_labels, args.batch_size,
+                      seed=args.seed, dtype=args.dtype, fresh=fresh)
+    test = ImageIter(*datasets.held_out(dataset, args.seed, fresh), args.batch_size,
+                     dtype=args.dtype)
     if args.test_io:
         print(f"{fit.reading_speed(train):.0f} images/s read")
         return
@@ -101,20 +116,19 @@ def main():
     symbol = symbols.get_symbol(args.network, num_classes=num_classes, add_stn=args.add_stn,
                                 image_shape=train.image_shape, **args.network_options)
     if args.draw_graph is not None:
-        summary.draw(symbol, args.draw_graph, train.image_shape)
+        layers.draw(symbol, args.draw_graph, train.image_shape)
     if args.summary:
-        print(summary.table(symbol, train.image_shape))
+        print(layers.table(symbol, train.image_shape))
     if args.summary or args.draw_graph is not None:
         return
 
-    with lock.held(f"{args.model_prefix}.lock"):
+    with files.exclusive(f"{args.model_prefix}.lock"):
         module, figures = fit.fit(args, symbol, train, test)
         params = module.get_params()
-        figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed,
-                       **provenance())
-        exported = export.export(export_folder, symbol, *params, train.image_shape,
-                                 classes=data.class_names(args.dataset, num_classes),
-                                 about=export.about(dict(figures, flags=vars(args))))
+        figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed)
+        exported = export_folder.export(folder, symbol, *params, train.image_shape,
+                                        classes=datasets.class_names(dataset.origin, num_classes),
+                                        about=export_folder.about(dict(figures, flags=vars(args))))
     if args.result is not None:
         files.write_json(args.result, figures)
     print(f"Test accuracy: {figures['test_accuracy']:.4f}")

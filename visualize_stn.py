@@ -8,13 +8,19 @@ The upper pictures are the test images, each with the border of the transformer'
 at its upper left; the lower ones are what the classifier gets to see.
 """
 import logging
+import os
+import sys
 import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-from common import checkpoint, cli, data, files, pictures, trained, visualise
-from common.distort import TASKS, task
+from common import cli, files
+from common.models import card, trained
+from common.reports import pictures, visualise
+from common.storage import checkpoint
 
 
 def parse_flags():
@@ -22,10 +28,7 @@ def parse_flags():
     flag = parser.add_argument
     flag("model", help="folder of an export, or prefix of checkpoints")
     flag("--load-epoch", type=cli.number(int, least=0), help="of the checkpoint; else the newest")
-    flag("--dataset", choices=data.DATASETS, default="mnist", help="whose test images to show")
-    flag("--data-dir", help="folder of its idx files; by default data/<dataset>")
-    flag("--distort", choices=TASKS, help="as for train_mnist.py")
-    flag("--seed", type=cli.number(int, least=0), default=0, help="of the distortion")
+    card.add_flags(flag)
     flag("--first", type=cli.number(int, least=0), default=0, help="number of the first image")
     flag("--num-images", type=cli.number(int, least=1, most=100), default=10, help="how many")
     flag("--animate", action="store_true", help="draw all checkpoints of the prefix, as a GIF")
@@ -37,14 +40,13 @@ def parse_flags():
 
 
 def shown_images(args):
-    """The images (N, ...) and labels (N,) that the flags ask for."""
-    dataset = data.load(args.dataset, args.data_dir)
-    images, labels = data.held_out(dataset, args.seed, task(args.distort)[0])
-    if args.first + args.num_images > len(images):
+    """The images (N, ...) and labels (N,) that the flags ask for, and what they are."""
+    chosen = card.test_images(args)
+    if args.first + args.num_images > len(chosen.images):
         raise ValueError(f"--first {args.first} --num-images {args.num_images}: there are only "
-                         f"{len(images)} test images")
-    chosen = slice(args.first, args.first + args.num_images)
-    return images[chosen], labels[chosen]
+                         f"{len(chosen.images)} test images")
+    shown = slice(args.first, args.first + args.num_images)
+    return chosen.images[shown], chosen.labels[shown], chosen.words
 
 
 def animate(args, images, labels):
@@ -63,14 +65,15 @@ def animate(args, images, labels):
 def main():
     args = parse_flags()
     logging.basicConfig(format="%(message)s")
-    files.check_writable(args.output)
-    images, labels = shown_images(args)
+    files.prepare_output(args.output)
+    images, labels, words = shown_images(args)
     if args.animate:
         animate(args, images, labels)
     else:
         seen = visualise.look(trained.load(args.model, args.load_epoch), images)
         pictures.save(visualise.draw(seen, labels), args.output)
         print("\n".join(visualise.describe(seen, labels, args.first)))
+    print(f"Test images: {words}")
     print(f"Drawn: {args.output}")
 
 

@@ -10,9 +10,10 @@ import logging
 import os
 import platform
 import re
-import signal
 import subprocess
 import sys
+
+from common import cli
 
 NEEDED = ("numpy", "matplotlib", "pillow", "requests", "tqdm")
 EXTRAS = ("graphviz", "hypothesis", "onnx", "onnxruntime", "protobuf", "pytest", "ruff",
@@ -25,7 +26,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def main():
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # no traceback where the output is cut
     if sys.argv[1:] == ["--mxnet"]:
         for row in _safely("MXNet", inside_mxnet):
             print(json.dumps(row), flush=True)
@@ -121,17 +121,20 @@ def _smoke_test(mx):
 
 def data():
     """The datasets' files."""
-    from common import mnist
+    from common.data import mnist
     logging.disable(logging.WARNING)  # of what has a row here
     for dataset in mnist.SHA256:
-        folder = os.path.join("data", dataset)
+        folder = mnist.default_folder(dataset)
         found = mnist.inspect(dataset, folder)
         whole = [name for name, state in found.items() if state == "whole"]
         absent = [name for name, state in found.items() if state == "missing"]
         text = f"{len(whole)} of {len(found)} files as published"
         if absent:
-            text += f", {len(absent)} missing: python -m common.mnist {dataset} fetches them"
-        yield ABSENT if absent else OK, folder, text
+            foreign = mnist.find_foreign(dataset, folder)
+            text += f", {len(absent)} missing: " + (
+                f"not fetched beside {foreign}, which is not the dataset's" if foreign else
+                f"python -m common.data.mnist {dataset} fetches them")
+        yield ABSENT if absent else OK, f"data/{dataset}", text
         for name, state in found.items():
             if state not in ("whole", "missing"):
                 yield OK if state == "own" else BROKEN, name, (
@@ -147,4 +150,4 @@ def _run(*arguments):
 PARTS = {"Python": python, "packages": packages, "MXNet": mxnet, "data": data}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

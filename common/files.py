@@ -1,12 +1,21 @@
-"""Files that are whole or absent: written under a temporary name, then renamed."""
+"""Files that are whole or absent: written under a temporary name, then renamed; and locks."""
 import contextlib
 import errno
+import fcntl
+import hashlib
 import json
+import logging
 import os
+import stat
+
+from common import files
+
+TEXT = 2**24  # bytes; more than any symbol, list or JSON has: a ResNet of 152 layers has 2**18
+ARRAYS = 2**32  # more than any file of numbers has
 
 
 @contextlib.contextmanager
-def naming(path):
+def name_os_errors(path):
     """Gives ``path`` to an OSError that names no file: those of an open one do not."""
     try:
         yield
@@ -27,7 +36,7 @@ def replacing(path, temporary=None):
     """
     temporary = temporary or f"{path}.{os.getpid()}.part"
     try:
-        with naming(path):
+        with name_os_errors(path):
             yield temporary
             sync(temporary)
             os.replace(temporary, path)
@@ -56,20 +65,65 @@ def remove(path):
         os.remove(path)
 
 
-def check_regular(path):
-    """Raises OSError if there is a device or a pipe: it need not end."""
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise OSError(errno.EINVAL, "not a file", path)
+@contextlib.contextmanager
+def reading(path, most):
+    """Opens a file, to read its bytes.
+
+    Raises:
+        OSError: there is none, or something else: a device or a pipe need not end.
+        ValueError: it has more than ``most`` bytes.
+    """
+    with _opened(path) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        if found.st_size > most:
+            raise ValueError(f"{path}: more than {most} bytes, so not what it should be")
+        yield file
 
 
-def read_bytes(path):
-    """The content of a file; None if there is no such file."""
-    check_regular(path)
+def _opened(path):
+    try:  # without waiting, as for one who writes to a pipe
+        return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such file") from None
+
+
+def read(path, most=TEXT):
+    """The content of a file of up to ``most`` bytes; raises as ``reading``."""
+    with reading(path, most) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+def read_if_there(path):
+    """As ``read``; None if there is no such file."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read(path)
     except FileNotFoundError:
         return None
+
+
+def sha256(path):
+    """The SHA-256 of a file, in hexadecimal; raises as ``reading``."""
+    digest = hashlib.sha256()
+    with reading(path, ARRAYS) as file:
+        for block in iter(lambda: file.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def parse_json(content):
+    """What JSON holds; ValueError if it is none, too deep, or has numbers of hundreds of digits."""
+    try:
+        return json.loads(content.decode(), parse_int=_small)
+    except RecursionError:
+        raise ValueError("too deep") from None
+
+
+def _small(digits):
+    if len(digits) > 18:  # of 64 bits; to parse millions of digits takes for ever
+        raise ValueError("a number that is too long")
+    return int(digits)
 
 
 def write_bytes(path, content):
@@ -83,7 +137,7 @@ def write_json(path, value):
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def check_writable(path):
+def prepare_output(path):
     """Makes the folder of ``path``; raises OSError or ValueError if no file can be written there.
     """
     try:
@@ -100,3 +154,47 @@ def check_writable(path):
             os.remove(probe)
     except OSError as error:
         raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
+
+
+@contextlib.contextmanager
+def exclusive(path):
+    """Holds a lock file while a block runs, and removes it at the end.
+
+    The lock is the system's and ends with the process, however that ends: a file that was left
+    behind is in nobody's way. Where the file system has no locks, a warning says so.
+
+    Raises:
+        ValueError: another process holds it.
+        OSError: the file cannot be written.
+    """
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    handle = _locked(path)
+    try:
+        yield
+    finally:
+        files.remove(path)  # before the lock ends, lest it be the next one's file
+        os.close(handle)
+
+
+def _locked(path):
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise ValueError(f"{path}: held by another run, which writes the same files: wait for "
+                             "it, or write elsewhere") from None
+        except OSError as error:
+            logging.warning("%s: no lock, so take care that this is the only run (%s)", path,
+                            error.strerror)
+        if _is_open(path, handle):
+            return handle
+        os.close(handle)  # it was removed by its holder before it was ours
+
+
+def _is_open(path, handle):
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False

@@ -1,8 +1,9 @@
 """Makes ``import mxnet`` work on this Python and NumPy; every script imports it first.
 
 MXNet 1.9.1 is its last release and predates Python 3.12 and NumPy 1.24. Importing this module puts
-back the few names that MXNet misses, and changes none that exists. It also sets the number of
-threads, which MXNet reads when it is imported; what the user has set in the environment stays.
+back the few names that MXNet misses, and changes none that exists. In the zoo it also sets the
+number of threads, which MXNet reads when it is imported; what the user has set in the environment
+stays. A copy of this file elsewhere leaves that to MXNet: a single device wants other settings.
 
 Run as a program, it says whether this Python can work at all: ``python common/find_mxnet.py``.
 (So that old Pythons can be told, this file keeps to syntax that they can read.)
@@ -104,7 +105,25 @@ def _leave(complaint):
     raise SystemExit(2)
 
 
-def _prepare():
+def mend_threads(environment):
+    """Makes OMP_NUM_THREADS what MXNet reads: it crashes on lists, which OpenMP allows, and on "".
+
+    Returns:
+        In one line why it cannot be used; None if it can.
+    """
+    value = environment.get("OMP_NUM_THREADS", "").strip()
+    if not value:
+        environment.pop("OMP_NUM_THREADS", None)
+        return None
+    first = value.split(",")[0].strip()  # the others are for threads within threads
+    if not first or first.strip("0123456789") or not 0 < int(first) < 2**31:
+        return "OMP_NUM_THREADS={!r}: expected a number of threads such as 2, or a list such as " \
+               "4,2; unset, it is chosen".format(value)
+    environment["OMP_NUM_THREADS"] = first
+    return None
+
+
+def _set_for_many_devices():
     # Batches are split over as many CPU devices as there are cores, one thread each: on small
     # convolutions that is faster than many threads in one operator.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -116,6 +135,14 @@ def _prepare():
     os.environ.setdefault("MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD", "100")
     # Sums of gradients are so short that more threads for them only get in each other's way.
     os.environ.setdefault("MXNET_CPU_PRIORITY_NTHREADS", "1")
+
+
+def _prepare():
+    complaint = mend_threads(os.environ)
+    if complaint:
+        _leave(complaint)
+    if __name__ == "common.find_mxnet":
+        _set_for_many_devices()
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
     # MXNet predicts wrongly where it fuses a convolution with a sum of what is computed from it, as
     # in residual blocks that begin with a normalisation. So this is no setting to choose.

@@ -23,14 +23,16 @@ import mxnet as mx
 import numpy as np
 
 import symbols
-from common import cli, data, files, graph
-from common.module import Module
-from common.options import SeededInit
+from common import cli, files
+from common.data import batches, datasets
+from common.graph import rewrite
+from common.models.metrics import score
 from common.provenance import provenance
-from common.score import score
+from common.training.flags import SeededInit
+from common.training.fused_update import Module
 from symbols import stn
 
-RESULT, COMMAND = "results/robustness.json", "python -m experiments.robustness"
+RESULT = "results/robustness.json"
 BATCH, EPOCHS, TRAIN, TEST = 32, 3, 3000, 2000
 SEEDS = range(3)
 SETTINGS = {"batch": BATCH, "epochs": EPOCHS, "train": TRAIN, "test": TEST,
@@ -155,7 +157,7 @@ def _with_lr_mult(symbol, lr_mult):
 @functools.lru_cache(maxsize=None)
 def images_of(network, digits):
     """Training and test images with the labels that are to be learnt, and their number."""
-    mnist = data.load("mnist")
+    mnist = datasets.load("mnist")
     parts = []
     for images, labels, count, seed in ((mnist.train_images, mnist.train_labels, TRAIN, 0),
                                         (mnist.test_images, mnist.test_labels, TEST, 1)):
@@ -173,11 +175,11 @@ def images_of(network, digits):
 def train(run, digits, optimizer, params=None):
     """A Module trained on some of the digits, and its test accuracy."""
     (train_part, test_part), classes = images_of(run.network, digits)
-    batches = data.ImageIter(*train_part, BATCH, seed=run.seed)
-    symbol = network_of(run, classes, batches.image_shape)
-    fast = graph.faster(symbol, [mx.cpu()], "float32", data=batches.provide_data[0].shape)
+    images = batches.ImageIter(*train_part, BATCH, seed=run.seed)
+    symbol = network_of(run, classes, images.image_shape)
+    fast = rewrite.for_cpu(symbol, [mx.cpu()], "float32", data=images.provide_data[0].shape)
     module = Module(fast, context=[mx.cpu()])
-    module.bind(batches.provide_data, batches.provide_label)
+    module.bind(images.provide_data, images.provide_label)
     start = SeededInit(mx.init.Xavier(), run.seed)
     if params:  # the last layer is new
         last = json.loads(symbol.tojson())["nodes"][-3]["name"]
@@ -187,12 +189,12 @@ def train(run, digits, optimizer, params=None):
     kind, options = OPTIMIZERS[optimizer]
     module.init_optimizer(mx.kv.create("local"), kind, dict(options))
     for epoch in range(EPOCHS):
-        batches.seek(epoch)
-        mx.random.seed(data.derive_seed(run.seed, epoch))
-        for batch in batches:
+        images.seek(epoch)
+        mx.random.seed(batches.derive_seed(run.seed, epoch))
+        for batch in images:
             module.forward_backward(batch)
             module.update()
-    return module, score(module, data.ImageIter(*test_part, 250)).accuracy
+    return module, score(module, batches.ImageIter(*test_part, 250)).accuracy
 
 
 @functools.lru_cache(maxsize=None)
@@ -215,11 +217,11 @@ def load(path):
 
     Raises ValueError if the file is no result, or one of other settings.
     """
-    content = files.read_bytes(path)
+    content = files.read_if_there(path)
     if content is None:
         return {}
     try:
-        found = json.loads(content)
+        found = files.parse_json(content)
         done, settings = found["accuracies"], found["settings"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path}: not a result of experiments.robustness") from None
@@ -311,7 +313,7 @@ def _entry(cell):
 
 
 def main():
-    parser = cli.Parser(prog=COMMAND,
+    parser = cli.Parser(prog="experiments.robustness",
                         description="Short trainings with and without transformers.")
     flag = parser.add_argument
     flag("--print", action="store_true", help="train nothing, print the tables of what there is")
@@ -319,14 +321,13 @@ def main():
     args = parser.parse_args()
     done = load(args.result)
     if not args.print:
-        files.check_writable(args.result)
+        files.prepare_output(args.result)
         runs = all_runs()
         for number, run in enumerate(runs, start=1):
             if run.name in done:
                 continue
             done[run.name] = round(accuracy(run), 4)
-            files.write_json(args.result, dict(provenance(), command=COMMAND, settings=SETTINGS,
-                                               accuracies=done))
+            files.write_json(args.result, dict(provenance(), settings=SETTINGS, accuracies=done))
             print(f"{number} of {len(runs)}  {run.name}: {done[run.name]:.2%}", flush=True)
     print(markdown(done))
 

@@ -1,9 +1,15 @@
 """The zoo's networks: name -> module. The names are also the choices of ``--network``."""
 import inspect
+from collections import Counter
 
 from . import addition, cnn, lenet, mlp
 
 NETWORKS = {"addition": addition, "cnn": cnn, "lenet": lenet, "mlp": mlp}
+
+
+def options_of(network):
+    """The names of the options of a network's ``get_symbol``."""
+    return list(inspect.signature(NETWORKS[network].get_symbol).parameters)
 
 
 def get_symbol(network, **options):
@@ -17,14 +23,18 @@ def get_symbol(network, **options):
         The training symbol.
 
     Raises:
-        ValueError: unknown network, or an option that it does not have.
+        ValueError: unknown network, an option that it does not have, or parameters of one name.
     """
     if network not in NETWORKS:
         raise ValueError(f"no network {network!r}: there is {', '.join(NETWORKS)}")
-    build = NETWORKS[network].get_symbol
-    known = inspect.signature(build).parameters
+    known = options_of(network)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"{network} has no option {', '.join(unknown)}: "
                          f"it has {', '.join(known)}")
-    return build(**options)
+    symbol = NETWORKS[network].get_symbol(**options)
+    twice = [name for name, count in Counter(symbol.list_arguments()).items() if count > 1]
+    if twice:
+        raise ValueError(f"{network} has more than one {twice[0]}: layers, and transformers with "
+                         "their localisation heads, need different names")
+    return symbol

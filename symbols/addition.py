@@ -7,7 +7,7 @@ its own digit out; the fully connected classifier of ``mlp`` says the sum.
     python train_mnist.py --add-stn --network addition --distort addition --pool 2
 
 The baselines are ``mlp`` and ``cnn``, with one transformer or none. Test error: see the paper's
-table in README.md; ``paper.py`` has its flags.
+table in README.md; ``experiments/paper.py`` has its flags.
 """
 import mxnet as mx
 

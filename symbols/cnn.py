@@ -8,7 +8,7 @@ of 42 x 42 behind the transformer's own pooling; the localisation head learns at
 
     python train_mnist.py --add-stn --network cnn --distort R
 
-Test error: see the paper's table in README.md; ``paper.py`` has its flags.
+Test error: see docs/paper.md; ``experiments/paper.py`` has its flags.
 """
 import mxnet as mx
 

@@ -6,7 +6,8 @@ units in each of those, which see the picture at half its size, as in the paper'
 
     python train_mnist.py --add-stn --network mlp --distort R
 
-Test accuracy and error: see the tables in README.md; ``paper.py`` has the flags of the paper's.
+Test accuracy: see docs/training.md; error: docs/paper.md. ``experiments/paper.py`` has the paper's
+flags.
 """
 import mxnet as mx
 

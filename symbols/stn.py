@@ -271,9 +271,11 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
         theta, symbol (N, parameters of the transform).
 
     Raises:
-        ValueError: no such transform, or an ``attr`` other than lr_mult.
+        ValueError: no such transform, an ``attr`` other than lr_mult, or a name that the features
+            come from.
     """
     transform, lr_mult, name = get_transform(transform), _lr_mult(attr), _full_name(name)
+    _check_new(f"{name}_loc_fc2", features)
     with mx.name.NameManager():
         net = mx.sym.Flatten(features, name=f"{name}_loc_flatten")
         net = _dense(net, num_hidden, f"{name}_loc_fc1", lr_mult)
@@ -308,13 +310,14 @@ def spatial_transformer(data, loc, target_shape, transform="affine", name="stn",
         Symbol (N, C, height, width), or of a ``pool``-th of that size.
 
     Raises:
-        ValueError: no such transform, the target is too small for coordinates from -1 to 1, or for
-            the pooling.
+        ValueError: no such transform, a name that data or theta come from, or the target is too
+            small for coordinates from -1 to 1, or for the pooling.
     """
     transform, target_shape = get_transform(transform), _checked(target_shape)
     if not isinstance(pool, Integral) or not 1 <= pool <= min(target_shape):
         raise ValueError(f"pool must be a whole number from 1 to {min(target_shape)}, got {pool!r}")
     name = _full_name(name)
+    _check_new(name, data, loc)
     # Copies for this transformer alone: where gradients are to be added, as from 8 consumers of a
     # tensor on, SpatialTransformer and clip overwrite them. The attribute keeps MXNet from merging
     # the copies of several transformers.
@@ -401,6 +404,14 @@ def _checked(target_shape):
 def _full_name(name):
     """A name as the caller's ``mx.name.Prefix`` scopes make it."""
     return mx.sym.zeros(1, name=name).name
+
+
+def _check_new(name, *symbols):
+    """Raises ValueError if there is a node of that name behind symbols."""
+    for symbol in symbols:
+        if f"{name}_output" in symbol.get_internals().list_outputs():
+            raise ValueError(f"there is a {name} already before this one: transformers in a row, "
+                             "or side by side, need different names, name=\"stn0\", \"stn1\", ...")
 
 
 def _lattice(like, shape):

@@ -1,4 +1,5 @@
 """The kinds of files that ``tests/fuzz.py`` damages, and how each is loaded."""
+import contextlib
 import gzip
 import os
 import shutil
@@ -6,15 +7,20 @@ import shutil
 from PIL import Image
 
 import symbols
-from common import checkpoint, data, export, fetch, idx, image_files, synthetic, trained
-from tests import mutations
+from common.data import datasets, fetch, idx, image_files, synthetic
+from common.models import export_folder, trained
+from common.reports import training_runs
+from common.storage import checkpoint
+from common.training import resume
+from tests import hostile_symbols, mutations
 from tests.conftest import run_script
 
 SHAPES = {"data": (2, 1, 28, 28), "softmax_label": (2,)}
+RECIPE = {"lr": 0.1, "lr_schedule": "linear", "num_epochs": 2}  # of a run that goes on
 IMAGES = synthetic.draw(4, seed=0)[0]
 DATA = ["--dataset", "synthetic", "--num-examples", "100"]
 TRAIN = ["train_mnist.py", *DATA, "--batch-size", "20", "--cpus", "1", "--add-stn",
-         "--model-prefix", "{}/a"]
+         "--model-prefix", "{}/a", "--result", "{}/result.json"]
 
 
 def make(folder):
@@ -22,7 +28,9 @@ def make(folder):
     done = run_script(*[part.format(folder) for part in TRAIN], "--num-epochs", 1)
     assert done.returncode == 0, done.stderr
     shutil.copytree(os.path.join(folder, "a-export"), os.path.join(folder, "foreign"))
-    os.remove(os.path.join(folder, "foreign", export.SUMS))
+    os.remove(os.path.join(folder, "foreign", export_folder.SUMS))
+    for name in ("symbol.json", "0001.params", "0001.state"):
+        shutil.copy(os.path.join(folder, f"a-{name}"), os.path.join(folder, f"b-{name}"))
     for suffix, pack in (("", bytes), (".gz", gzip.compress)):
         os.mkdir(os.path.join(folder, f"idx{suffix}"))
         for name in fetch.NAMES:
@@ -45,7 +53,7 @@ def load_checkpoint(folder):
 
 
 def _resume(prefix):
-    checkpoint.settle(prefix, 1)
+    checkpoint.finish_renames(prefix, 1)
     symbol = symbols.get_symbol("lenet", add_stn=True)
     return (checkpoint.load_params(prefix, 1, symbol, **SHAPES), checkpoint.load_state(prefix, 1))
 
@@ -64,12 +72,37 @@ def load_foreign(folder):
     return _predict(os.path.join(folder, "foreign"))
 
 
+def load_meta(folder):
+    """As train_mnist.py goes on from it, and export.py writes it on a card."""
+    prefix = os.path.join(folder, "b")
+    meta = checkpoint.load_state(prefix, 1)[1]
+    return resume.saved_progress(prefix, RECIPE, meta, 1, 5), export_folder.about(meta)
+
+
+def load_shapes(folder):
+    return export_folder.image_shape(os.path.join(folder, "foreign"))
+
+
+def load_result(folder):
+    figures = training_runs.read(os.path.join(folder, "result.json"))
+    return (f"{figures['test_accuracy']:.2%} {figures['parameters']:,}",
+            [f"{epoch['test_accuracy']:.2%}" for epoch in figures.get("history", [])])
+
+
+def load_with_shapes(name):
+    """A function that loads an export, and the shapes beside it."""
+    def load(folder):
+        path = os.path.join(folder, name)
+        return export_folder.image_shape(path), _predict(path)
+    return load
+
+
 def load_raw(folder):
-    return data.load("mnist", os.path.join(folder, "idx"))
+    return datasets.load("mnist", os.path.join(folder, "idx"))
 
 
 def load_gzipped(folder):
-    return data.load("mnist", os.path.join(folder, "idx.gz"))
+    return datasets.load("mnist", os.path.join(folder, "idx.gz"))
 
 
 def load_picture(folder):
@@ -104,14 +137,31 @@ class Kind:
         return path, whole
 
 
-EXPORT = [f"a-export/{name}" for name in (export.SYMBOL, export.PARAMS)]
-SYMBOL, PARAMS = f"foreign/{export.SYMBOL}", f"foreign/{export.PARAMS}"
+class Special(Kind):
+    """As ``Kind``, but files become what is no plain file."""
+
+    def damage(self, folder, random):
+        path = os.path.join(folder, random.choice(self.names))
+        whole = read(path)
+        os.remove(path)
+        random.choice(mutations.SPECIAL)(path)
+        return path, whole
+
+
+def hostile(_, random):
+    return hostile_symbols.draw(random)
+
+
+EXPORT = [f"a-export/{name}" for name in (export_folder.SYMBOL, export_folder.PARAMS)]
+SYMBOL, PARAMS = f"foreign/{export_folder.SYMBOL}", f"foreign/{export_folder.PARAMS}"
 SWAPPED = ("a-0001.params", "a-0001.state", "a-symbol.json", "a-0001.json", SYMBOL, PARAMS,
            f"idx/{fetch.NAMES[3]}", "digit.png")
-RESUME = [*TRAIN, "--num-epochs", "2", "--load-epoch", "1"]
+RESUME = [*TRAIN, "--num-epochs", "2", "--load-epoch", "1", "--overwrite"]
 SCORE = ["score.py", "{}/a", *DATA]
 SCORE_EXPORT = ["score.py", "{}/a-export", *DATA]
 SCORE_FOREIGN = ["score.py", "{}/foreign", *DATA]
+SHAPES_JSON = "foreign/model-shapes.json"
+ONNX = ["export.py", "{}/foreign", "--onnx", "{}/foreign.onnx"]
 READ = ["train_mnist.py", "--test-io", "1", "--batch-size", "10", "--data-dir"]
 KINDS = {
     "params": Kind(["a-0001.params"], load_checkpoint, True, RESUME),
@@ -128,6 +178,19 @@ KINDS = {
     "symbol, no checksum": Kind([SYMBOL], load_foreign, False, SCORE_FOREIGN),
     "graph, no checksum": Kind([SYMBOL], load_foreign, False, SCORE_FOREIGN,
                                [mutations.wrong_graph]),
+    "operators at their worst": Kind([SYMBOL], load_foreign, False, SCORE_FOREIGN, [hostile]),
+    "JSON of a state": Kind(["b-0001.state"], load_meta, False, ["export.py", "{}/b"],
+                            [mutations.wrong_meta]),
+    "JSON of shapes": Kind([SHAPES_JSON], load_shapes, False, ONNX, [mutations.wrong_json]),
+    "JSON of a result": Kind(["result.json"], load_result, False, None, [mutations.wrong_json]),
+    "no plain file": Special(["a-0001.params", "a-0001.state", "a-0001.json", "a-symbol.json"],
+                             load_checkpoint, True, RESUME),
+    "no plain file in an export": Special([*EXPORT, f"a-export/{export_folder.SUMS}",
+                                           "a-export/model-shapes.json"],
+                                          load_with_shapes("a-export"), True,
+                                          ["export.py", "{}/a-export", "--onnx", "{}/a.onnx"]),
+    "no plain file, no checksum": Special([SYMBOL, PARAMS, SHAPES_JSON],
+                                          load_with_shapes("foreign"), True, ONNX),
 }
 
 
@@ -137,5 +200,7 @@ def read(path):
 
 
 def write(path, content):
-    with open(path, "wb") as file:
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path)  # which may be no plain file
+    with open(path, "xb") as file:
         file.write(content)

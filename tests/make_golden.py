@@ -18,7 +18,8 @@ import mxnet as mx
 import numpy as np
 
 import symbols
-from common import export, idx, synthetic
+from common.data import idx, synthetic
+from common.models import export_folder
 from symbols import stn
 from tests.conftest import run_script
 from tests.test_export import network
@@ -48,7 +49,7 @@ def write_export(folder, raw_input=False, **options):
     channels, *size = image_shape
     images = synthetic.draw(6 * channels, seed=0, image_shape=size)[0].reshape(6, *image_shape)
     symbol, module = network(batch_size=6, spread=0.3, **dict(options, image_shape=image_shape))
-    export.export(folder, symbol, *module.get_params(), image_shape, raw_input=raw_input)
+    export_folder.export(folder, symbol, *module.get_params(), image_shape, raw_input=raw_input)
     scaled = mx.io.DataBatch([mx.nd.array(images / 255)])
     outputs = {"softmax_output": predict(module, scaled)}
     thetas = [name for name in symbol.get_internals().list_outputs()

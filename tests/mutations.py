@@ -1,6 +1,10 @@
 """Ways to damage a file, and ways to make a symbol's JSON wrong, all by a ``random.Random``."""
 import contextlib
+import io
 import json
+import os
+
+import numpy as np
 
 
 def flip(content, random):
@@ -43,6 +47,23 @@ def overwrite(content, random):
     return (content[:start] + number + content[start + size:])[:len(content)]
 
 
+def pipe(path):
+    """A pipe that nobody writes to."""
+    os.mkfifo(path)
+
+
+def endless(path):
+    """A device that does not end."""
+    os.symlink("/dev/zero", path)
+
+
+def sparse(path):
+    """A file of gigabytes of zeros that take no room on the disk."""
+    with open(path, "xb") as file:
+        file.truncate(2**31)
+
+
+SPECIAL = (pipe, endless, sparse)
 DAMAGES = (flip, cut, insert, delete, zero, overwrite)
 
 
@@ -54,6 +75,32 @@ def place(content, random):
 
 def random_bytes(count, random):
     return bytes(random.randrange(256) for _ in range(count))
+
+
+JUNK = (-1, 0, 1, 10**9, 10**17, 10**400, 0.5, -0.5, float("inf"), float("nan"), None, True, [], {},
+        "", "\x1b[31m\x07", "\ud800", "x" * 88000, [10**9] * 4, [[[]]], {"a": {}}, "9" * 400, "1e9")
+
+
+def wrong_json(content, random):
+    """JSON that is whole, with one to three of its values replaced by any other."""
+    tree = [json.loads(content.decode())]
+    for _ in range(random.choice([1, 1, 2, 3])):
+        part, key = tree, 0
+        while isinstance(part[key], (dict, list)) and part[key] and random.random() < 0.8:
+            part = part[key]
+            key = random.choice([*part] if isinstance(part, dict) else range(len(part)))
+        part[key] = random.choice(JUNK)
+    return json.dumps(tree[0]).encode()
+
+
+def wrong_meta(content, random):
+    """A state whose JSON is wrong, as ``wrong_json``."""
+    with np.load(io.BytesIO(content)) as state:
+        arrays = dict(state)
+    meta = wrong_json(str(arrays.pop("meta")).encode(), random).decode()
+    changed = io.BytesIO()
+    np.savez(changed, meta=np.array(meta), **arrays)
+    return changed.getvalue()
 
 
 NUMBERS = (-1, 0, 1, 7, 86, 10**6, 2**31 - 1, 2**31, 2**63, 10**30, 0.5, None, "0", [], True)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import symbols
-from common import checkpoint, files, manifest, trained
+from common import files
+from common.models import trained
+from common.storage import checkpoint, file_set
 
 SHAPES = {"data": (2, 1, 28, 28), "softmax_label": (2,)}
 
@@ -126,7 +128,7 @@ def test_params_that_fit_another_symbol_are_refused(tmp_path):
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path, network):
-    with pytest.raises(FileNotFoundError, match="a-0003.params: there is no such checkpoint"):
+    with pytest.raises(FileNotFoundError, match="a-0003.params: there is no such file"):
         checkpoint.load_params(str(tmp_path / "a"), 3, network[0], **SHAPES)
     save(tmp_path / "a", network)
     for name in ("a-0001.state", "a-0001.json"):
@@ -178,15 +180,15 @@ def test_no_damaged_file_is_loaded(tmp_path, name):
 
 def test_every_bit_of_a_manifest_counts(tmp_path):
     path, targets = tmp_path / "a.json", {kind: str(tmp_path / kind) for kind in checkpoint.KINDS}
-    with manifest.replacing(str(path), targets) as new:
+    with file_set.replacing(str(path), targets) as new:
         for name in new.values():
             pathlib.Path(name).write_text(name)
-    assert manifest.locate(str(path), targets) == targets
+    assert file_set.locate(str(path), targets) == targets
     whole = path.read_bytes()
     for bit in range(8 * len(whole)):
         path.write_bytes(_flipped(whole, bit))
         with pytest.raises(ValueError, match="a.json"):
-            manifest.locate(str(path), targets)
+            file_set.locate(str(path), targets)
 
 
 @pytest.mark.parametrize("text", ["", "[" * 100000, "null", "{}", "[1]", '{"symbol": 1}', "\xff"])
@@ -211,7 +213,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("older", [True, False])
 def test_killed_at_any_step_of_a_save_the_older_or_the_new_one_is_there(tmp_path, monkeypatch,
-                                                                       older):
+                                                                        older):
     old, new = started(add_stn=False), started(add_stn=False)
     found, steps = [], itertools.count()
     while len(found) == next(steps):  # as long as the save is killed
@@ -241,7 +243,7 @@ def test_killed_at_any_step_of_a_save_the_older_or_the_new_one_is_there(tmp_path
         found.append(newest and loaded(prefix, new))
         assert newest or not older
         if newest:
-            checkpoint.settle(prefix, 1)
+            checkpoint.finish_renames(prefix, 1)
             assert found[-1] == loaded(prefix, new)
             assert set(mx.model.load_checkpoint(prefix, 1)[1]) == set(new[1])
         save(prefix, new, number=1)
@@ -321,6 +323,6 @@ def test_what_cannot_be_written_is_said_early(tmp_path):
     for path in (tmp_path / "file" / "x", "/proc/x/y", "/proc/x", tmp_path, f"{tmp_path}/a/", "",
                  tmp_path / "pipe"):
         with pytest.raises(OSError):  # noqa: PT011  the words are the system's
-            files.check_writable(str(path))
+            files.prepare_output(str(path))
     with pytest.raises(ValueError, match="not a name in UTF-8"):
-        files.check_writable(os.fsdecode(bytes(tmp_path) + b"/\xff"))
+        files.prepare_output(os.fsdecode(bytes(tmp_path) + b"/\xff"))

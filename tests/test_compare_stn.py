@@ -13,7 +13,8 @@ from PIL import Image
 
 import compare_stn
 import train_mnist
-from common import data, fit
+from common.data.batches import ImageIter
+from common.training import fit
 from tests.conftest import ROOT, run_script
 
 TINY = ["--dataset", "synthetic", "--num-examples", 400, "--network", "mlp", "--num-epochs", 3,
@@ -71,7 +72,7 @@ def test_the_arms_differ_in_the_transformer_alone(undisturbed):
 
 def test_the_arms_see_the_same_batches_and_start_from_the_same_classifier(tmp_path, monkeypatch):
     seen = []
-    take, start = data.ImageIter.next, fit.start
+    take, start = ImageIter.next, fit.start
 
     def recorded_take(batches):
         batch = take(batches)
@@ -84,7 +85,7 @@ def test_the_arms_see_the_same_batches_and_start_from_the_same_classifier(tmp_pa
                              for name, value in module.get_params()[0].items()}
         return module, run
 
-    monkeypatch.setattr(data.ImageIter, "next", recorded_take)
+    monkeypatch.setattr(ImageIter, "next", recorded_take)
     monkeypatch.setattr(fit, "start", recorded_start)
     given = {"dataset": "synthetic", "num_examples": 400, "num_epochs": 2, "network": "cnn",
              "distort": "R", "cpus": 1, "transform": "affine"}
@@ -130,6 +131,7 @@ def test_a_folder_with_another_comparison_is_refused(undisturbed, refused):
 @pytest.mark.parametrize(("flags", "words"), [
     (["--seed", 3], ["--seed", "not for a comparison"]),
     (["--add-stn"], ["--add-stn", "not for a comparison"]),
+    (["--overwrite"], ["--overwrite", "not for a comparison"]),
     (["--seeds", 1000], ["--seeds", "at most 31"]),
     (["--transform", "zoom"], ["--transform", "'zoom'"]),
     (["--warmup-epochs", 5], ["--warmup-epochs 5", "less than --num-epochs"]),

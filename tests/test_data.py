@@ -2,8 +2,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from common import data, synthetic
-from common.distort import task
+from common.data import batches, datasets, synthetic
+from common.data.batches import ImageIter
+from common.data.distort import augmentation
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def test_synthetic_digits_follow_from_the_seed():
 
 def test_batches_are_scaled_uint8(digits):
     images, labels = digits
-    batches = data.ImageIter(images, labels, 10)
+    batches = ImageIter(images, labels, 10)
     batch = batches.next()
     assert batch.data[0].dtype == np.float32
     np.testing.assert_allclose(batch.data[0].asnumpy()[:, 0], images[:10] / 255, rtol=1e-6)
@@ -38,7 +39,7 @@ def test_batches_are_scaled_uint8(digits):
 
 
 def test_evaluation_covers_each_image_once(digits):
-    batches = data.ImageIter(*digits, batch_size=32)
+    batches = ImageIter(*digits, batch_size=32)
     pads = [batch.pad for batch in batches]
     assert pads == [0, 0, 0, 28]
     batches.reset()
@@ -48,14 +49,14 @@ def test_evaluation_covers_each_image_once(digits):
 
 
 def test_a_batch_larger_than_the_evaluation_data(digits):
-    batch, = data.ImageIter(*digits, batch_size=250)
+    batch, = ImageIter(*digits, batch_size=250)
     assert batch.pad == 150
     assert batch.data[0].shape == (250, 1, 28, 28)
 
 
 def test_training_order_is_a_function_of_seed_and_epoch(digits):
     def order(seed, epoch):
-        batches = data.ImageIter(*digits, batch_size=32, seed=seed)
+        batches = ImageIter(*digits, batch_size=32, seed=seed)
         batches.seek(epoch)
         return indices(batches).tolist()
 
@@ -63,14 +64,14 @@ def test_training_order_is_a_function_of_seed_and_epoch(digits):
     assert order(0, 1) != order(0, 2)
     assert order(0, 1) != order(1, 1)
     assert len(set(order(0, 1))) == 96  # what does not fill a batch is left out
-    batches = data.ImageIter(*digits, batch_size=32, seed=0)
+    batches = ImageIter(*digits, batch_size=32, seed=0)
     list(batches)
     batches.reset()
     assert indices(batches).tolist() == order(0, 1)
 
 
 def test_workers_share_an_epoch(digits):
-    parts = [data.ImageIter(*digits, batch_size=11, seed=5, num_parts=3, part_index=part)
+    parts = [ImageIter(*digits, batch_size=11, seed=5, num_parts=3, part_index=part)
              for part in range(3)]
     taken = [indices(part).tolist() for part in parts]
     assert [len(part) for part in taken] == [33, 33, 33]
@@ -83,29 +84,68 @@ def test_workers_share_an_epoch(digits):
 ])
 def test_unfit_options_are_refused(digits, options, words):
     with pytest.raises(ValueError, match=words):
-        data.ImageIter(*digits, **options)
+        ImageIter(*digits, **options)
 
 
 def test_unequal_counts_are_refused(digits):
     images, labels = digits
     with pytest.raises(ValueError, match="100 images but 99 labels"):
-        data.ImageIter(images, labels[:-1], 10)
+        ImageIter(images, labels[:-1], 10)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda images: images / np.float32(255), r"got float32 \(100, 28, 28\) from 0 to 1: np.rint"),
+    (lambda images: images / 255, "got float64 .* from 0 to 1: np.rint"),
+    (lambda images: images.astype("f"), r"got float32 \(100, 28, 28\) from 0 to 255$"),
+    (lambda images: images.astype(np.int8), "got int8 .* from -12[0-9] to 127$"),
+    (lambda images: images.astype(int), "got int64 "),
+    (lambda images: images[0], r"got uint8 \(28, 28\)"),
+    (lambda images: images[:0] / 255, r"got float64 \(0, 28, 28\)$"),
+    (list, "got a list$"),
+    (mx.nd.array, "got a NDArray$"),
+])
+def test_what_is_not_uint8_is_refused(digits, change, words):
+    images, labels = digits
+    with pytest.raises(ValueError, match="^images are to be uint8, from 0 to 255, .*, " + words):
+        ImageIter(change(images), labels, 10)
+
+
+def test_what_is_made_fresh_is_to_be_uint8_too(digits):
+    with pytest.raises(ValueError, match="^images are to be uint8"):
+        ImageIter(*digits, 10, seed=0, fresh=lambda taken, labels, _: (taken / 255, labels))
+
+
+def test_batches_of_arrays_in_any_order_in_memory(digits):
+    images, labels = digits
+    expected = next(ImageIter(images, labels, 10)).data[0].asnumpy()
+    for other in (np.asfortranarray(images), images.transpose(0, 2, 1).copy().transpose(0, 2, 1)):
+        for options in ({}, {"seed": 0, "fresh": lambda _, labels, seed, other=other:
+                             (other[:len(labels)], labels)}):
+            batch = next(ImageIter(other, labels, 10, **options))
+            np.testing.assert_array_equal(batch.data[0].asnumpy(), expected)
+    flags = next(ImageIter(images > 99, labels, 10)).data[0].asnumpy()
+    np.testing.assert_array_equal(flags[:, 0], images[:10] > 99)
 
 
 def test_num_examples():
-    dataset = data.load("mnist", num_examples=1000)
-    assert [len(array) for array in dataset] == [1000, 1000, 10000, 10000]
+    dataset = datasets.load("mnist", num_examples=1000)
+    assert [len(array) for array in dataset[:4]] == [1000, 1000, 10000, 10000]
     with pytest.raises(ValueError, match="60000 training images, 60001"):
-        data.load("mnist", num_examples=60001)
+        datasets.load("mnist", num_examples=60001)
+
+
+def test_a_folder_for_drawn_digits_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--data-dir has no meaning with --dataset synthetic"):
+        datasets.load("synthetic", str(tmp_path))
 
 
 def test_the_iterator_is_mxnets(digits):
     """Module.fit, MXNet's own loop, takes it too."""
     net = mx.sym.FullyConnected(mx.sym.Flatten(mx.sym.Variable("data")), num_hidden=10)
     module = mx.mod.Module(mx.sym.SoftmaxOutput(net, name="softmax"))
-    batches = data.ImageIter(*digits, batch_size=20, seed=0)
+    batches = ImageIter(*digits, batch_size=20, seed=0)
     module.fit(batches, num_epoch=15, optimizer_params={"learning_rate": 0.5})
-    accuracy = dict(module.score(data.ImageIter(*digits, batch_size=20), "acc"))["accuracy"]
+    accuracy = dict(module.score(ImageIter(*digits, batch_size=20), "acc"))["accuracy"]
     assert accuracy > 0.9
 
 
@@ -115,7 +155,7 @@ def shifted(images, labels, seed):
 
 
 def fresh_epoch(digits, epoch, batch_size=40):
-    batches = data.ImageIter(*digits, batch_size, seed=5, fresh=shifted)
+    batches = ImageIter(*digits, batch_size, seed=5, fresh=shifted)
     batches.seek(epoch)
     taken = list(batches)
     return [np.concatenate([getattr(batch, part)[0].asnumpy() for batch in taken])
@@ -123,22 +163,22 @@ def fresh_epoch(digits, epoch, batch_size=40):
 
 
 def test_what_is_made_fresh_differs_by_epoch_but_not_by_batch_size(digits, monkeypatch):
-    monkeypatch.setattr(data, "BLOCK", 30)  # batches of 40 begin in one block and end in another
+    monkeypatch.setattr(batches, "BLOCK", 30)  # batches of 40 begin in one block and end in another
     images, labels = fresh_epoch(digits, 0)
     assert images.shape == (80, 1, 30, 28)
     for one, other in zip(fresh_epoch(digits, 0, 20), (images, labels)):
         np.testing.assert_array_equal(one[:80], other)
     assert (fresh_epoch(digits, 1)[0] != images).any()
     plain = np.concatenate([batch.label[0].asnumpy() for batch
-                            in data.ImageIter(*digits, 40, seed=5)])
+                            in ImageIter(*digits, 40, seed=5)])
     np.testing.assert_array_equal(labels, plain + 1)
 
 
 def test_the_test_images_are_distorted_by_the_seed_alone():
-    dataset = data.load("synthetic", num_examples=500)
-    fresh, _ = task("R")
-    images, labels = data.held_out(dataset, 3, fresh)
-    np.testing.assert_array_equal(images, data.held_out(dataset, 3, fresh)[0])
+    dataset = datasets.load("synthetic", num_examples=500)
+    fresh, _ = augmentation("R")
+    images, labels = datasets.held_out(dataset, 3, fresh)
+    np.testing.assert_array_equal(images, datasets.held_out(dataset, 3, fresh)[0])
     np.testing.assert_array_equal(labels, dataset.test_labels)
-    assert (images != data.held_out(dataset, 4, fresh)[0]).any()
-    assert data.held_out(dataset, 3, None)[0] is dataset.test_images
+    assert (images != datasets.held_out(dataset, 4, fresh)[0]).any()
+    assert datasets.held_out(dataset, 3, None)[0] is dataset.test_images

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 import symbols
-from common import data, diagnosis, fit, params_file, synthetic
-from common.diagnosis import Diagnosis, diagnose
+from common.data import synthetic
+from common.data.batches import ImageIter
+from common.storage import params_file
+from common.training import diagnosis, fit
+from common.training.diagnosis import Diagnosis, diagnose
 from symbols import stn
 from tests.test_fit import iterators, parsed, same
 
@@ -38,7 +41,7 @@ def some(theta, inside=1.0, distance=0.5, after=1.0):
 
 @pytest.mark.parametrize("transform", ["affine", "rotation", "projective", "tps"])
 def test_the_start_is_the_identity_for_every_image(transform):
-    test = data.ImageIter(*synthetic.draw(60, seed=1), 25)
+    test = ImageIter(*synthetic.draw(60, seed=1), 25)
     symbol = symbols.get_symbol("lenet", transform=transform)
     (found,) = diagnose(symbol, module_of(symbol, test), test)
     np.testing.assert_allclose(found.theta, np.tile(stn.get_transform(transform).identity, (60, 1)),
@@ -49,11 +52,12 @@ def test_the_start_is_the_identity_for_every_image(transform):
     np.testing.assert_allclose(found.pictures, found.sources, atol=1e-4)
     assert found.complaint(0) is None
     assert "not started to learn" in found.complaint(1)
+    assert "in the network's file a larger lr_mult" in found.complaint(1)
 
 
 def test_two_transformers_and_none():
     images, labels = synthetic.draw(40, seed=1)
-    test = data.ImageIter(np.stack([images, images], axis=1), labels, 16)
+    test = ImageIter(np.stack([images, images], axis=1), labels, 16)
     for add_stn, names in ((True, ["stn0", "stn1"]), (False, [])):
         symbol = symbols.get_symbol("addition", add_stn=add_stn, image_shape=(2, 28, 28), width=8)
         found = diagnose(symbol, module_of(symbol, test), test)
@@ -73,7 +77,7 @@ def test_a_network_from_elsewhere(operator):
         net = mx.sym.BilinearSampler(images, grid, name="warp")
     net = mx.sym.FullyConnected(net, num_hidden=10, name="fc")
     symbol = mx.sym.SoftmaxOutput(net, name="softmax")
-    test = data.ImageIter(*synthetic.draw(30, seed=1), 20)
+    test = ImageIter(*synthetic.draw(30, seed=1), 20)
     module = module_of(symbol, test)
     (found,) = diagnose(symbol, module, test)
     assert found.name == "warp"
@@ -86,7 +90,7 @@ def test_a_network_from_elsewhere(operator):
 def test_at_most_some_images_are_looked_at(monkeypatch):
     monkeypatch.setattr(diagnosis, "IMAGES", 30)
     for batch_size in (20, 64):
-        test = data.ImageIter(*synthetic.draw(70, seed=1), batch_size)
+        test = ImageIter(*synthetic.draw(70, seed=1), batch_size)
         symbol = symbols.get_symbol("lenet")
         (found,) = diagnose(symbol, module_of(symbol, test), test)
         assert len(found.theta) == len(found.inside) == 30

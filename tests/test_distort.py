@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from common import synthetic
-from common.distort import (
+from common.data import synthetic
+from common.data.distort import (
     CROP,
     CROPS,
     DISTORTIONS,
     LEAST_DENOMINATOR,
     TASKS,
     addition_pairs,
+    augmentation,
     distort,
-    task,
     warp,
 )
 from symbols import stn
@@ -191,7 +191,7 @@ def test_p_keeps_the_digit_in_the_picture():
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_makes_images_and_labels_and_knows_the_classes(name):
-    make, num_classes = task(name)
+    make, num_classes = augmentation(name)
     images, labels = make(IMAGES, LABELS, 5)
     assert images.shape[0] == labels.shape[0] == len(IMAGES)
     assert num_classes == (19 if name == "addition" else 10)
@@ -200,6 +200,6 @@ def test_a_task_makes_images_and_labels_and_knows_the_classes(name):
 
 
 def test_without_a_distortion_there_is_nothing_to_make():
-    assert task(None) == (None, 10)
+    assert augmentation(None) == (None, 10)
     with pytest.raises(ValueError, match="no distortion 'zoom': there is R, .*addition"):
-        task("zoom")
+        augmentation("zoom")

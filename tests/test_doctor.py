@@ -7,7 +7,7 @@ import venv
 
 import pytest
 
-from common import data, idx, mnist
+from common.data import datasets, idx, mnist
 from tests.conftest import ROOT
 
 
@@ -43,13 +43,14 @@ def test_missing_damaged_and_own_files(tmp_path):
     for name in mnist.NAMES[1:]:
         shutil.copy(os.path.join(published, name), folder)
     (folder / mnist.NAMES[3]).write_bytes((folder / mnist.NAMES[3]).read_bytes()[:-1])
-    own = data.load("synthetic", num_examples=100).test_images
+    own = datasets.load("synthetic", num_examples=100).test_images
     (folder / mnist.NAMES[2]).write_bytes(idx.encode(own))
     status, rows, _ = consult(tmp_path)
     assert status == 2
-    assert rows["data/mnist"][1].startswith("1 of 4 files as published, 1 missing")
+    assert rows["data/mnist"][1].startswith("1 of 4 files as published, 1 missing: "
+                                               f"not fetched beside {mnist.NAMES[2]}")
     assert rows["data/fashion-mnist"] == ("-", "0 of 4 files as published, 4 missing: python -m "
-                                               "common.mnist fashion-mnist fetches them")
+                                               "common.data.mnist fashion-mnist fetches them")
     assert rows[mnist.NAMES[2]] == ("ok", "not the published one: taken as your own")
     assert rows[mnist.NAMES[3]][0] == "BROKEN"
     assert "there are 10007" in rows[mnist.NAMES[3]][1]

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 import symbols
-from common import data, export, synthetic, trained
+from common.data import datasets, synthetic
+from common.models import export_folder, trained
 from symbols import stn
 from tests.test_networks import bound, predict
 
 IMAGES = synthetic.draw(7, seed=0)[0][:, None]
 RAW = mx.io.DataBatch([mx.nd.array(IMAGES)])
 SCALED = mx.io.DataBatch([mx.nd.array(IMAGES / 255)])
-NAMES = sorted([*export.FILES, "SHA256SUMS", "README.md"])
+NAMES = sorted([*export_folder.FILES, "SHA256SUMS", "README.md"])
 
 
 def network(image_shape=(1, 28, 28), batch_size=7, spread=0.1, **options):
@@ -46,8 +47,8 @@ def loaded(folder, batch):
 @pytest.mark.parametrize("raw_input", [False, True])
 def test_exports_load_in_mxnets_ways(tmp_path, options, raw_input):
     symbol, module = network(**options)
-    json_path, params_path = export.export(str(tmp_path), symbol, *module.get_params(),
-                                           (1, 28, 28), raw_input=raw_input)
+    json_path, params_path = export_folder.export(str(tmp_path), symbol, *module.get_params(),
+                                                  (1, 28, 28), raw_input=raw_input)
     expected, batch = predict(module, SCALED), RAW if raw_input else SCALED
     np.testing.assert_allclose(loaded(str(tmp_path), batch), expected, atol=1e-6)
     in_training = mx.mod.Module(mx.sym.load(str(tmp_path / "model-train-symbol.json")))
@@ -65,9 +66,9 @@ def test_exports_load_in_mxnets_ways(tmp_path, options, raw_input):
 
 def test_params_of_float64_are_exported_as_float32(tmp_path):
     symbol, module = network()
-    export.export(str(tmp_path), symbol, *({name: value.astype("float64") for name, value in
-                                            params.items()} for params in module.get_params()),
-                  (1, 28, 28))
+    params = [{name: value.astype("float64") for name, value in params.items()}
+              for params in module.get_params()]
+    export_folder.export(str(tmp_path), symbol, *params, (1, 28, 28))
     loaded = mx.nd.load(str(tmp_path / "model-0000.params"))
     for name, value in module.get_params()[0].items():
         assert loaded[f"arg:{name}"].dtype == np.float32
@@ -85,8 +86,8 @@ def test_killed_at_any_step_no_mixture_of_two_exports_loads(tmp_path, monkeypatc
     folder, found = str(tmp_path / "out"), []
 
     def write(network, raw_input):
-        export.export(folder, network[0], *network[1].get_params(), (1, 28, 28),
-                      raw_input=raw_input)
+        export_folder.export(folder, network[0], *network[1].get_params(), (1, 28, 28),
+                             raw_input=raw_input)
 
     def state():
         """Which export MXNet itself finds, and we."""
@@ -129,15 +130,15 @@ def test_killed_at_any_step_no_mixture_of_two_exports_loads(tmp_path, monkeypatc
 
 def test_a_failed_export_leaves_the_older_one(tmp_path):
     symbol, module = network()
-    export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
+    export_folder.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         for limit in (0, 1000, 50000):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
             with pytest.raises(OSError):  # noqa: PT011  the words are the system's
-                export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28),
-                              raw_input=True)
+                export_folder.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28),
+                                     raw_input=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -146,7 +147,7 @@ def test_a_failed_export_leaves_the_older_one(tmp_path):
 @pytest.mark.parametrize("name", ["model-symbol.json", "model-0000.params"])
 def test_a_damaged_export_is_refused(tmp_path, name):
     symbol, module = network(add_stn=False)
-    export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
+    export_folder.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
     whole, random = (tmp_path / name).read_bytes(), Random(name)
     for _ in range(50):
         changed, bit = bytearray(whole), random.randrange(8 * len(whole))
@@ -166,13 +167,13 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "README.md").write_text("mine")
     symbol, module = network(add_stn=False)
     with pytest.raises(FileExistsError, match="holds something else than an export"):
-        export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
+        export_folder.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
     assert os.listdir(tmp_path) == ["README.md"]
     (tmp_path / "README.md").unlink()
     (tmp_path / ".new").mkdir()  # of an export that was killed
-    export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
+    export_folder.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
     (tmp_path / "mine").write_text("mine")
-    export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
+    export_folder.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
     assert sorted(os.listdir(tmp_path)) == sorted([*NAMES, "mine"])
 
 
@@ -182,15 +183,15 @@ def test_the_card_says_what_mxnet_alone_gets_wrong(tmp_path):
     for name, net in (("sum", data + convolved), ("none", convolved)):
         net = mx.sym.FullyConnected(net, num_hidden=10, name="fc")
         symbol = mx.sym.SoftmaxOutput(net, name="softmax")
-        export.export(str(tmp_path / name), symbol,
-                      *bound(symbol, (1, 28, 28), 7).get_params(), (1, 28, 28))
+        export_folder.export(str(tmp_path / name), symbol,
+                             *bound(symbol, (1, 28, 28), 7).get_params(), (1, 28, 28))
         told = "MXNET_DISABLE_MKLDNN_FUSE_CONV_SUM=1" in (tmp_path / name / "README.md").read_text()
         assert told == (name == "sum")
 
 
 def test_classes_have_their_names(tmp_path):
-    assert data.class_names("fashion-mnist", 10)[9] == "ankle boot"
-    assert data.class_names("fashion-mnist", 19) == data.class_names("mnist", 19)
+    assert datasets.class_names("fashion-mnist", 10)[9] == "ankle boot"
+    assert datasets.class_names("fashion-mnist", 19) == datasets.class_names("mnist", 19)
     symbol, module = network()
     with pytest.raises(ValueError, match="2 names of classes, but the network has 10"):
-        export.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28), ["a", "b"])
+        export_folder.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28), ["a", "b"])

@@ -10,7 +10,9 @@ import pytest
 
 import export as script
 import symbols
-from common import checkpoint, export, graph
+from common.graph import rewrite
+from common.models import export_folder
+from common.storage import checkpoint
 from tests.conftest import run_script
 from tests.test_export import NAMES, loaded, network
 
@@ -47,16 +49,16 @@ def test_the_files_of_a_training(trained_once):
                   "Test accuracy: 0.", "train_mnist.py --dataset synthetic", "mxnet 1.9.1"):
         assert words in card
     sums = [(hashlib.sha256((folder / name).read_bytes()).hexdigest(), name)
-            for name in export.FILES]
+            for name in export_folder.FILES]
     assert (folder / "SHA256SUMS").read_text() == "".join(map("{0[0]}  {0[1]}\n".format, sums))
     for value, name in sums:
-        assert f"{name} | {export.FILES[name]} | {value}" in card
+        assert f"{name} | {export_folder.FILES[name]} | {value}" in card
 
 
 def test_the_exported_graph_is_the_plain_one(trained_once):
     symbol = mx.sym.load(str(trained_once / "models" / "a-symbol.json"))
     exported = (trained_once / "models" / "a-export" / "model-symbol.json").read_text()
-    assert exported == graph.label_free(symbol).tojson()
+    assert exported == rewrite.label_free(symbol).tojson()
 
 
 def test_a_checkpoint_gives_the_export_of_its_training(trained_once, run, tmp_path):
@@ -64,7 +66,7 @@ def test_a_checkpoint_gives_the_export_of_its_training(trained_once, run, tmp_pa
     done = run(trained_once / "models" / "a", "--output", "new/out")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Exported: new/out/model-symbol.json new/out/model-0000.params\n"
-    for name in export.FILES:
+    for name in export_folder.FILES:
         assert (folder / name).read_bytes() == (tmp_path / "new" / "out" / name).read_bytes()
     card = (tmp_path / "new" / "out" / "README.md").read_text()
     for words in ("Test accuracy: 0.", "Data: synthetic, distorted by RTS", "export.py"):
@@ -98,7 +100,7 @@ def bad_files(tmp_path):
     """A folder with checkpoints that are not as they should be."""
     symbol, module = network()
     params = module.get_params()
-    foreign = {"words": "words", "label-free": graph.label_free(symbol).tojson(),
+    foreign = {"words": "words", "label-free": rewrite.label_free(symbol).tojson(),
                "other": symbols.get_symbol("mlp").tojson(), "pixels": pixelwise().tojson()}
     for name in ("good", "half", *foreign):
         checkpoint.save(str(tmp_path / name), 1, symbol, *params, {}, {})
@@ -110,16 +112,17 @@ def bad_files(tmp_path):
     garbled = tmp_path / "garbled-0001.params"
     garbled.write_bytes(half.read_bytes())
     (tmp_path / "garbled-symbol.json").write_text(symbol.tojson())
-    export.export(str(tmp_path / "export"), symbol, *params, (1, 28, 28))
+    export_folder.export(str(tmp_path / "export"), symbol, *params, (1, 28, 28))
     (tmp_path / "three").write_text("a\nb\nc\n")
     (tmp_path / "nine").write_text("a\nb\nc\nd\ne\nf\ng\nh\ni\n\n")
     (tmp_path / "binary").write_bytes(b"\xff")
+    (tmp_path / "escapes").write_text("\x1b[31m\n" * 10)
     return {str(path) for path in tmp_path.rglob("*")}
 
 
 @pytest.mark.parametrize(("flags", "words"), [
     (["absent"], ["absent: neither the folder of an export nor the prefix of checkpoints"]),
-    (["good", "--load-epoch", "2"], ["good-0002.params: there is no such checkpoint"]),
+    (["good", "--load-epoch", "2"], ["good-0002.params: there is no such file"]),
     (["half"], ["half-0001.params: not the file that half-0001.json was written with"]),
     (["words"], ["words-symbol.json: not a symbol"]),
     (["label-free"], ["label-free: an export already, or another network that ends in softmax"]),
@@ -133,8 +136,9 @@ def bad_files(tmp_path):
     (["good", "--image-shape", "1,28,0"], ["--image-shape", "at least 1"]),
     (["good", "--class-names", "three"], ["three: 3 names", "10 classes"]),
     (["good", "--class-names", "nine"], ["nine: a line without a name"]),
+    (["good", "--class-names", "escapes"], ["escapes: a line without a name, or with control"]),
     (["good", "--class-names", "binary"], ["binary: not UTF-8"]),
-    (["good", "--class-names", "nothing"], ["nothing: No such file"]),
+    (["good", "--class-names", "nothing"], ["nothing: there is no such file"]),
     (["good", "--output", "."], [".: holds something else than an export"]),
     (["good", "--output", "three"], ["three"]),
     (["good", "--onnx", "/dev/null"], ["/dev/null: cannot be written"]),

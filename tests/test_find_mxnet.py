@@ -61,6 +61,67 @@ def test_threads_of_the_user_stay():
     assert run(sys.executable, "-c", code, OMP_NUM_THREADS="2").stdout == "2\n"
 
 
+@pytest.mark.parametrize(("value", "left"), [
+    ("", None), (" ", None), ("2", "2"), (" 2 ", "2"), ("4,2", "4"), ("4, 2,1", "4")])
+def test_numbers_of_threads_as_openmp_takes_them(value, left):
+    environment = {"OMP_NUM_THREADS": value}
+    assert find_mxnet.mend_threads(environment) is None
+    assert environment.get("OMP_NUM_THREADS") == left
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "1e3", ",2", "99999999999", "²", "٣"])
+def test_what_is_no_number_of_threads_is_named(value):
+    complaint = find_mxnet.mend_threads({"OMP_NUM_THREADS": value})
+    assert complaint.startswith(f"OMP_NUM_THREADS={value!r}: expected a number of threads")
+
+
+def test_mxnet_computes_with_threads_as_openmp_takes_them():
+    code = ("from common import find_mxnet; from common.models import devices; "
+            "print(devices.contexts(None, None, 256)[0])")
+    assert run(sys.executable, "-c", code, OMP_NUM_THREADS="4,2").stdout == "cpu(0)\n"
+
+
+def test_a_bad_number_of_threads_ends_a_script_in_one_line():
+    done = run(sys.executable, "score.py", "--help", OMP_NUM_THREADS="0")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "OMP_NUM_THREADS='0'" in done.stderr
+
+
+def test_a_copy_elsewhere_leaves_the_speed_to_mxnet(tmp_path):
+    shutil.copy(os.path.join(ROOT, "common", "find_mxnet.py"), tmp_path)
+    code = ("import os; before = set(os.environ); import find_mxnet; import mxnet; "
+            "print(sorted(set(os.environ) - before))")
+    environment = {name: value for name, value in os.environ.items()
+                   if not name.startswith(("MXNET", "OMP"))}
+    done = subprocess.run([sys.executable, "-c", code], cwd=str(tmp_path), env=environment,
+                          stdout=subprocess.PIPE, universal_newlines=True)
+    assert done.stdout == f"['{find_mxnet.UNFUSED_SUMS}', 'MXNET_SUBGRAPH_VERBOSE']\n"
+
+
+def test_scripts_find_their_modules_without_their_folder_on_the_path(tmp_path):
+    scripts = ["compare_stn", "export", "paper", "recover_theta", "score", "train_mnist",
+               "visualize_stn"]
+    code = ("import runpy, sys; path = list(sys.path)\n"
+            "for script in sys.argv[1:]:\n"
+            "    sys.path[:] = path\n"
+            "    for name in list(sys.modules):\n"
+            "        if name.split('.')[0] in ('common', 'symbols', 'train_mnist'):\n"
+            "            del sys.modules[name]\n"
+            "    runpy.run_path(script)")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *(os.path.join(ROOT, f"{name}.py") for name in scripts)],
+        cwd=str(tmp_path), stderr=subprocess.PIPE, universal_newlines=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "none", "pdf"])
+def test_a_notebook_s_backend_does_not_matter(backend):
+    code = ("from common.reports import pictures; import os, matplotlib; "
+            "print(os.environ['MPLBACKEND'], matplotlib.rcParams['backend'] == 'pdf')")
+    done = run(sys.executable, "-c", code, MPLBACKEND=backend)
+    assert done.stdout == f"{backend} {backend == 'pdf'}\n"
+
+
 def test_sums_are_not_fused_unless_mxnet_has_read_that_already():
     code = ("from common import find_mxnet; import importlib, os; name = find_mxnet.UNFUSED_SUMS; "
             "print(os.environ[name]); os.environ[name] = '0'; importlib.reload(find_mxnet); "

@@ -1,6 +1,7 @@
 import argparse
 import filecmp
 import os
+import re
 import shutil
 import signal
 
@@ -9,25 +10,30 @@ import numpy as np
 import pytest
 
 import symbols
-from common import checkpoint, cli, data, fit, options, state_file, synthetic
+from common import cli
+from common.data import synthetic
+from common.data.batches import ImageIter
+from common.models import devices
+from common.storage import checkpoint, state_file
+from common.training import fit, flags
 
 COUNT, BATCH = 200, 25
 
 
 def parsed(tmp_path, *flags):
     parser = cli.Parser()
-    options.add_training_flags(parser)
+    flags.add_training_flags(parser)
     args = parser.parse_args([
         "--batch-size", str(BATCH), "--num-epochs", "2", "--model-prefix", str(tmp_path / "a"),
         "--disp-batches", "1000", *flags])
-    options.complete(args)
+    flags.complete(args)
     return args
 
 
 def iterators(args):
-    return (data.ImageIter(*synthetic.draw(COUNT, seed=0), args.batch_size, seed=args.seed,
-                           dtype=args.dtype),
-            data.ImageIter(*synthetic.draw(60, seed=1), args.batch_size, dtype=args.dtype))
+    return (ImageIter(*synthetic.draw(COUNT, seed=0), args.batch_size, seed=args.seed,
+                      dtype=args.dtype),
+            ImageIter(*synthetic.draw(60, seed=1), args.batch_size, dtype=args.dtype))
 
 
 def run(args, add_stn=True):
@@ -55,7 +61,7 @@ def without_state(tmp_path):
 
 def run_until(args, symbol, epoch, batch, message=None):
     """Trains until a batch is taken, when this process gets a SIGTERM."""
-    class Stopping(data.ImageIter):
+    class Stopping(ImageIter):
         def next(self):
             if (self.epoch, self.position) == (epoch, batch):
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -86,7 +92,7 @@ def test_resume_is_exact(tmp_path, caplog, flags, add_stn):
     for epoch in (1, 2):
         rename(tmp_path, "a", "b", epoch)
         args = parsed(tmp_path, *flags, "--model-prefix", str(tmp_path / "b"),
-                      "--load-epoch", str(epoch))
+                      "--load-epoch", str(epoch), "--overwrite")
         check_same(tmp_path, "b", undisturbed, run(args, add_stn)[1])
     args = parsed(tmp_path, *flags, "--model-prefix", str(tmp_path / "c"), "--resume")
     for place, message in (((0, 2), "in epoch 0, after 3 of 8 batches"),
@@ -126,20 +132,14 @@ def stopped(tmp_path):
     run_until(parsed(tmp_path), symbols.get_symbol("lenet"), 1, 3)
 
 
-@pytest.mark.parametrize(("flags", "damage", "message"), [
-    (["--lr", "0.004"], None, "stopped.state: of a run with other flags (lr is 0.004, was 0.003)"),
-    (["--num-epochs", "4"], None, "of a run with other flags"),
-    ([], lambda content: content[:-9], "a-stopped.params: not the file")])
-def test_a_stop_that_cannot_be_gone_on_from_is_passed_over(tmp_path, caplog, flags, damage,
-                                                           message):
+def test_a_damaged_stop_is_passed_over(tmp_path, caplog):
     caplog.set_level("INFO")
     stopped(tmp_path)
     path = tmp_path / "a-stopped.params"
-    if damage:
-        path.write_bytes(damage(path.read_bytes()))
-    run(parsed(tmp_path, "--resume", *flags))
+    path.write_bytes(path.read_bytes()[:-9])
+    run(parsed(tmp_path, "--resume"))
     assert f"passed over: {tmp_path}" in caplog.text
-    assert message in caplog.text
+    assert "a-stopped.params: not the file" in caplog.text
     assert "Resumes from the checkpoint after 1 epochs" in caplog.text
 
 
@@ -183,11 +183,76 @@ def test_seeds_decide_everything(tmp_path):
     assert not same(tmp_path, "a", "c")
 
 
-def test_a_resumed_run_that_differs_says_so(tmp_path, caplog):
+def test_a_run_that_goes_on_with_other_flags_says_so(tmp_path, caplog):
     run(parsed(tmp_path, "--num-epochs", "1"))
     run(parsed(tmp_path, "--load-epoch", "1", "--lr", "0.004"))
-    assert "lr is 0.004, was 0.003" in caplog.text
-    assert "num_epochs is 2, was 1" in caplog.text
+    assert "--lr 0.003 there, --lr 0.004 here" in caplog.text
+    assert "--num-epochs 1 there, --num-epochs 2 here" in caplog.text
+
+
+def files_of(folder):
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns)
+            for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    ([], "a-stopped.params: this run is there already: --resume goes on with it"),
+    (["--lr", "0.004"], "of another run (--lr 0.003 there, --lr 0.004 here): give another "),
+    (["--resume", "--batch-size", "20"], "(--batch-size 25 there, --batch-size 20 here)"),
+    (["--resume", "--num-epochs", "4"], "--num-epochs 2 there, --num-epochs 4 here"),
+    (["--resume", "--lr-step-epochs", "1.5"], "no --lr-step-epochs there, --lr-step-epochs 1.5 h"),
+    (["--load-epoch", "1"], "a-stopped.params: what was made of epoch 1 before would be lost"),
+])
+def test_what_another_run_has_written_is_left_alone(tmp_path, caplog, flags, words):
+    caplog.set_level("INFO")
+    stopped(tmp_path)
+    before = files_of(tmp_path)
+    caplog.clear()
+    with pytest.raises(ValueError, match=re.escape(words)):
+        run(parsed(tmp_path, *flags))
+    assert files_of(tmp_path) == before
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("flags", [[], ["--resume"]])
+def test_it_is_overwritten_where_that_is_asked_for(tmp_path, flags):
+    run(parsed(tmp_path, "--num-epochs", "3"))
+    run(parsed(tmp_path, "--seed", "1", "--model-prefix", str(tmp_path / "b")))
+    args = parsed(tmp_path, "--seed", "1", "--overwrite", *flags)
+    with pytest.raises(ValueError, match="of another optimizer"):  # before anything is removed
+        run(parsed(tmp_path, "--load-epoch", "1", "--optimizer", "sgd", "--overwrite"))
+    assert checkpoint.epochs(args.model_prefix) == [1, 2, 3]
+    run(args)
+    assert checkpoint.epochs(args.model_prefix) == [1, 2]
+    assert same(tmp_path, "a", "b")
+
+
+def test_devices_change_the_last_bits_only(tmp_path, caplog):
+    stopped(tmp_path)
+    run(parsed(tmp_path, "--resume", "--cpus", "3"))
+    assert "not as the run would have: on cpu(0) there, on cpu(0),cpu(1),cpu(2) her" in caplog.text
+    caplog.clear()
+    run(parsed(tmp_path, "--resume", "--cpus", "1"))
+    assert "Goes on" not in caplog.text  # as there is nothing to train
+
+
+def test_more_epochs_are_the_same_run_where_the_schedule_does_not_look_ahead(tmp_path, caplog):
+    flags = ["--lr-schedule", "constant"]
+    run(parsed(tmp_path, *flags))
+    run(parsed(tmp_path, *flags, "--num-epochs", "1", "--model-prefix", str(tmp_path / "b")))
+    run(parsed(tmp_path, *flags, "--resume", "--model-prefix", str(tmp_path / "b")))
+    assert same(tmp_path, "a", "b")
+    assert "Goes on" not in caplog.text
+
+
+@pytest.mark.parametrize("flags", [["--resume"], []])
+def test_checkpoints_of_another_program_are_left_alone(tmp_path, flags):
+    run(parsed(tmp_path, "--num-epochs", "1"))
+    without_state(tmp_path)
+    before = files_of(tmp_path)
+    with pytest.raises(ValueError, match="--load-epoch takes one|a-0001.params: there already"):
+        run(parsed(tmp_path, *flags))
+    assert files_of(tmp_path) == before
 
 
 def test_a_checkpoint_without_state_goes_on_with_a_warning(tmp_path, caplog):
@@ -234,8 +299,8 @@ def test_fewer_epochs_than_there_are_is_refused(tmp_path):
 
 
 def test_old_checkpoints_are_removed(tmp_path):
-    for flags in (["--num-epochs", "4"], ["--num-epochs", "5", "--resume"]):
-        run(parsed(tmp_path, "--keep-last", "2", *flags))
+    for more in (["--num-epochs", "4"], ["--num-epochs", "5", "--resume"]):
+        run(parsed(tmp_path, "--keep-last", "2", "--lr-schedule", "constant", *more))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"a-000{epoch}.{suffix}" for epoch in (4, 5) for suffix in ("json", "params", "state")
     ] + ["a-symbol.json"]
@@ -250,8 +315,9 @@ def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch, accuracies, left):
         return argparse.Namespace(accuracy=next(tallies), loss=0.0)
 
     monkeypatch.setattr(fit, "score", scored)
-    for flags in (["--num-epochs", "2"], ["--num-epochs", "4", "--resume"]):
-        run(parsed(tmp_path, "--keep-last", "1", "--keep-best", *flags), add_stn=False)
+    keep = ["--keep-last", "1", "--keep-best", "--lr-schedule", "constant"]
+    for more in (["--num-epochs", "2"], ["--num-epochs", "4", "--resume"]):
+        run(parsed(tmp_path, *keep, *more), add_stn=False)
     assert checkpoint.epochs(str(tmp_path / "a")) == left
 
 
@@ -288,9 +354,9 @@ def test_the_train_metric_is_of_the_images_that_were_trained(tmp_path):
     args = parsed(tmp_path, "--lr", "1e-30", "--cpus", "2")
     symbol = symbols.get_symbol("mlp")  # no dropout: training and prediction agree
     train, _ = iterators(args)
-    module, _ = fit.start(args, {}, options.contexts(None, 2, BATCH), symbol, train)
+    module, _ = fit.start(args, {}, devices.contexts(None, 2, BATCH), symbol, train)
     tally = fit.train_epoch(args, module, train, 0)
-    test = data.ImageIter(train.images, train.labels, BATCH)
+    test = ImageIter(train.images, train.labels, BATCH)
     assert tally.count == COUNT
     assert tally.correct == fit.score(module, test).correct
 
@@ -304,7 +370,7 @@ def test_the_train_metric_is_of_the_images_that_were_trained(tmp_path):
 ])
 def test_schedules(tmp_path, schedule, expected):
     args = parsed(tmp_path, "--num-epochs", "8", "--lr", "1", *schedule)
-    rate = options.optimizer_params(args, 100)["lr_scheduler"]
+    rate = flags.optimizer_params(args, 100)["lr_scheduler"]
     rates = [rate(step) for step in (100, 201, 500)]
     np.testing.assert_allclose(rates, expected, rtol=0.02)
 
@@ -312,7 +378,7 @@ def test_schedules(tmp_path, schedule, expected):
 def test_initial_values_hang_on_the_name_alone():
     draws = []
     for names in (["b"], ["a", "b", "c"]):
-        initializer = options.SeededInit(mx.init.Xavier(), 0)
+        initializer = flags.SeededInit(mx.init.Xavier(), 0)
         arrays = {name: mx.nd.zeros((4, 4)) for name in names}
         for name, array in arrays.items():
             initializer(mx.init.InitDesc(name + "_weight"), array)
@@ -320,22 +386,22 @@ def test_initial_values_hang_on_the_name_alone():
     np.testing.assert_array_equal(*draws)
 
 
-@pytest.mark.parametrize("name", options.INITIALIZERS)
+@pytest.mark.parametrize("name", flags.INITIALIZERS)
 def test_every_initializer_trains(tmp_path, name):
     run(parsed(tmp_path, "--num-epochs", "1", "--initializer", name))
 
 
 def test_devices():
-    assert options.contexts(None, 3, 128) == [mx.cpu(0), mx.cpu(1), mx.cpu(2)]
-    assert options.contexts(None, None, 1) == [mx.cpu(0)]
+    assert devices.contexts(None, 3, 128) == [mx.cpu(0), mx.cpu(1), mx.cpu(2)]
+    assert devices.contexts(None, None, 1) == [mx.cpu(0)]
     with pytest.raises(ValueError, match="does not fill 5 devices"):
-        options.contexts(None, 5, 4)
+        devices.contexts(None, 5, 4)
 
 
 @pytest.mark.parametrize("text", ["", "a", "-1", "0,0", "0,,1", "1.5"])
 def test_bad_gpu_lists(text):
     with pytest.raises(argparse.ArgumentTypeError):
-        options._gpus(text)
+        flags._gpus(text)
 
 
 def test_scoring_does_not_disturb_the_steps_that_are_still_queued(tmp_path):

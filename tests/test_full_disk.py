@@ -10,11 +10,12 @@ import sys
 
 import pytest
 
-from common import checkpoint, trained
+from common.models import trained
+from common.storage import checkpoint
 from tests.conftest import ROOT, run_script
 
 TRAIN = ["--dataset", "synthetic", "--num-examples", "100", "--batch-size", "20", "--cpus", "1",
-         "--add-stn"]
+         "--add-stn", "--lr-schedule", "constant"]
 LIMITED = """
 import resource, runpy, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write fails as on a full disk
@@ -105,6 +106,6 @@ def test_where_no_file_may_be_as_large(model, tmp_path, limit):
          "--num-epochs", "2", "--model-prefix", str(prefix), "--resume"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         universal_newlines=True, timeout=120)
-    said_in_one_line(done, str(tmp_path))
+    said_in_one_line(done, str(tmp_path), "--resume goes on from it")
     assert {path.name: path.read_bytes() for path in tmp_path.glob("a*")} == before
     assert checkpoint.newest(str(prefix)) == 1

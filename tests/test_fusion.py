@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import symbols
 from common.find_mxnet import UNFUSED_SUMS
-from common.graph import faster, sums_convolutions
-from common.predict import Predictor
+from common.graph.rewrite import for_cpu, sums_convolutions
+from common.models.predict import Predictor
 from tests.test_predict import IMAGES
 
 SHAPE = (2, 8, 6, 6)
@@ -64,7 +64,7 @@ def outputs(symbol, context):
 def check(symbol, contexts):
     """Compares with MXNet's own operators, which it fuses on the first CPU device alone."""
     expected = outputs(symbol, mx.cpu(1))
-    fused = faster(symbol, contexts, "float32", for_training=False, data=SHAPE)
+    fused = for_cpu(symbol, contexts, "float32", for_training=False, data=SHAPE)
     for context in contexts:
         for one, other in zip(expected, outputs(fused, context)):
             np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5 * np.abs(one).max())
@@ -104,7 +104,7 @@ def test_an_input_survives_two_copies_in_a_row(first, second):
 
 def test_a_dropout_that_always_drops_stays():
     net = mx.sym.Dropout(mx.sym.Variable("data"), mode="always", name="always")
-    fused = faster(net * 2, [mx.cpu()], "float32", for_training=False, data=SHAPE)
+    fused = for_cpu(net * 2, [mx.cpu()], "float32", for_training=False, data=SHAPE)
     assert "always_output" in fused.get_internals().list_outputs()
 
 
@@ -156,7 +156,7 @@ def test_any_network_predicts_the_same_when_it_is_fused(symbol):
 def test_nothing_is_fused_where_the_cure_came_too_late(monkeypatch):
     monkeypatch.delenv(UNFUSED_SUMS)
     symbol = relu(conv(mx.sym.Variable("data")))
-    fused = faster(symbol, [mx.cpu()], "float32", for_training=False, data=SHAPE)
+    fused = for_cpu(symbol, [mx.cpu()], "float32", for_training=False, data=SHAPE)
     assert fused.list_outputs() == symbol.list_outputs()
     assert "sg_mkldnn" not in fused.tojson()
 

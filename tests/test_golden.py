@@ -13,7 +13,8 @@ import pytest
 import score
 import symbols
 import train_mnist
-from common import checkpoint, evaluate, export, to_onnx, trained
+from common.models import export_folder, metrics, to_onnx, trained
+from common.storage import checkpoint
 from tests import make_golden
 from tests.conftest import ROOT
 from tests.test_export import loaded
@@ -44,13 +45,13 @@ def test_there_is_a_golden_export_of_every_kind():
 def test_exports_answer_as_they_did(golden):
     folder, images, outputs = golden
     network = trained.load(folder)
-    assert export.image_shape(folder) == images.shape[1:]
+    assert export_folder.image_shape(folder) == images.shape[1:]
     for name, expected in outputs.items():
         found = network.predictor(images.shape[1:], name, batch_size=4)(images)
         np.testing.assert_allclose(found, expected, atol=1e-6)
         if name != "softmax_output":  # the thetas are off the identity
             assert expected.std(axis=0).min() > 1e-3
-    np.testing.assert_allclose(evaluate.probabilities(network, images), outputs["softmax_output"],
+    np.testing.assert_allclose(metrics.probabilities(network, images), outputs["softmax_output"],
                                atol=1e-6)
 
 

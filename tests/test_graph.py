@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import symbols
-from common import graph
-from common.graph import check_reshapes, faster, flops, layers, pool_before_relu
+from common.graph import rewrite
+from common.graph.layers import flops, layers
+from common.graph.rewrite import check_reshapes, for_cpu, pool_before_relu
 
 DATA, SHAPE = mx.sym.Variable("data"), (2, 3, 9, 11)
 
@@ -81,15 +82,15 @@ def test_pooling_comes_first_where_it_may(name):
 
 
 def test_a_lenet_pools_first():
-    names = faster(symbols.get_symbol("lenet"), [mx.cpu()], "float32",
-                   data=(4, 1, 28, 28)).get_internals().list_outputs()
+    names = for_cpu(symbols.get_symbol("lenet"), [mx.cpu()], "float32",
+                    data=(4, 1, 28, 28)).get_internals().list_outputs()
     assert names.index("pool1_padded_output") < names.index("relu1_padded_output")
 
 
 @pytest.mark.parametrize(("context", "dtype"), [(mx.gpu(0), "float32"), (mx.cpu(), "float64")])
 def test_elsewhere_the_symbol_stays(context, dtype):
     symbol = symbols.get_symbol("lenet")
-    assert faster(symbol, [context], dtype, data=(4, 1, 28, 28)) is symbol
+    assert for_cpu(symbol, [context], dtype, data=(4, 1, 28, 28)) is symbol
 
 
 def test_operations_are_counted():
@@ -171,19 +172,19 @@ def assert_same_without_label(loss, shape, label_shape):
     data = mx.nd.array(np.random.RandomState(0).normal(0, 2, shape))
     expected, = loss.bind(mx.cpu(), {"data": data, "loss_label": mx.nd.zeros(label_shape)},
                           grad_req="null").forward(is_train=False)
-    symbol = graph.label_free(loss)
+    symbol = rewrite.label_free(loss)
     assert symbol.list_arguments() == ["data"]
     np.testing.assert_allclose(symbol.eval(data=data)[0].asnumpy(), expected.asnumpy(), atol=1e-6)
 
 
 def test_raw_input_is_undone_where_it_was_done():
     symbol = symbols.get_symbol("lenet")
-    assert graph.without_raw_input(graph.with_raw_input(symbol)).tojson() == symbol.tojson()
+    assert rewrite.without_raw_input(rewrite.with_raw_input(symbol)).tojson() == symbol.tojson()
     for node in (DATA * 2, mx.sym.Variable("other") / 255, mx.sym.tanh(DATA)):
         nodes = json.loads((node + 1).tojson())
         nodes["nodes"][1]["name"] = "data_scaled"
         own = mx.sym.load_json(json.dumps(nodes))
-        assert graph.without_raw_input(own).tojson() == own.tojson()
+        assert rewrite.without_raw_input(own).tojson() == own.tojson()
 
 
 @pytest.mark.parametrize(("text", "value"), [
@@ -191,4 +192,4 @@ def test_raw_input_is_undone_where_it_was_done():
     ("(2L, 3L)", (2, 3)), ("None", None), ("1e-05", 1e-5), ("relu", "relu"), (" 3", 3),
     ("{[]: 1}", "{[]: 1}")])
 def test_attributes_are_read_as_mxnet_reads_them(text, value):
-    assert graph.attributes({"attrs": {"a": text, "__lr_mult__": "0.1"}}) == {"a": value}
+    assert rewrite.attributes({"attrs": {"a": text, "__lr_mult__": "0.1"}}) == {"a": value}

@@ -16,7 +16,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from common import export, fetch
+from common.data import fetch
+from common.models import export_folder
+from tests import mutations
 from tests.conftest import ROOT
 from tests.test_checkpoint import save, started
 
@@ -24,10 +26,19 @@ MEMORY = 450  # MiB; a process that refuses a small file takes 150
 LOAD = """
 import contextlib, io, json, re, resource, sys
 from common import find_mxnet
-from common import cli, data, image_files, state_file, trained
+import numpy as np
+from common import cli, data, export, image_files, state_file, trained
+
+def predict(path):
+    images = np.resize(np.arange(256, dtype=np.uint8), (512, 28, 28))
+    images[0], images[1] = 0, 255
+    trained.load(path).predictor((1, 28, 28), batch_size=256, cpus=2)(images)
 
 LOADS = {
     "model": lambda path: trained.load(path).predictor((1, 28, 28), batch_size=2, cpus=1),
+    "network": predict,
+    "shapes": export.image_shape,
+    "classes": lambda path: export.read_class_names(path, 10),
     "state": state_file.read,
     "data": lambda path: data.load("mnist", path),
     "picture": lambda path: image_files.read_all([path]),
@@ -76,6 +87,50 @@ def huge_symbol(folder):
     for _ in range(4):  # of 784 numbers, 10**16 times as many
         data = mx.sym.tile(data, reps=(1, 1, 100, 100))
     return foreign(folder, symbol=data.tojson().encode())
+
+
+DATA = mx.sym.var("data")
+FLAT = mx.sym.flatten(DATA)
+
+
+def network(symbol, **attributes):
+    """A function that writes a network; attributes of its last node are replaced."""
+    def make(folder):
+        graph = json.loads(symbol.tojson())
+        graph["nodes"][-1].setdefault("attrs", {}).update(attributes)
+        return "network", foreign(folder, symbol=json.dumps(graph).encode())[1]
+    return make
+
+
+def replaced(name, special):
+    """A function that writes a checkpoint or an export with a file that is no plain one."""
+    def make(folder):
+        found = foreign(folder)
+        export_folder.export(str(folder / "export"), *started(add_stn=False), (1, 28, 28))
+        if name == "a-0001.json":
+            save(folder / "a", started(add_stn=False))
+        (folder / name).unlink()
+        special(str(folder / name))
+        if name.endswith("shapes.json"):
+            return "shapes", str(folder / "export")
+        return ("model", str(folder / "export")) if "export" in name else found
+    return make
+
+
+def no_plain_state(folder):
+    mutations.pipe(str(folder / "a.state"))
+    return "state", str(folder / "a.state")
+
+
+def sparse_classes(folder):
+    mutations.sparse(str(folder / "names"))
+    return "classes", str(folder / "names")
+
+
+def sparse_params_that_go_on(folder):
+    found = foreign(folder)
+    os.truncate(folder / "a-0001.params", 2**31 - 1)
+    return found
 
 
 def huge_params(folder):
@@ -175,17 +230,52 @@ def eps(folder):
 
 HOSTILE = {  # function that writes a file and says what it is, words of the refusal
     "deep_symbol": (deep_symbol, "a-symbol.json: not a symbol that can be loaded"),
-    "huge_symbol": (huge_symbol, "does not run this network"),
+    "huge_symbol": (huge_symbol, "tile1_output has 156,800,000,000 numbers for a batch of 2"),
+    "length": (network(mx.sym.softmax(FLAT, length=mx.sym.sum(FLAT, axis=1), use_length=True)),
+               "reads memory where its input says"),
+    "whole_numbers": (network(1 / mx.sym.cast(FLAT, "int32")),
+                      "has the data type int32, which is not floating-point"),
+    "inverse": (network(mx.sym.linalg.inverse(DATA, name="back")),
+                "back is the inverse of what is no constant"),
+    "constant": (network(mx.sym.broadcast_add(
+        FLAT, mx.sym.max(mx.sym.ones((30000, 30000), name="huge"), keepdims=True))),
+        "huge_output has 900,000,000 numbers for a batch of 256: too many"),
+    "tile": (network(mx.sym.mean(mx.sym.tile(DATA, (1, 1, 50, 50), name="huge"), (2, 3))),
+             "huge_output has 501,760,000 numbers for a batch of 256: too many"),
+    "answer": (network(mx.sym.tile(DATA, (1, 1, 10, 10), name="huge")),
+               "huge_output has 20,070,400 numbers"),
+    "target": (network(mx.sym.SpatialTransformer(
+        DATA, mx.sym.slice_axis(FLAT, axis=1, begin=0, end=6), target_shape=(3000, 3000),
+        transform_type="affine", sampler_type="bilinear", name="huge")),
+        "huge_output has 2,304,000,000 numbers"),
+    "no_value": (network(FLAT * 2, scalar="{[]: 1}"), "is {[]: 1}, which no operator takes"),
+    "long_value": (network(FLAT * 2, scalar="9" * 88000), "which no operator takes"),
+    "escapes": (network(FLAT * 2, scalar="\x1b[31m"), "is not text"),
+    "pipe_params": (replaced("a-0001.params", mutations.pipe), "params: not a regular file"),
+    "pipe_symbol": (replaced("a-symbol.json", mutations.pipe), "symbol.json: not a regular file"),
+    "pipe_manifest": (replaced("a-0001.json", mutations.pipe), "0001.json: not a regular file"),
+    "pipe_sums": (replaced("export/SHA256SUMS", mutations.pipe), "SUMS: not a regular file"),
+    "pipe_shapes": (replaced("export/model-shapes.json", mutations.pipe),
+                    "model-shapes.json: not a regular file"),
+    "pipe_exported": (replaced("export/model-0000.params", mutations.pipe),
+                      "model-0000.params: not a regular file"),
+    "pipe_state": (no_plain_state, "a.state: not a regular file"),
+    "sparse_params": (replaced("a-0001.params", mutations.sparse), "does not begin as one"),
+    "longer_params": (sparse_params_that_go_on, "something follows its end"),
+    "sparse_symbol": (replaced("a-symbol.json", mutations.sparse), "more than 16777216 bytes"),
+    "sparse_manifest": (replaced("a-0001.json", mutations.sparse), "more than 16777216 bytes"),
+    "sparse_sums": (replaced("export/SHA256SUMS", mutations.sparse), "more than 16777216 bytes"),
+    "sparse_classes": (sparse_classes, "names: more than 16777216 bytes"),
     "huge_params": (huge_params, "a-0001.params: not a whole params file"),
     "many_params": (many_params, "a-0001.params: not a whole params file"),
-    "endless_params": (endless_params, "a-0001.params: there is no such checkpoint"),
-    "endless_manifest": (endless_manifest, "a-0001.json: not a file"),
+    "endless_params": (endless_params, "a-0001.params: not a regular file"),
+    "endless_manifest": (endless_manifest, "a-0001.json: not a regular file"),
     "packed_state": (packed_state, "a.state: not a whole state file"),
     "huge_state": (huge_state, "a.state: not a whole state file"),
     "pickled_state": (pickled_state, "a.state: not a whole state file"),
     "bomb_in_gzip": (bomb_in_gzip, "the header announces 1 x 28 x 28 images"),
     "claim_in_gzip": (claim_in_gzip, "the header announces 4 x 32768 x 32768 images"),
-    "endless_idx": (endless_idx, "train-images-idx3-ubyte: not a file"),
+    "endless_idx": (endless_idx, "train-images-idx3-ubyte: not a regular file"),
     "bomb_in_png": (bomb_in_png(2**11 + 1), "bomb.png: a picture of more than 4194304 pixels"),
     "larger_png": (bomb_in_png(12000), "bomb.png: a picture of more than 4194304 pixels"),
     "largest_png": (bomb_in_png(30000), "bomb.png: a picture of more than 4194304 pixels"),
@@ -198,6 +288,8 @@ def test_it_is_refused_in_one_line_and_little_memory(loaded, name):
     status, said, peak = loaded[name]
     assert status == 2, said
     assert len(said.splitlines()) == 1, said
+    assert len(said) < 600
+    assert said[:-1].isprintable()
     assert HOSTILE[name][1] in said
     assert peak < MEMORY
 
@@ -212,4 +304,4 @@ def test_no_code_was_run(loaded, tmp_path_factory):
 def test_the_shape_of_an_export_is_checked(tmp_path, content):
     (tmp_path / "model-shapes.json").write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match="model-shapes.json: not the shapes of an export"):
-        export.image_shape(str(tmp_path))
+        export_folder.image_shape(str(tmp_path))

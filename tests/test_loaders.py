@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from common import export, to_onnx, trained
+from common.models import export_folder, to_onnx, trained
 from symbols import stn
 from tests.conftest import ROOT
 from tests.test_export import network
@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
     for name, options in NETWORKS.items():
         symbol, module = network(**options)
         params = module.get_params()
-        export.export(str(folder / name), symbol, *params, (1, 28, 28))
+        export_folder.export(str(folder / name), symbol, *params, (1, 28, 28))
         np.savez(folder / f"{name}.npz", images=images / np.float32(255),
                  **expected(symbol, params, images / np.float32(255)))
     for name in PUBLISHED:

@@ -4,15 +4,15 @@ import sys
 
 import pytest
 
-from common import lock
+from common import files
 
 
 def test_it_is_held_once_at_a_time(tmp_path):
     path = tmp_path / "new" / "a.lock"
     for _ in range(2):
-        with lock.held(str(path)):
+        with files.exclusive(str(path)):
             with pytest.raises(ValueError, match="a.lock: held by another run"), \
-                    lock.held(str(path)):
+                    files.exclusive(str(path)):
                 pass
             assert path.exists()
         assert not path.exists()
@@ -20,10 +20,10 @@ def test_it_is_held_once_at_a_time(tmp_path):
 
 def test_a_dead_process_holds_nothing(tmp_path):
     path = tmp_path / "a.lock"
-    code = f"import os\nfrom common import lock\nwith lock.held({str(path)!r}): os._exit(1)"
+    code = f"import os\nfrom common import files\nwith files.exclusive({str(path)!r}): os._exit(1)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 1
     assert path.exists()
-    with lock.held(str(path)):
+    with files.exclusive(str(path)):
         pass
     assert not path.exists()
 
@@ -38,7 +38,7 @@ def test_a_file_that_was_removed_meanwhile_is_no_lock(tmp_path, monkeypatch):
         real(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with lock.held(str(path)):
+    with files.exclusive(str(path)):
         assert path.exists()
     assert len(calls) == 2
 
@@ -48,5 +48,5 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog)
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with lock.held(str(tmp_path / "a.lock")):
+    with files.exclusive(str(tmp_path / "a.lock")):
         assert "a.lock: no lock" in caplog.text

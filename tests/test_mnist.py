@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from common import fetch, idx, mnist
+from common.data import fetch, idx, mnist
 from tests.conftest import ROOT
 
 PUBLISHED = os.path.join(ROOT, "data", "mnist")  # put there by `make setup`
@@ -41,7 +41,43 @@ def test_own_digits_raw_and_gzipped(digits, caplog):
         (digits / (name + ".gz")).write_bytes(gzip.compress(content))
     for raw, gzipped in zip(before, mnist.load("mnist", str(digits))):
         np.testing.assert_array_equal(raw, gzipped)
-    assert "taken as your own" in caplog.text
+    assert f"taken as your own: {', '.join(f'{name}.gz' for name in mnist.NAMES)}" in caplog.text
+
+
+def test_names_with_dots_as_some_programs_unpack_them(digits):
+    before = mnist.load("mnist", str(digits))
+    for name in mnist.NAMES:
+        content = (digits / name).read_bytes()
+        (digits / name).unlink()
+        (digits / name).mkdir()  # as Kaggle's archive has them
+        (digits / name.replace("-idx", ".idx")).write_bytes(content)
+    arrays, origin = mnist.load_with_origin("mnist", str(digits))
+    for one, other in zip(before, arrays):
+        np.testing.assert_array_equal(one, other)
+    assert origin == "own files"
+
+
+def test_own_and_published_files_are_told_apart(tmp_path, caplog):
+    for name in mnist.NAMES:
+        os.symlink(os.path.join(PUBLISHED, name), tmp_path / name)
+    labels = np.roll(mnist.load("mnist", PUBLISHED)[1], 1)
+    (tmp_path / mnist.NAMES[1]).unlink()
+    (tmp_path / mnist.NAMES[1]).write_bytes(idx.encode(labels))
+    arrays, origin = mnist.load_with_origin("mnist", str(tmp_path))
+    assert origin == "mnist and own files"
+    assert caplog.text.strip().endswith(f"taken as your own: {mnist.NAMES[1]}")
+    np.testing.assert_array_equal(arrays[1], labels)
+
+
+@pytest.mark.parametrize("other", ["t10k-labels-idx1-ubyte.gz", "t10k-labels.idx1-ubyte"])
+def test_of_two_files_of_one_name_none_is_preferred(digits, other):
+    pack = gzip.compress if other.endswith(".gz") else bytes
+    content = (digits / mnist.NAMES[3]).read_bytes()
+    (digits / other).write_bytes(pack(content))
+    mnist.load("mnist", str(digits))  # the same twice
+    (digits / other).write_bytes(pack(content[:-1] + b"\x01"))
+    with pytest.raises(ValueError, match=f"t10k-labels-idx1-ubyte and {other} beside it differ"):
+        mnist.load("mnist", str(digits))
 
 
 @pytest.mark.parametrize("array", [np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
@@ -106,8 +142,13 @@ def test_published_files_under_each_others_names_are_named(digits):
         for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
             (digits / f"{name}-{kind}").unlink()
             os.symlink(os.path.join(PUBLISHED, f"{other}-{kind}"), digits / f"{name}-{kind}")
-    with pytest.raises(ValueError, match="this is t10k-images-idx3-ubyte: swapped"):
+    with pytest.raises(ValueError, match="this is mnist's t10k-images-idx3-ubyte: swapped"):
         mnist.load("mnist", str(digits))
+
+
+def test_the_files_of_another_dataset_are_named():
+    with pytest.raises(ValueError, match="this is mnist's .*: give --dataset mnist"):
+        mnist.load("fashion-mnist", PUBLISHED)
 
 
 class Folder(http.server.SimpleHTTPRequestHandler):
@@ -186,18 +227,52 @@ def test_when_every_source_fails_the_message_says_all(web, tmp_path):
     assert os.listdir(tmp_path / "data") == []
 
 
-def test_only_what_is_missing_is_fetched(digits):
-    own = (digits / mnist.NAMES[0]).read_bytes()
-    (digits / mnist.NAMES[3]).unlink()
+def test_only_what_is_missing_is_fetched(tmp_path):
+    (tmp_path / "t10k-images.idx3-ubyte.gz").write_bytes(gzip.compress(published(mnist.NAMES[2])))
+    (tmp_path / mnist.NAMES[3]).write_bytes(published(mnist.NAMES[3]))
+    (tmp_path / (mnist.NAMES[0] + ".99.part")).write_bytes(b"of a process that was killed")
+    (tmp_path / ".DS_Store").touch()
     asked = []
 
     def source(names):
         asked.extend(names)
         return ((name, published(name)) for name in names)
 
-    mnist.fetch_missing("mnist", str(digits), [source])
-    assert asked == [mnist.NAMES[3]]
-    assert (digits / mnist.NAMES[0]).read_bytes() == own
+    mnist.fetch_missing("mnist", str(tmp_path), [source])
+    assert asked == list(mnist.NAMES[:2])
+    assert mnist.load_with_origin("mnist", str(tmp_path))[1] == "mnist"
+
+
+def never(names):
+    raise AssertionError("fetched")
+
+
+@pytest.mark.parametrize(("held", "missing", "foreign"), [
+    (mnist.NAMES[:2], mnist.NAMES[2:], mnist.NAMES[0]),
+    (mnist.NAMES[1:], mnist.NAMES[:1], mnist.NAMES[2]),
+    (["train-images.idx3-ubyte.gz"], mnist.NAMES[1:], "train-images.idx3-ubyte.gz"),
+    (["cats/1.jpg"], mnist.NAMES, "cats"),
+    (["Train-Images-idx3-ubyte"], mnist.NAMES, "Train-Images-idx3-ubyte"),
+    (["train-images-idx3-ubyte/train-images-idx3-ubyte"], mnist.NAMES, "train-images-idx3-ubyte"),
+], ids=lambda value: value if isinstance(value, str) else f"{len(value)}-{value[0]}")
+def test_nothing_is_fetched_into_a_folder_with_something_else(tmp_path, held, missing, foreign):
+    for path in held:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OSError, match=f"something else, here {foreign}$") as caught:
+        mnist.fetch_missing("mnist", str(tmp_path), [never])
+    assert f"{tmp_path}: {', '.join(missing)} missing" in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("path", ["", "absent", "digits.zip", "data/mnist"])
+def test_a_path_that_is_no_folder_is_refused(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits.zip").touch()
+    with pytest.raises(OSError, match=f"^{path or repr('')}: there is no such folder"):
+        mnist.load("mnist", path)
+    assert os.listdir(tmp_path) == ["digits.zip"]
 
 
 def test_two_that_fetch_at_once(web, tmp_path):
@@ -238,3 +313,11 @@ def test_unpickling_admits_arrays_only():
     np.testing.assert_array_equal(loaded[0], array)
     with pytest.raises(pickle.UnpicklingError, match="system"):
         fetch.ArrayUnpickler(io.BytesIO(b"cos\nsystem\n(S'true'\ntR.")).load()
+
+
+def test_the_checkout_s_data_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert mnist.default_folder("mnist") == os.path.join(ROOT, "data", "mnist")
+    (tmp_path / "data" / "mnist").mkdir(parents=True)
+    assert mnist.default_folder("mnist") == os.path.join("data", "mnist")
+    assert mnist.default_folder("fashion-mnist") == os.path.join(ROOT, "data", "fashion-mnist")

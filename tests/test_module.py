@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 import symbols
-from common import options
-from common.module import Module
+from common.training import flags
+from common.training.callbacks import Monitor
+from common.training.fused_update import Module
 
 BATCH = 12
 
@@ -63,11 +64,11 @@ def check_equal(one, other, tolerance=0):
 
 @pytest.mark.parametrize("devices", [1, 2, 3])
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("optimizer", [(name, wd) for name in options.OPTIMIZERS
+@pytest.mark.parametrize("optimizer", [(name, wd) for name in flags.OPTIMIZERS
                                        for wd in (0.0, 0.05)], ids=str)
 def test_it_trains_as_mxnets_own_does(network, optimizer, devices):
     name, wd = optimizer
-    params = {"wd": wd, **({"momentum": 0.9} if name in options.WITH_MOMENTUM else {})}
+    params = {"wd": wd, **({"momentum": 0.9} if name in flags.WITH_MOMENTUM else {})}
     upstream, ours = (started(kind, network, name, devices, **params)
                       for kind in (mx.mod.Module, Module))
     start = parameters(ours)
@@ -89,7 +90,7 @@ def test_fixed_parameters_stay():
     assert (before["fc1_weight"] != after["fc1_weight"]).any()
 
 
-@pytest.mark.parametrize("optimizer", options.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", flags.OPTIMIZERS)
 def test_it_goes_on_from_its_state(optimizer):
     undisturbed, stopped = (started(Module, "lenet", optimizer, 2, wd=0.01) for _ in range(2))
     for number in range(4):
@@ -148,3 +149,39 @@ def test_the_localisation_network_has_its_own_rate():
     for name, multiplier in (("fc2_bias", 1), ("stn_loc_fc2_bias", 0.01)):
         np.testing.assert_allclose(before[name] - parameters(module)[name],
                                    10 * multiplier / BATCH * gradients[name], rtol=1e-3)
+
+
+class Stopping(mx.lr_scheduler.LRScheduler):
+    """Is interrupted in the second step."""
+
+    def __call__(self, num_update):
+        if num_update == 2:
+            raise KeyboardInterrupt("in the schedule")
+        return 0.1
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_an_error_in_the_optimizer_is_raised(devices):
+    module = started(Module, "lenet", "sgd", devices, lr_scheduler=Stopping())
+    step(module, 0)
+    with pytest.raises(KeyboardInterrupt, match="in the schedule"):
+        step(module, 1)
+    with pytest.raises(mx.MXNetError, match="for wds"):
+        step(started(Module, "lenet", "sgd", devices, wd=1e308), 0)
+
+
+def test_an_error_in_the_monitor_is_raised():
+    def look(array):
+        raise ArithmeticError("in the monitor")
+
+    module = started(Module, "lenet", "sgd")
+    monitor = Monitor(1, stat_func=look)
+    module.install_monitor(monitor)
+    monitor.tic()
+    step(module, 0)
+    monitor.stat_func = mx.nd.norm
+    with pytest.raises(ArithmeticError, match="in the monitor"):
+        monitor.toc()
+    monitor.tic()
+    step(module, 1)
+    assert len(monitor.toc()) > 20

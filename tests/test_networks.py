@@ -1,10 +1,14 @@
 """Every network of the zoo, with and without its transformer."""
+from types import SimpleNamespace
+
 import mxnet as mx
 import numpy as np
 import pytest
 
 import symbols
-from common import data, options, synthetic
+from common.data import synthetic
+from common.data.batches import ImageIter
+from common.training import flags
 from symbols import stn
 
 SIZES = [(1, 28, 28), (1, 40, 30), (3, 32, 32)]
@@ -21,7 +25,7 @@ def bound(symbol, image_shape, batch_size=4, seed=0):
     """A Module that is ready to train, started as training starts it."""
     module = mx.mod.Module(symbol)
     module.bind([("data", (batch_size, *image_shape))], [("softmax_label", (batch_size,))])
-    module.init_params(options.SeededInit(mx.init.Xavier(), seed))
+    module.init_params(flags.SeededInit(mx.init.Xavier(), seed))
     return module
 
 
@@ -74,7 +78,7 @@ def test_every_parameter_learns(network, variant):
     module = bound(symbols.get_symbol(network, **variant), (1, 28, 28), batch_size=20)
     module.init_optimizer(optimizer="adam", optimizer_params={"learning_rate": 0.01, "wd": 0.01})
     images, labels = synthetic.draw(40, seed=0)
-    batches = list(data.ImageIter(images, labels, 20))
+    batches = list(ImageIter(images, labels, 20))
     mx.random.seed(0)
     module.forward_backward(batches[0])  # moves the last layer, whose weight of 0 lets nothing by
     module.update()
@@ -95,7 +99,7 @@ def test_the_localisation_layers_learn_at_their_own_rate(network, transform):
         module.init_optimizer(optimizer="sgd", optimizer_params={"learning_rate": 1})
         start = {name: value.copy() for name, value in module.get_params()[0].items()}
         mx.random.seed(0)
-        module.forward_backward(next(data.ImageIter(*synthetic.draw(20, seed=0), batch_size=20)))
+        module.forward_backward(next(ImageIter(*synthetic.draw(20, seed=0), batch_size=20)))
         module.update()
         steps.append({name: (value - start[name]).asnumpy()
                       for name, value in module.get_params()[0].items()})
@@ -222,3 +226,17 @@ def test_always_dropping_makes_predictions_random():
 def test_wrong_options_are_refused(network, wrong, words):
     with pytest.raises(ValueError, match=words):
         symbols.get_symbol(network, **wrong)
+
+
+def test_transformers_of_one_name_are_refused(monkeypatch):
+    def get_symbol(names):
+        data = mx.sym.Variable("data")
+        heads = [stn.localisation_head(data, name=name) for name in names]
+        parts = [stn.spatial_transformer(data, loc, (6, 7), name=name)
+                 for name, loc in zip(names, heads)]
+        return mx.sym.concat(*parts, dim=1, name="both")
+
+    monkeypatch.setitem(symbols.NETWORKS, "two", SimpleNamespace(get_symbol=get_symbol))
+    assert symbols.get_symbol("two", names=("stn0", "stn1")).list_outputs() == ["both_output"]
+    with pytest.raises(ValueError, match="two has more than one stn_loc_fc1_weight: .* names"):
+        symbols.get_symbol("two", names=("stn", "stn"))

@@ -13,7 +13,9 @@ import pytest
 
 import export as script
 import symbols
-from common import checkpoint, export, graph, onnx_operators, to_onnx, transformers
+from common.graph import find_transformers, rewrite
+from common.models import export_folder, onnx_operators, to_onnx
+from common.storage import checkpoint
 from symbols import stn
 from tests.test_export import IMAGES, SCALED, network
 from tests.test_networks import predict
@@ -37,13 +39,13 @@ def answers_of(path, images):
 
 def points_inside(symbol, module, batch):
     """The fractions of points inside the image, of all transformers and images."""
-    found = transformers.transformers(symbol)
+    found = find_transformers.transformers(symbol)
     internals = symbol.get_internals()
     outputs = mx.sym.Group([internals[each.where] for each in found])
     params = module.get_params()[0]
     grids = outputs.eval(data=batch.data[0], **{
         name: params[name] for name in outputs.list_arguments() if name != "data"})
-    return np.stack([transformers.inside(transformers.source_grid(grid.asnumpy(), each))
+    return np.stack([find_transformers.inside(find_transformers.source_grid(grid.asnumpy(), each))
                      for each, grid in zip(found, grids)])
 
 
@@ -62,7 +64,7 @@ def test_onnxruntime_answers_as_mxnet(tmp_path, name, options, image_shape):
         assert (inside.min(axis=1) < 0.97).all()
         assert (inside.std(axis=1) > 0).all()
     path = tmp_path / "a.onnx"
-    difference = to_onnx.save(str(path), graph.label_free(symbol), *module.get_params(),
+    difference = to_onnx.save(str(path), rewrite.label_free(symbol), *module.get_params(),
                               image_shape)
     assert difference <= 1e-5
     expected = predict(module, batch)
@@ -73,7 +75,7 @@ def test_onnxruntime_answers_as_mxnet(tmp_path, name, options, image_shape):
 @pytest.mark.parametrize("transform", [*stn.TRANSFORMS, "tps:10"])
 def test_the_models_are_small_and_for_old_runtimes_too(tmp_path, transform):
     symbol, module = network(transform=transform)
-    to_onnx.save(str(tmp_path / "a.onnx"), graph.label_free(symbol), *module.get_params(), SMALL)
+    to_onnx.save(str(tmp_path / "a.onnx"), rewrite.label_free(symbol), *module.get_params(), SMALL)
     model = onnx.load(str(tmp_path / "a.onnx"))
     assert model.ir_version == 8
     assert [(one.domain, one.version) for one in model.opset_import] == [("", 17)]
@@ -95,7 +97,7 @@ POOLINGS = [{"pool_type": kind, "kernel": kernel, "stride": stride, "pad": pad,
 
 
 @pytest.mark.parametrize("options", POOLINGS, ids=lambda options: "-".join(map(str,
-                                                                              options.values())))
+                                                                               options.values())))
 def test_every_pooling(tmp_path, options):
     pooled = mx.sym.Flatten(mx.sym.Pooling(mx.sym.Variable("data"), **options), name="flat")
     assert to_onnx.save(str(tmp_path / "a.onnx"), pooled, {}, {}, (2, 12, 13)) < 1e-6
@@ -170,7 +172,7 @@ OPERATORS = {
     "scalars": lambda data: 3 - (2 / (data + 1) - 0.5) * 2 / 3 + 2 ** data + (data + 1) ** 1.5,
     "limits": lambda data: mx.sym.maximum(mx.sym.minimum(data, 0.7), 0.2),
     "comparisons": lambda data: sum([data > 0.5, data >= 0.4, data < 0.3, data <= 0.2,
-                                          (data > 0.5) == 0]),
+                                     (data > 0.5) == 0]),
     **{f"{name} of channels": lambda data, name=name: getattr(mx.sym, name)(
         data * 9, axis=1, temperature=2) for name in ("softmax", "log_softmax")},
     "Concat": lambda data: mx.sym.Concat(*halves(data), dim=2),
@@ -207,7 +209,7 @@ def documented(operator):
     function = getattr(mx.sym, operator, None) or getattr(mx.sym._internal, operator)
     found = re.findall(r"^(\w+) : (?!Symbol|string)[^\n]*?(required|default=(.*))$",
                        function.__doc__.split("Parameters\n-")[1], re.MULTILINE)
-    return {name: graph.attributes({"attrs": {name: default.strip("'") or said}})[name]
+    return {name: rewrite.attributes({"attrs": {name: default.strip("'") or said}})[name]
             for name, said, default in found}
 
 
@@ -234,7 +236,7 @@ def test_every_attribute_that_mxnet_documents_is_dealt_with(operator):
         if name != "count_include_pad":  # where None means True
             assert value == defaults[name] or value == pytest.approx(defaults[name]), name
     others = {name for node in nodes_of_cases() if node["op"] == operator
-              for name, value in graph.attributes(node).items() if value != defaults.get(name)}
+              for name, value in rewrite.attributes(node).items() if value != defaults.get(name)}
     assert {*honoured, *without_effect} - UNTRIED <= others
 
 
@@ -337,7 +339,7 @@ def saved(tmp_path):
     """The Module of a network of which there is the checkpoint "a" and the export "b"."""
     symbol, module = network(transform="affine")
     checkpoint.save(str(tmp_path / "a"), 3, symbol, *module.get_params(), {}, {})
-    export.export(str(tmp_path / "b"), symbol, *module.get_params(), SMALL, raw_input=True)
+    export_folder.export(str(tmp_path / "b"), symbol, *module.get_params(), SMALL, raw_input=True)
     (tmp_path / "file").write_text("")
     return module
 
@@ -385,6 +387,6 @@ def test_other_answers_than_mxnet_s_are_not_written(run, refused, saved, monkeyp
 
 
 def test_a_wrong_rewriting_is_noticed(run, refused, saved, monkeypatch, tmp_path):
-    monkeypatch.setattr(graph, "_softmax_axis", lambda attrs: {"axis": "0"})
+    monkeypatch.setattr(rewrite, "_softmax_axis", lambda attrs: {"axis": "0"})
     refused(run("a", "--onnx", "a.onnx"), "a.onnx: not written", "differ from MXNet's by")
     assert not (tmp_path / "a.onnx").exists()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import symbols
-from common.graph import faster
-from common.padding import BLOCK, pad_convolutions
+from common.graph.padding import BLOCK, pad_convolutions
+from common.graph.rewrite import for_cpu
 from symbols import stn
 
 DATA, SHAPE = mx.sym.Variable("data"), (4, 3, 24, 28)
@@ -129,7 +129,7 @@ def test_padding_changes_neither_outputs_nor_gradients(graph):
 def test_padding_for_prediction_changes_no_output(graph):
     plain = GRAPHS[graph]()
     for padded in (pad_convolutions(plain, for_training=False, data=SHAPE),
-                   faster(plain, [mx.cpu()], "float32", for_training=False, data=SHAPE)):
+                   for_cpu(plain, [mx.cpu()], "float32", for_training=False, data=SHAPE)):
         for one, other in zip(predict(plain), predict(padded)):
             np.testing.assert_allclose(one.asnumpy(), other.asnumpy(), rtol=1e-4, atol=1e-5)
 

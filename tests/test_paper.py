@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import paper
 import symbols
-from common import runs, synthetic
-from common.distort import distort, task
+from common.data import synthetic
+from common.data.distort import augmentation, distort
+from common.reports import training_runs
+from experiments import paper
 from symbols import stn
 from tests.conftest import ROOT
 
@@ -25,7 +26,7 @@ def value(flags, name):
 
 def parameters(run, column):
     """How many parameters the network of a run has."""
-    flags, (fresh, num_classes) = run.flags, task(column)
+    flags, (fresh, num_classes) = run.flags, augmentation(column)
     images, _ = fresh(*synthetic.draw(1, seed=0), 0)
     shape = images.reshape(1, -1, *images.shape[-2:]).shape[1:]  # (C, H, W)
     options = {name: int(value(flags, f"--{name}")) for name in ("width", "pool")
@@ -61,9 +62,9 @@ def test_the_committed_results_are_of_these_runs():
     folder = os.path.join(ROOT, "results", "paper")
     paths = glob.glob(os.path.join(folder, "*", "*", "*"))
     assert paths
-    flags = {runs.result_path(folder, run.name): run.flags for run in paper.all_runs()}
+    flags = {training_runs.result_path(folder, run.name): run.flags for run in paper.all_runs()}
     for path in paths:
-        command = runs.read(path)["command"]
+        command = training_runs.read(path)["command"]
         assert command.startswith(f"python train_mnist.py {' '.join(flags[path])} "), path
         assert "--load-epoch" not in command, path
 
@@ -118,6 +119,6 @@ def test_the_angle_of_a_turn():
 
 
 def test_bad_flags_are_refused(refused):
-    refused(subprocess.run([sys.executable, "paper.py", "--jobs", "0"], cwd=ROOT,
+    refused(subprocess.run([sys.executable, "-m", "experiments.paper", "--jobs", "0"], cwd=ROOT,
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                            universal_newlines=True), "--jobs", "at least 1")

@@ -4,7 +4,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from common import checkpoint, params_file
+from common.storage import checkpoint, params_file
 from tests.test_checkpoint import SHAPES, save, started
 
 
@@ -39,22 +39,72 @@ def test_what_mxnet_writes_comes_back(tmp_path, numpy_shapes, dtype):
     assert params_file.read(path)[1]["b"].asscalar() == 1.5
 
 
+def as_before(arrays, magic):
+    """What an old MXNet wrote: 0.11 with a magic number, 0.7 to 0.10 with none."""
+    content = struct.pack("<QQQ", 0x112, 0, len(arrays))
+    for array in arrays.values():
+        start = "I" if magic is None else "Ii"
+        sizes = "I" if magic is None else "q"
+        before = [array.ndim] if magic is None else [magic, array.ndim]
+        content += struct.pack(f"<{start}{array.ndim}{sizes}iii", *before, *array.shape, 1, 0,
+                               params_file.DTYPES.index(array.dtype.str))
+        content += array.tobytes()
+    content += struct.pack("<Q", len(arrays))
+    for name in arrays:
+        content += struct.pack("<Q", len(name)) + name.encode()
+    return content
+
+
+OLD = {"arg:weight": np.random.RandomState(0).randn(2, 3, 1, 5).astype(np.float32),
+       "arg:half": np.arange(7, dtype=np.float16), "arg:double": np.array([[np.pi]]),
+       "aux:mean": np.array([np.inf, -0.0, 1e-45], np.float32)}
+
+
+@pytest.mark.parametrize("magic", [None, 0xF993FAC8])
+def test_files_of_old_versions_are_read_as_mxnet_reads_them(tmp_path, magic):
+    arg_params, aux_params = read(tmp_path, as_before(OLD, magic))
+    theirs = mx.nd.load(str(tmp_path / "a.params"))
+    assert list(theirs) == [*(f"arg:{name}" for name in arg_params), "aux:mean"]
+    for name, array in OLD.items():
+        ours = {"arg": arg_params, "aux": aux_params}[name[:3]][name[4:]]
+        assert ours.dtype == theirs[name].dtype == array.dtype
+        assert ours.asnumpy().tobytes() == theirs[name].asnumpy().tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("magic", [None, 0xF993FAC8])
+def test_damaged_files_of_old_versions_are_refused(tmp_path, magic):
+    content = as_before({"arg:weight": OLD["arg:weight"]}, magic)
+    for length in range(len(content)):
+        with pytest.raises(ValueError, match="a.params: not a whole params file"):
+            read(tmp_path, content[:length])
+    sizes, format = (28, "I") if magic is None else (32, "q")
+    for place, new, words in (
+            (sizes - 4, struct.pack("<I", 33), "of 33 dimensions"),
+            (sizes - 4, struct.pack("<I", 0), "of 0 dimensions"),
+            (sizes, struct.pack(f"<{format}", 0), r"of shape \(0, 3, 1, 5\)"),
+            (sizes, struct.pack(f"<{format}", 2**31 - 1), "ends too soon"),
+            (len(content), b"\0", "something follows its end")):
+        with pytest.raises(ValueError, match=words):
+            read(tmp_path, content[:place] + new + content[place + len(new):])
+
+
 FIRST = 24  # where the first array begins
 NAMES = -8 - len("arg:weight") - 8 - len("aux:mean") - 8  # where their number is
 
 
 @pytest.mark.parametrize(("place", "format", "value", "words"), [
     (0, "Q", 0x113, "does not begin as one"),
-    (16, "Q", 2**63, "ends too soon"), (16, "Q", 3, "another version of MXNet"),
+    (16, "Q", 2**63, "ends too soon"), (16, "Q", 3, r"of shape \(0, 10\)"),
     (16, "Q", 1, "not a name for each"),
-    (FIRST, "I", 0xF993FAC8, "another version of MXNet"), (FIRST, "I", 2, "another version"),
+    (FIRST, "I", 0xF993FAC8, "of 0 dimensions"), (FIRST, "I", 2, r"of shape \(0, 2\)"),
+    (FIRST, "I", 0xF993FAC7, "of 4187224775 dimensions"),
     (FIRST + 4, "i", 1, "not dense"), (FIRST + 4, "i", -1, "not dense"),
     (FIRST + 8, "i", 0, "of 0 dimensions"), (FIRST + 8, "i", -1, "of -1 dimensions"),
     (FIRST + 8, "i", 2**31 - 1, "dimensions"),
     (FIRST + 12, "q", 0, r"of shape \(0, 3\)"), (FIRST + 12, "q", -2, "of shape"),
     (FIRST + 12, "q", 10**12, "ends too soon"), (FIRST + 12, "q", 2**62, "ends too soon"),
     (FIRST + 36, "i", 12, "data type 12"), (FIRST + 36, "i", -1, "data type -1"),
-    (FIRST + 36, "i", 1, "ends too soon|another version"),
+    (FIRST + 36, "i", 1, "ends too soon|dimensions"),
     (NAMES, "Q", 1, "not a name for each"), (NAMES + 8, "Q", 2**63, "ends too soon"),
     (NAMES + 16, "I", 0, "not named arg: or aux:"), (NAMES + 20, "B", 0xff, "not named arg"),
     (NAMES + 20, "B", 10, "not named arg"),

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 import symbols
-from common import synthetic
-from common.graph import label_free
-from common.predict import Predictor
+from common.data import synthetic
+from common.graph.rewrite import label_free
+from common.models.predict import Predictor
 from symbols import stn
 
 IMAGES = synthetic.draw(70, seed=0)[0]
@@ -48,3 +48,20 @@ def test_gpus_that_are_not_there_are_refused():
     *trained, _ = network()
     with pytest.raises(ValueError, match="--gpus"):
         Predictor(*trained, (1, 28, 28), gpus=[99])
+
+
+def test_arrays_in_any_order_in_memory_and_black_and_white_ones():
+    *trained, _ = network()
+    predict = Predictor(*trained, (1, 28, 28), batch_size=32)
+    expected = predict(IMAGES)
+    turned = np.ascontiguousarray(IMAGES.transpose(0, 2, 1)).transpose(0, 2, 1)
+    for images in (turned, np.asfortranarray(IMAGES), IMAGES[:, ::-1].copy()[:, ::-1],
+                   IMAGES.repeat(2, axis=2)[:, None, :, ::2]):
+        np.testing.assert_array_equal(predict(images), expected)
+    np.testing.assert_array_equal(predict(IMAGES > 127), predict((IMAGES > 127) * np.uint8(255)))
+
+
+def test_images_of_another_size_are_refused():
+    *trained, _ = network()
+    with pytest.raises(ValueError, match="expected images of 1 x 28 x 28, got 1 x 28 x 30"):
+        Predictor(*trained, (1, 28, 28), batch_size=7)(np.pad(IMAGES, ((0, 0), (0, 0), (2, 0))))

@@ -1,10 +1,19 @@
+import fcntl
 import os
+import pty
+import select
 import signal
+import struct
+import sys
+import termios
 
 import pytest
 
 from common import cli
-from common.progress import Interruption
+from common.data import synthetic
+from common.data.batches import ImageIter
+from common.models.metrics import Tally
+from common.training.progress import Interruption, Progress
 
 
 @pytest.mark.parametrize(("number", "error"), [
@@ -35,3 +44,45 @@ def test_in_the_background_only_sigterm_counts():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Makes a terminal of some columns of stderr; returns a function that gives the last line.
+
+    A terminal passes on what was written when it comes to it, so that is read until it is silent.
+    """
+    ends = []
+
+    def make(columns):
+        ends.extend(pty.openpty())
+        fcntl.ioctl(ends[1], termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        stream = os.fdopen(ends[1], "w", closefd=False, encoding="utf-8")
+        monkeypatch.setattr(sys, "stderr", stream)
+        return last_line
+
+    def last_line():
+        shown = b""
+        while select.select([ends[0]], [], [], 0.5)[0]:
+            shown += os.read(ends[0], 10**5)
+        return shown.decode().split("\r")[-1]
+
+    yield make
+    for end in ends:
+        os.close(end)
+
+
+@pytest.mark.parametrize(("columns", "wanted"), [
+    (80, ["Epoch[11] 59%, ", " left, accuracy=0.7500, loss=0.4321, ", "k img/s |█"]),
+    (40, ["Epoch[11] 59%, ", " left, acc"])])
+def test_a_terminal_shows_the_time_left_of_the_whole_run(terminal, columns, wanted):
+    last_line = terminal(columns)
+    batches = ImageIter(*synthetic.draw(40, seed=0), batch_size=10, seed=0)
+    tally = Tally(count=1000, correct=750, total_loss=432.1)
+    with Progress(11, 20, batches, 100) as progress:
+        for _ in range(3):
+            progress.update(tally)
+        progress.bar.refresh()
+        line = last_line()
+    assert all(part in line for part in wanted), line
+    assert len(line) < columns

@@ -9,8 +9,9 @@ import mxnet as mx
 import pytest
 
 import score
-from common import data, evaluate, export, trained
-from common.distort import task
+from common.data import datasets
+from common.data.distort import augmentation
+from common.models import export_folder, metrics, trained
 from tests.conftest import ROOT
 
 FOLDER = os.path.join(ROOT, "published")
@@ -36,7 +37,7 @@ def distortion(name):
 @functools.lru_cache(maxsize=None)
 def mnist(distorted_by=None):
     """The test images of MNIST and their labels, distorted as training with seed 0 does."""
-    return data.held_out(data.load("mnist", DATA), 0, task(distorted_by)[0])
+    return datasets.held_out(datasets.load("mnist", DATA), 0, augmentation(distorted_by)[0])
 
 
 def test_set(name):
@@ -51,7 +52,7 @@ test_set.__test__ = False  # it is no test
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_files_are_those_that_the_card_tells_of(name):
     listed = re.findall(r"^\| (\S+) \| .* \| (\w{64}) \|$", read(name, "README.md"), flags=re.M)
-    assert [file for file, _ in listed] == list(export.FILES)
+    assert [file for file, _ in listed] == list(export_folder.FILES)
     for file, value in listed:
         with open(os.path.join(FOLDER, name, file), "rb") as content:
             assert hashlib.sha256(content.read()).hexdigest() == value
@@ -60,12 +61,13 @@ def test_the_files_are_those_that_the_card_tells_of(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_accuracy_is_that_of_the_card(run_main, name):
-    flags = ["--distort", distortion(name)] if distortion(name) else []
-    done = run_main(score, os.path.join(FOLDER, name), "--data-dir", DATA, *flags)
+    done = run_main(score, os.path.join(FOLDER, name), "--data-dir", DATA)
     assert done.returncode == 0, done.stderr
     accuracy = card(name)["Test accuracy"]
     assert done.stdout.startswith(f"Test accuracy: {accuracy} "
                                   f"({round(10000 * float(accuracy))} of 10000)\n")
+    distorted = f", distorted by {distortion(name)}, seed 0" if distortion(name) else ""
+    assert f"Test images: mnist{distorted}, as in the training\n" in done.stdout
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -74,7 +76,7 @@ def test_the_accuracy_is_the_same_elsewhere(name):
     module = mx.mod.Module.load(os.path.join(FOLDER, name, "model"), 0, label_names=None)
     module.bind([("data", (500, *images.shape[1:]))], for_training=False)
     answers = module.predict(mx.io.NDArrayIter(images / 255, batch_size=500)).asnumpy()
-    accuracy = evaluate.evaluate(answers, labels, top_k=1)["test_accuracy"]
+    accuracy = metrics.evaluate(answers, labels, top_k=1)["test_accuracy"]
     assert f"{accuracy:.4f}" == card(name)["Test accuracy"]
 
 
@@ -99,3 +101,15 @@ def test_the_readme_tells_of_them():
                f"| {sum(value.size for value in params):,} | {sizes[-1] / 1000:.0f} |\n")
         assert row in readme
     assert sum(sizes) < 2e6
+
+
+def test_a_clone_has_the_same_bytes_where_git_turns_line_ends(tmp_path):
+    if not os.path.exists(os.path.join(ROOT, ".git")):
+        pytest.skip("not a git checkout")
+    clone = str(tmp_path / "clone")
+    subprocess.run(["git", "clone", "-q", "-c", "core.autocrlf=true", ROOT, clone], check=True)
+    listed = subprocess.run(["git", "ls-files", "--eol"], cwd=clone, stdout=subprocess.PIPE,
+                            universal_newlines=True, check=True)
+    ends = [line.split() for line in listed.stdout.splitlines()]  # of index and working tree
+    assert len(ends) > 100
+    assert [name for index, tree, *_, name in ends if index[2:] != tree[2:]] == []

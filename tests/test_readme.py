@@ -5,10 +5,9 @@ import re
 import subprocess
 import sys
 
-import benchmark
-import paper
-import recover_theta
-from common import data, results
+from common.data import datasets
+from common.reports import results
+from experiments import benchmark, paper, recover_theta
 from tests.conftest import ROOT
 
 with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as readme:
@@ -25,7 +24,7 @@ def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(ROOT)
     load, lift, deform = blocks("python")
-    image = data.load("synthetic", num_examples=100).train_images[0]
+    image = datasets.load("synthetic", num_examples=100).train_images[0]
     exec(load, {"image": image})
     assert int(capsys.readouterr().out) in range(10)
     names = {}

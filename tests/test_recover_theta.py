@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-import recover_theta
-from recover_theta import SHAPE, SPREAD, draw, point_errors, residuals
+from experiments import recover_theta
+from experiments.recover_theta import SHAPE, SPREAD, draw, point_errors, residuals
 from symbols import stn
 from tests.conftest import ROOT
 

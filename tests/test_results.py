@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from common import results
+from common.reports import results
 
 
 def test_table(tmp_path):

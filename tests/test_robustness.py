@@ -5,7 +5,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from common import options
+from common.data import datasets
+from common.training.flags import SeededInit
 from experiments import robustness
 from experiments.robustness import Run
 
@@ -16,8 +17,8 @@ STABLE = PLAIN._replace(transform="affine", head="stable")
 @pytest.fixture
 def small(monkeypatch):
     """Trainings of a second, on drawn digits."""
-    monkeypatch.setattr(robustness.data, "load", lambda _, load=robustness.data.load: load(
-        "synthetic", num_examples=500))
+    drawn = datasets.load("synthetic", num_examples=500)
+    monkeypatch.setattr(robustness.datasets, "load", lambda _: drawn)
     monkeypatch.setitem(robustness.OPTIMIZERS, "standing still", ("sgd", {"learning_rate": 0}))
     for name, value in (("TRAIN", 320), ("TEST", 50), ("EPOCHS", 1)):
         monkeypatch.setattr(robustness, name, value)
@@ -66,7 +67,7 @@ def test_the_residual_network_starts_alike_with_and_without_its_transformer():
     for add_stn in (False, True):
         module = mx.mod.Module(robustness.residual(add_stn=add_stn))
         module.bind([("data", (4, 1, 28, 28))], [("softmax_label", (4,))])
-        module.init_params(options.SeededInit(mx.init.Xavier(), 0))
+        module.init_params(SeededInit(mx.init.Xavier(), 0))
         images = np.random.RandomState(0).rand(4, 1, 28, 28)
         module.forward(mx.io.DataBatch([mx.nd.array(images)]), is_train=True)
         answers.append(module.get_outputs()[0].asnumpy())

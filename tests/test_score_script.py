@@ -4,6 +4,8 @@ import functools
 import gzip
 import json
 import os
+import re
+import shutil
 from types import SimpleNamespace
 
 import mxnet as mx
@@ -13,13 +15,17 @@ from PIL import Image
 
 import score
 import symbols
-from common import data, evaluate, export, idx, pictures
-from common.distort import addition_pairs
+from common.data import datasets, idx
+from common.data.batches import derive_seed
+from common.data.distort import addition_pairs
+from common.models import export_folder, metrics
+from common.reports import pictures
+from common.storage import checkpoint
 from tests.conftest import run_script
 from tests.test_networks import bound
 
 DATA = ["--dataset", "synthetic", "--num-examples", "600"]
-DATASET = data.load("synthetic", num_examples=600)
+DATASET = datasets.load("synthetic", num_examples=600)
 IMAGES, LABELS = DATASET.test_images, DATASET.test_labels
 
 
@@ -62,21 +68,38 @@ def test_it_scores_what_training_scored(trained, tmp_path):
     assert figures["test_accuracy"] == trained.figures["test_accuracy"]
     assert figures["test_loss"] == pytest.approx(trained.figures["test_loss"], rel=1e-5)
     assert figures["command"].startswith("python ")
-    accuracy, top_k, loss, *classes = done.stdout.splitlines()
+    accuracy, top_k, loss, test_images, *classes = done.stdout.splitlines()
     assert accuracy == (f"Test accuracy: {figures['test_accuracy']:.4f} "
                         f"({figures['correct']} of {len(IMAGES)})")
     assert top_k == f"Top-2 accuracy: {figures['top_k_accuracy']:.4f}"
     assert loss == f"Test loss: {figures['test_loss']:.4f}"
+    assert test_images == ("Test images: synthetic, distorted by R, seed 5, as in the training")
     assert classes[3] == f"Class 3: {figures['confusion'][3][3]} of {(LABELS == 3).sum()}"
     for name in ("c.png", "m.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
 
 
+@pytest.mark.parametrize(("flags", "words"), [
+    ([], "synthetic, distorted by R, seed 5, as in the training"),
+    (["--distort", "none"], "synthetic; the network was trained on synthetic, distorted by R, "),
+    (["--seed", 4], "synthetic, distorted by R, seed 4; the network was trained on "),
+    (["--num-examples", 700], "synthetic, distorted by R, seed 5; the network was trained on "),
+])
+@pytest.mark.parametrize("kind", ["export", "prefix"])
+def test_what_flags_leave_open_is_as_in_the_training(trained, run, tmp_path, kind, flags, words):
+    done = run(getattr(trained, kind), *flags, "--result", "r.json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "r.json").read_text())
+    same = words.endswith("as in the training")
+    assert (figures["test_accuracy"] == trained.figures["test_accuracy"]) == same
+    assert f"Test images: {words}" in done.stdout
+
+
 @pytest.mark.parametrize("batch_size", [7, 64, 120, 1000])
 def test_it_counts_each_image_once(trained, run, tmp_path, batch_size):
-    done = run(trained.prefix, "--load-epoch", 4, *DATA, "--batch-size", batch_size, "--result",
-               "r.json")
+    done = run(trained.prefix, "--load-epoch", 4, *DATA, "--distort", "none", "--batch-size",
+               batch_size, "--result", "r.json")
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "r.json").read_text())
     answers = answers_of(trained.export, IMAGES)
@@ -91,7 +114,7 @@ def test_it_counts_each_image_once(trained, run, tmp_path, batch_size):
 
 def test_equal_probabilities_are_guessed_in_order():
     answers, labels = np.full((4, 4), 0.25, np.float32), np.arange(4)
-    figures = [evaluate.evaluate(answers, labels, top_k) for top_k in (1, 2, 4)]
+    figures = [metrics.evaluate(answers, labels, top_k) for top_k in (1, 2, 4)]
     assert [each["top_k_accuracy"] for each in figures] == [0.25, 0.5, 1]
     assert figures[0]["test_accuracy"] == 0.25
 
@@ -99,10 +122,10 @@ def test_equal_probabilities_are_guessed_in_order():
 def test_the_worst_mistakes_come_first():
     answers = np.random.RandomState(0).dirichlet(np.ones(10), 200)
     labels = np.random.RandomState(1).randint(0, 10, 200)
-    worst = evaluate.worst_mistakes(answers, labels, 200)
+    worst = metrics.worst_mistakes(answers, labels, 200)
     assert set(worst) == set(np.flatnonzero(answers.argmax(axis=1) != labels))
     assert (np.diff(answers[worst, labels[worst]]) >= 0).all()
-    np.testing.assert_array_equal(evaluate.worst_mistakes(answers, labels, 7), worst[:7])
+    np.testing.assert_array_equal(metrics.worst_mistakes(answers, labels, 7), worst[:7])
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (60, 60), (2, 42, 42)])
@@ -157,6 +180,36 @@ def test_predictions_of_files_are_those_of_the_arrays(trained, run, tmp_path):
         assert line == f"{place}: {image['class']} ({image['probability']:.4f})"
 
 
+def test_the_names_of_the_classes_are_said(run, tmp_path):
+    symbol = symbols.get_symbol("mlp", width=8)
+    params = bound(symbol, (1, 28, 28), batch_size=2).get_params()
+    names = datasets.CLASS_NAMES["fashion-mnist"]
+    export_folder.export(str(tmp_path / "a"), symbol, *params, (1, 28, 28), names)
+    checkpoint.save(str(tmp_path / "b"), 1, symbol, *params, {},
+                    {"flags": {"dataset": "fashion-mnist"}})
+    Image.fromarray(IMAGES[0]).save(tmp_path / "0.png")
+    for model in ("a", "b"):
+        done = run(model, "--csv", "p.csv", "--result", "p.json", "--predict", "0.png")
+        found, = json.loads((tmp_path / "p.json").read_text())["predictions"]
+        assert found["name"] == names[found["class"]]
+        assert done.stdout == f"0.png: {found['name']} ({found['probability']:.4f})\n"
+        assert f",{found['class']},{found['name']}," in (tmp_path / "p.csv").read_text()
+        done = run(model, *DATA)
+        assert re.findall("^Class (.*):", done.stdout, flags=re.M) == list(names)
+
+
+@pytest.mark.parametrize("content", [b"a\nb\n", b"\xff", b"a\x1b[2J\n" * 10, None])
+def test_without_names_for_its_classes_they_have_numbers(trained, run, tmp_path, caplog, content):
+    folder = shutil.copytree(trained.export, str(tmp_path / "a"))
+    os.remove(os.path.join(folder, "synset.txt"))
+    if content is not None:
+        (tmp_path / "a" / "synset.txt").write_bytes(content)
+    Image.fromarray(IMAGES[0]).save(tmp_path / "0.png")
+    done = run("a", "--predict", "0.png")
+    assert done.stdout == run(trained.export, "--predict", "0.png").stdout
+    assert ("synset.txt: " in caplog.text) == (content is not None)
+
+
 def test_black_on_white_and_transparent_pictures(trained, run, tmp_path):
     Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
     Image.fromarray(255 - IMAGES[0]).save(tmp_path / "b.png")
@@ -166,6 +219,21 @@ def test_black_on_white_and_transparent_pictures(trained, run, tmp_path):
     expected = run(trained.export, "--predict", "a.png").stdout.split(": ")[1]
     lines = run(trained.export, "--invert", "--predict", "b.png", "c.png").stdout.splitlines(True)
     assert [line.split(": ")[1] for line in lines] == [expected] * 2
+
+
+def test_further_frames_and_blank_pictures_are_said(trained, tmp_path):
+    ink = np.zeros((28, 28, 4), np.uint8)
+    ink[..., 3] = IMAGES[0]
+    Image.fromarray(ink).save(tmp_path / "ink.png")
+    frames = [Image.fromarray(image) for image in IMAGES[:2]]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    done = run_script("score.py", trained.export, "--predict", "ink.png", "two.gif",
+                      cwd=str(tmp_path))
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "ink.png: blank, or nearly so: its greys are from 0 to 0; is it ink on transparency? try "
+        "it with --invert", "two.gif: only the first of its frames is taken"]
+    assert len(done.stdout.splitlines()) == 2
 
 
 @pytest.fixture
@@ -179,14 +247,16 @@ def bad_files(tmp_path):
     (tmp_path / "labels").write_bytes(idx.encode(LABELS))
     (tmp_path / "text.gz").write_text("no gzip")
     for name, network, options in (("two", "mlp", {"image_shape": (2, 42, 42), "num_classes": 19}),
-                                   ("few", "mlp", {"num_classes": 5}), ("nan", "mlp", {})):
+                                   ("few", "mlp", {"num_classes": 5}), ("nan", "mlp", {}),
+                                   ("own", "mlp", {})):
         symbol = symbols.get_symbol(network, **options)
         image_shape = options.get("image_shape", (1, 28, 28))
         module = bound(symbol, image_shape, batch_size=2)
         arg_params, aux_params = module.get_params()
         if name == "nan":
             arg_params = {key: value * np.nan for key, value in arg_params.items()}
-        export.export(str(tmp_path / name), symbol, arg_params, aux_params, image_shape)
+        export_folder.export(str(tmp_path / name), symbol, arg_params, aux_params, image_shape,
+                             about={"Data": "own files"} if name == "own" else None)
     return {str(path) for path in tmp_path.rglob("*")}
 
 
@@ -196,7 +266,8 @@ def bad_files(tmp_path):
     (["MODEL", "--load-epoch", "9"], ["model-0009.params", "no such"]),
     (["MODEL", "--top-k", "0"], ["--top-k", "at least 1"]),
     (["MODEL", *DATA, "--top-k", "11"], ["--top-k 11", "10 classes"]),
-    (["MODEL", "--num-examples", "5"], ["--num-examples", "synthetic"]),
+    (["MODEL", "--dataset", "mnist", "--num-examples", "5"], ["--num-examples", "synthetic"]),
+    (["own"], ["own: trained on own files: --data-dir says where they are, or --dataset"]),
     (["MODEL", *DATA, "--gpus", "0"], ["--gpus", "GPU"]),
     (["MODEL", *DATA, "--cpus", "4", "--batch-size", "3"], ["--batch-size 3", "4 devices"]),
     (["MODEL", *DATA, "--distort", "RTS"], ["model-0000.params", "not for images of 1 x 42 x 42"]),
@@ -212,7 +283,7 @@ def bad_files(tmp_path):
     (["MODEL", "--invert"], ["--invert", "without --predict"]),
     (["MODEL", "--predict", "good.png", "--confusion", "c.png"], ["--confusion", "with --predict"]),
     (["MODEL", "--predict", "good.png", "--top-k", "2"], ["--top-k", "with --predict"]),
-    (["MODEL", "--predict", "absent.png"], ["absent.png: No such file"]),
+    (["MODEL", "--predict", "absent.png"], ["absent.png: there is no such file"]),
     (["MODEL", "--predict", "."], [".: Is a directory"]),
     (["MODEL", "--predict", "large.png"], ["not for images of 1 x 20 x 30"]),
     (["two", "--predict", "good.png"], ["not for images of 1 x 28 x 28"]),
@@ -237,11 +308,11 @@ def test_a_process_refuses_in_one_line_too(trained, refused, tmp_path):
 def test_two_channels_are_scored(run, tmp_path):
     symbol = symbols.get_symbol("addition", width=8)
     params = bound(symbol, (2, 42, 42), batch_size=2).get_params()
-    export.export(str(tmp_path / "sum"), symbol, *params, (2, 42, 42))
+    export_folder.export(str(tmp_path / "sum"), symbol, *params, (2, 42, 42))
     done = run("sum", *DATA, "--distort", "addition", "--seed", 1, "--top-k", 19,
                "--mistakes", "m.png", "--confusion", "c.png", "--result", "r.json")
     assert done.returncode == 0, done.stderr
     assert "Top-19 accuracy: 1.0000" in done.stdout
     confusion = np.array(json.loads((tmp_path / "r.json").read_text())["confusion"])
-    _, sums = addition_pairs(IMAGES, LABELS, data.derive_seed(1, data.TEST))
+    _, sums = addition_pairs(IMAGES, LABELS, derive_seed(1, datasets.TEST))
     np.testing.assert_array_equal(confusion.sum(axis=1), np.bincount(sums, minlength=19))

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from common import state_file
+from common.storage import state_file
 
 ARRAYS = {"a.0": np.arange(6, dtype=np.float32).reshape(2, 3), "b.1": np.array(2.5),
           "c.2": np.asfortranarray(np.arange(6).reshape(3, 2)), "d.3": np.zeros((0, 2), np.float64)}
@@ -66,6 +66,16 @@ PICKLE = npy(np.array([{}], object))
     [("meta.npy", npy(np.array('{"updates": "3"}')))],
     [("meta.npy", npy(np.array('{"flags": 1}')))],
     [("meta.npy", npy(np.array('{"image_shape": [1, 28, 1e9]}')))],
+    [("meta.npy", npy(np.array('{"updates": %s}' % ("9" * 400))))],
+    [("meta.npy", npy(np.array('{"updates": 1000000000000}')))],
+    [("meta.npy", npy(np.array('{"seconds": Infinity}')))],
+    [("meta.npy", npy(np.array('{"seconds": true}')))],
+    [("meta.npy", npy(np.array('{"flags": {"dataset": []}}')))],
+    [("meta.npy", npy(np.array('{"history": [{"test_accuracy": 1e300}]}')))],
+    [("meta.npy", npy(np.array('{"under_way": {"epoch": 0, "batch": 1000000000, "num_batches": 5,'
+                               '"tally": {"count": 1, "correct": 1, "total_loss": 0}}}')))],
+    [("meta.npy", npy(np.array('{"under_way": {"epoch": 0, "batch": 1, "num_batches": 5,'
+                               '"tally": {"count": 1, "correct": 1, "total_loss": NaN}}}')))],
 ])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_crafted_state_is_refused(tmp_path, monkeypatch, members):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import synthetic
-from common.options import SeededInit
+from common.data import synthetic
+from common.training.flags import SeededInit
 from symbols import stn
 
 FAMILIES = [*stn.TRANSFORMS, "tps:2", "tps:7"]
@@ -598,6 +598,19 @@ def test_a_prefix_scope_counts_for_every_node(transform):
     assert len(set(names)) == len(names)
     assert all(name.startswith("net_stn_") for name in set(names) - {"data", "features", "net_stn"})
     assert "net_stn_theta_output" in symbol.get_internals().list_outputs()
+
+
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_a_second_transformer_needs_a_name_of_its_own(transform):
+    loc = stn.localisation_head(mx.sym.Variable("data"), transform)
+    first = stn.spatial_transformer(mx.sym.Variable("data"), loc, (6, 7), transform)
+    with pytest.raises(ValueError, match="there is a stn_loc_fc2 already .* different names"):
+        stn.localisation_head(first, transform)
+    for data, theta in ((first, loc), (mx.sym.Variable("data"), mx.sym.Flatten(first))):
+        with pytest.raises(ValueError, match="there is a stn already .* different names"):
+            stn.spatial_transformer(data, theta, (6, 7), transform)
+    second = stn.spatial_transformer(first, loc, (6, 7), transform, name="second")
+    assert second.list_outputs() == ["second_output"]
 
 
 @pytest.mark.parametrize("transform", FAMILIES)

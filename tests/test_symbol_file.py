@@ -5,7 +5,8 @@ import mxnet as mx
 import pytest
 
 import symbols
-from common import operators, symbol_file, trained
+from common.models import trained
+from common.storage import allowed_operators, symbol_file
 from tests.test_checkpoint import save, started
 
 WHOLE = json.loads(symbols.get_symbol("lenet").tojson())
@@ -58,7 +59,7 @@ def test_one_in_the_words_of_an_old_version(tmp_path):
 
 
 def test_all_operators_are_mxnets_own():
-    assert set(mx.operator.get_all_registered_operators()) >= operators.OPERATORS - {"null"}
+    assert set(mx.operator.get_all_registered_operators()) >= allowed_operators.OPERATORS - {"null"}
 
 
 FIRST, CONV = number("data"), number("stn_loc_conv1")
@@ -112,7 +113,7 @@ def test_a_split_into_billions_is_refused(tmp_path):
     graph = json.loads(mx.sym.SliceChannel(mx.sym.var("data"), num_outputs=2, name="cut").tojson())
     for count in ("2147483647", "-1", "x", "2" * 5000):
         graph["nodes"][1]["attrs"]["num_outputs"] = count
-        with pytest.raises(ValueError, match="cut has .* outputs"):
+        with pytest.raises(ValueError, match="cut has .* outputs|num_outputs of cut is 2222"):
             read(tmp_path, graph)
 
 
@@ -130,12 +131,12 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
      r"fatal cannot reshape \(2, 1, 28, 28\) to \(4, 4\)"),
     ({"op": "Reshape", "attrs": {"shape": "(3, -1)"}}, "fatal cannot reshape"),
     ({"op": "UpSampling", "attrs": {"scale": "100000", "sample_type": "nearest", "num_args": "1"}},
-     "MXNet"),
+     "fatal_output has 15,680,000,000,000 numbers for a batch of 2: too many"),
     ({"op": "_full", "attrs": {"shape": "(1000000, 1000000, 1000000)", "value": "1"}, "inputs": []},
-     "not for images"),
+     "expected one input besides the parameters, the images, got none"),
     ({"op": "Pooling", "attrs": {"kernel": "(0, 0)", "pool_type": "max"}}, "does not run"),
     ({"op": "Pooling", "attrs": {"kernel": "(2, 2)", "pad": "(100000, 100000)",
-                                 "pool_type": "max"}}, "does not run"),
+                                 "pool_type": "max"}}, "has 80,021,601,458 numbers"),
 ])
 def test_a_graph_that_crashes_mxnet_does_not_crash_this(tmp_path, attributes, words):
     node = {"name": "fatal", "inputs": [[0, 0, 0]], **attributes}

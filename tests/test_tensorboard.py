@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto import event_pb2
 
-from common.tensorboard import Board, _visible
+from common.training.tensorboard import Board, _visible
 from tests.test_fit import parsed, run
 from tests.test_train_mnist import QUICK
 
@@ -55,7 +55,7 @@ def test_a_run_and_its_continuation(train, tmp_path):
     assert pictures[0].shape == pictures[1].shape == (28, 8 * 28, 3)
     assert np.abs(np.subtract(*pictures, dtype=float)).mean() < 10 < pictures[0].mean()
 
-    assert train(*logged, "--load-epoch", 1).returncode == 0
+    assert train(*logged, "--load-epoch", 1, "--overwrite").returncode == 0
     after = values(tmp_path / "board" / "a")
     assert set(after) == set(before)
     assert after["loss/train", 2] == before["loss/train", 2]

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import mnist
+import train_mnist
+from common.data import idx, mnist, synthetic
 from symbols import stn
-from tests.conftest import ROOT, hear_interrupts
+from tests.conftest import ROOT, hear_interrupts, run_script
 
 QUICK = ["--dataset", "synthetic", "--num-examples", "300", "--num-epochs", "2"]
 
@@ -73,6 +74,7 @@ def test_reading_speed_and_monitor(train, tmp_path):
 
 
 @pytest.mark.parametrize(("flags", "words"), [
+    (["--network", "lennet"], ["--network", "did you mean lenet?"]),
     (["--network", "resnet"], ["--network", "lenet", "mlp"]),
     (["--dataset", "svhn"], ["--dataset", "fashion-mnist"]),
     (["--optimizer", "sdg"], ["--optimizer", "sgd"]),
@@ -81,6 +83,8 @@ def test_reading_speed_and_monitor(train, tmp_path):
     (["--dtype", "float16"], ["--dtype", "float32"]),
     (["--lr", "nan"], ["--lr", "above 0", "nan"]),
     (["--lr", "-1"], ["--lr", "above 0", "-1"]),
+    (["--lr", "1e308"], ["--lr", "float32", "'1e308'"]),
+    (["--wd", "5e-324"], ["--wd", "float32", "'5e-324'"]),
     (["--batch-size", "0"], ["--batch-size"]),
     (["--batch-size", "301"], ["301", "300"]),
     (["--num-epochs", "0"], ["--num-epochs"]),
@@ -97,7 +101,8 @@ def test_reading_speed_and_monitor(train, tmp_path):
     (["--model-prefix", "file/a"], ["file"]),
     (["--result", "file/a"], ["file"]),
     (["--result", "."], ["names no file"]),
-    (["--ad-stn"], ["--ad-stn"]),
+    (["--ad-stn"], ["--ad-stn", "did you mean --add-stn?"]),
+    (["--add-stn", "--transform", "afine"], ["--transform", "did you mean affine?"]),
     (["--add-stn", "--transform", "zoom"], ["--transform", "'zoom'", "translation", "tps:K"]),
     (["--add-stn", "--transform", "tps:1"], ["--transform", "2 x 2 points or more"]),
     (["--transform", "tps"], ["--transform", "--add-stn"]),
@@ -105,7 +110,7 @@ def test_reading_speed_and_monitor(train, tmp_path):
     (["--stable"], ["--stable", "--add-stn"]),
     (["--pool", "2"], ["--pool", "--add-stn"]),
     (["--visualize-every", "2"], ["--visualize-every", "--add-stn"]),
-    (["--add-stn", "--pool", "2"], ["lenet has no option pool", "transform"]),
+    (["--add-stn", "--pool", "2"], ["--pool: lenet has no such option", "cnn, mlp"]),
     (["--add-stn", "--network", "cnn", "--pool", "2"], ["cnn's classifier", "21 x 21"]),
     (["--distort", "zoom"], ["--distort", "RTS", "addition"]),
 ])
@@ -157,7 +162,8 @@ def test_a_film_of_the_training_changes_nothing_of_it(train, tmp_path):
         assert gif.n_frames == 3
     params = [(tmp_path / f"{name}-0004.params").read_bytes() for name in ("a", "plain")]
     assert params[0] == params[1]
-    assert train(*flags, *prefix, "--load-epoch", 2).returncode == 0
+    (tmp_path / "a-film" / "0009.png").write_bytes(b"of a longer run before")
+    assert train(*flags, *prefix, "--load-epoch", 2, "--overwrite").returncode == 0
     with Image.open(tmp_path / "a-film.gif") as gif:
         assert gif.n_frames == 3
 
@@ -166,7 +172,7 @@ def test_a_checkpoint_of_another_network_is_refused(train, refused, tmp_path):
     prefix = ["--model-prefix", tmp_path / "a"]
     assert train(*QUICK, *prefix).returncode == 0
     before = {path.name: path.read_bytes() for path in tmp_path.glob("a-0*")}
-    refused(train(*QUICK, *prefix, "--load-epoch", 1, "--add-stn"),
+    refused(train(*QUICK, *prefix, "--load-epoch", 1, "--add-stn", "--overwrite"),
             "a-0001.params", "of another network", "is missing")
     assert before == {path.name: path.read_bytes() for path in tmp_path.glob("a-0*")}
 
@@ -191,9 +197,75 @@ def test_two_runs_do_not_write_the_same_files(train, refused, tmp_path):
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     process.kill()
     process.communicate()
-    done = train(*flags[:-4], "--num-epochs", 1, *flags[-2:])
+    done = train(*flags[:-4], "--num-epochs", 1, *flags[-2:], "--overwrite")
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "a.lock").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The prefix of a finished run on own files, its flags, and all its files."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_digits(folder / "own", 1)
+    flags = ["--data-dir", folder / "own", "--num-epochs", 1, "--batch-size", 20,
+             "--model-prefix", folder / "a"]
+    done = run_script("train_mnist.py", *flags)
+    assert done.returncode == 0, done.stderr
+    return folder, flags, {path: path.read_bytes() for path in folder.rglob("a*/*")}
+
+
+def write_digits(folder, seed):
+    folder.mkdir()
+    for part in ("train", "t10k"):
+        for kind, array in zip(("images-idx3", "labels-idx1"), synthetic.draw(60, seed=seed)):
+            (folder / f"{part}-{kind}-ubyte").write_bytes(idx.encode(array))
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    ([], ["a-0001.params: this run is there already", "--resume", "--overwrite"]),
+    (["--network", "mlp", "--width", 9], ["--network lenet there, --network mlp here",
+                                          "no --width there, --width 9 here", "--model-prefix"]),
+    (["--resume", "--add-stn"], ["no --add-stn there, --add-stn here"]),
+    (["--resume", "--lr", 0.5, "--num-examples", 30],
+     ["--lr 0.003 there, --lr 0.5 here", "no --num-examples there, --num-examples 30 here"]),
+    (["--resume", "--distort", "R"], ["no --distort there, --distort R here"]),
+    (["--resume", "--dataset", "fashion-mnist"],
+     ["--dataset mnist there, --dataset fashion-mnist here"]),
+    (["--load-epoch", 1, "--num-epochs", 2], ["a-export", "would be lost", "--overwrite"]),
+])
+def test_another_run_eats_nothing(run_main, refused, finished, flags, words):
+    folder, before, files = finished
+    refused(run_main(train_mnist, *before, *flags), *words)
+    assert {path: path.read_bytes() for path in folder.rglob("a*/*")} == files
+
+
+def test_the_images_are_part_of_a_run_not_their_folder(train, finished, tmp_path):
+    _, flags, _ = finished
+    write_digits(tmp_path / "same", 1)
+    write_digits(tmp_path / "others", 2)
+    assert train(*flags, "--resume", "--data-dir", tmp_path / "same").returncode == 0
+    done = train(*flags, "--resume", "--data-dir", tmp_path / "others")
+    assert done.returncode == 2
+    assert f"--data-dir {tmp_path / 'others'} here" in done.stderr
+    own = flags[1]
+    try:
+        own.rename(tmp_path / "away")
+        (tmp_path / "others").rename(own)
+        done = train(*flags, "--resume")
+        assert done.returncode == 2
+        assert "images with the SHA-256" in done.stderr
+    finally:
+        own.rename(tmp_path / "others")
+        (tmp_path / "away").rename(own)
+
+
+def test_an_export_without_checkpoints_is_left_alone(train, refused, tmp_path):
+    flags = [*QUICK, "--model-prefix", tmp_path / "a"]
+    assert train(*flags).returncode == 0
+    for path in tmp_path.glob("a-*.*"):
+        path.unlink()
+    refused(train(*flags, "--resume"), "a-export: there already", "--overwrite")
+    assert train(*flags, "--resume", "--overwrite").returncode == 0
 
 
 def test_a_finished_run_is_resumed_to_the_same_figures(train, tmp_path):
@@ -206,9 +278,12 @@ def test_a_finished_run_is_resumed_to_the_same_figures(train, tmp_path):
                        for path in tmp_path.glob("a-0*")},
                       json.loads((tmp_path / f"{name}.json").read_text()),
                       (tmp_path / "a-export" / "model-0000.params").read_bytes()])
-        found[-1][1].update(command=None, seconds=None)
+        found[-1][1].update(seconds=None)
         (tmp_path / "a-export" / "model-0000.params").unlink()
-    assert found[0] == found[1]
+    assert found[0] == found[1]  # with the command that trained it
+    card = (tmp_path / "a-export" / "README.md").read_text()
+    assert f"Trained by: `{found[0][1]['command']}`" in card
+    assert "first.json" in card
     assert "All 2 epochs are trained" in done.stderr
 
 
@@ -230,6 +305,14 @@ def test_divergence_has_its_own_status(train, tmp_path):
     assert "non-finite" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("*.params"))
+
+
+def test_a_step_that_fails_ends_the_run(train, tmp_path):
+    done = train(*QUICK, "--lr", "1.2e-38", "--model-prefix", tmp_path / "a")
+    assert done.returncode == 2
+    assert "the optimizer cannot make a step: MXNetError: Out of range" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def start(*flags):

@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 import symbols
-from common import checkpoint, evaluate, export, synthetic, trained
+from common.data import synthetic
+from common.models import export_folder, metrics, trained
+from common.storage import checkpoint
 from tests.test_networks import bound
 
 IMAGES, _ = synthetic.draw(30, seed=0)
@@ -15,7 +17,7 @@ def paths(tmp_path_factory):
     folder, symbol = tmp_path_factory.mktemp("models"), symbols.get_symbol("lenet")
     module = bound(symbol, (1, 28, 28), batch_size=30)
     params = module.get_params()
-    export.export(str(folder / "export"), symbol, *params, (1, 28, 28))
+    export_folder.export(str(folder / "export"), symbol, *params, (1, 28, 28))
     prefix = str(folder / "a")
     for epoch in (1, 12):
         checkpoint.save(prefix, epoch, symbol, *params, {}, {})
@@ -49,8 +51,12 @@ def test_inner_outputs(paths):
 
 @pytest.mark.parametrize("image_shape", [(1, 42, 42), (3, 28, 28), (1, 5, 5)])
 def test_images_of_another_size_are_refused(paths, capsys, image_shape):
-    with pytest.raises(ValueError, match="of another network|not for images of"):
+    with pytest.raises(ValueError, match="(of another network|not for images of).*; it was trained "
+                                         "on images of 1 x 28 x 28$"):
         trained.load(paths[0]).predictor(image_shape)
+    with pytest.raises(ValueError, match="not for images of") as refusal:
+        trained.load(paths[1]).predictor(image_shape)  # whose checkpoint does not say it
+    assert "trained on" not in str(refusal.value)
     assert capsys.readouterr().out == ""  # where MXNet's infer_shape would print
 
 
@@ -63,6 +69,16 @@ def test_what_is_no_network_is_refused(paths, tmp_path):
         (tmp_path / name).write_bytes(b"\xff\xfe not this")
     with pytest.raises(ValueError, match="b-symbol.json: not a symbol"):
         trained.load(str(tmp_path / "b"))
+
+
+def test_a_node_may_be_called_as_that_which_scales_pixels(tmp_path):
+    data = mx.sym.var("data")
+    symbol = mx.sym.softmax(mx.sym.flatten(mx.sym.square(data, name="data_scaled")))
+    mx.nd.save(str(tmp_path / "a-0001.params"), {"arg:unused": mx.nd.ones(1)})
+    (tmp_path / "a-symbol.json").write_text(symbol.tojson())
+    answers = trained.load(str(tmp_path / "a")).predictor((1, 28, 28), batch_size=2)(IMAGES[:2])
+    pixels = mx.nd.array(IMAGES[:2].reshape(2, 784) / 255)
+    np.testing.assert_allclose(answers, mx.nd.softmax(pixels ** 2).asnumpy(), atol=1e-7)
 
 
 def features(name="data"):
@@ -140,7 +156,7 @@ def saved(folder, symbol, label_shape=None):
 def test_class_probabilities_are_those_of_mxnets_module(tmp_path, name):
     build, label_shape, number = CLASSIFIERS[name]
     prefix, expected = saved(tmp_path, build(), label_shape)
-    answers = evaluate.probabilities(trained.load(prefix), SMALL)
+    answers = metrics.probabilities(trained.load(prefix), SMALL)
     np.testing.assert_allclose(answers, expected[number].reshape(5, 4), atol=1e-6)
     assert answers.std(axis=0).max() > 0.001
 
@@ -151,8 +167,8 @@ def test_other_answers_are_no_class_probabilities(tmp_path, name):
     prefix, (expected,) = saved(tmp_path, build(), label_shape)
     network = trained.load(prefix)
     np.testing.assert_allclose(network.predictor((1, 8, 8))(SMALL), expected, atol=1e-6)
-    with pytest.raises(evaluate.NoProbabilities) as error:
-        evaluate.probabilities(network, SMALL)
+    with pytest.raises(metrics.NoProbabilities) as error:
+        metrics.probabilities(network, SMALL)
     assert words in str(error.value)
 
 
@@ -160,8 +176,8 @@ def test_of_two_softmaxes_neither_is_taken(tmp_path):
     one = scores()
     both = mx.sym.Group([mx.sym.softmax(one, name="a"), mx.sym.softmax(one * 2, name="b")])
     network = trained.load(saved(tmp_path, both)[0])
-    with pytest.raises(evaluate.NoProbabilities, match="softmax a and softmax b; of several"):
-        evaluate.probabilities(network, SMALL)
+    with pytest.raises(metrics.NoProbabilities, match="softmax a and softmax b; of several"):
+        metrics.probabilities(network, SMALL)
     with pytest.raises(ValueError, match="one output, got a_output, b_output"):
         network.predictor((1, 8, 8))
 

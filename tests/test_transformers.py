@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import symbols
-from common.transformers import Transformer, inside, source_grid, transformers
+from common.graph.find_transformers import Transformer, inside, source_grid, transformers
 from symbols import stn
 
 DATA = mx.sym.Variable("data")

@@ -5,7 +5,11 @@ import pytest
 from PIL import Image
 
 import symbols
-from common import checkpoint, export, graph, pictures, synthetic, trained, visualise
+from common.data import synthetic
+from common.graph import rewrite
+from common.models import export_folder, trained
+from common.reports import pictures, visualise
+from common.storage import checkpoint
 from symbols import stn
 from tests.conftest import run_script
 from tests.test_networks import bound
@@ -21,7 +25,7 @@ def network_with(theta, transform, network="lenet", **options):
     for name in arg_params:
         if name.endswith("_loc_fc2_bias"):
             arg_params[name] = mx.nd.array(theta)
-    return trained.Trained("here", graph.label_free(symbol), arg_params, aux_params)
+    return trained.Trained("here", rewrite.label_free(symbol), arg_params, aux_params)
 
 
 @pytest.mark.parametrize(("transform", "theta"), [
@@ -35,7 +39,7 @@ def test_the_outline_is_where_numpy_says(transform, theta):
     expected = stn.outline(view.theta, (28, 28), (28, 28), transform)
     np.testing.assert_allclose(view.outlines, expected, atol=1e-3)
     assert seen.probabilities.shape == (12, 10)
-    assert view.output.shape == (12, 1, 28, 28)
+    assert (view.shown, view.output.shape) == ("stn", (12, 1, 28, 28))
 
 
 def test_a_half_zoom_is_a_centred_square():
@@ -63,19 +67,59 @@ def test_two_transformers_on_two_channels():
     assert [view.name for view in seen.views] == ["stn0", "stn1"]
     figure = visualise.draw(seen, [1, 2, 3], "a title")
     assert len(figure.axes) == 3 * 3
-    assert len(figure.axes[0].lines) == 2 * 2
+    outlines = figure.axes[0].lines[::2]  # behind each its dot
+    labels = [text for text in figure.texts if text.get_text().startswith("stn")]
+    assert [text.get_text() for text in labels] == ["stn0", "stn1"]
+    assert [text.get_color() for text in labels] == [line.get_color() for line in outlines]
+    assert len({line.get_linestyle() for line in outlines}) == 2
+    assert "a title: true → predicted class" in texts(figure)
     lines = list(visualise.describe(seen, [1, 2, 3]))
     assert len(lines) == 3
     assert "stn1 theta 1.000 0.000" in lines[0]
 
 
-def test_captions_name_the_mistakes():
+def texts(figure):
+    """Text -> colour of what stands beside the pictures."""
+    return {text.get_text(): text.get_color() for text in figure.texts}
+
+
+def test_what_is_drawn_is_what_the_classifier_sees():
+    network = network_with([0.5, 0, 0, 0, 0.5, 0], "affine", "mlp", pool=2)
+    view, = visualise.look(network, IMAGES).views
+    assert (view.name, view.shown, view.output.shape) == ("stn", "stn_pool", (12, 1, 14, 14))
+    warped = network.predictor((1, 28, 28), "stn_output", batch_size=12)(IMAGES[:, None])
+    np.testing.assert_allclose(
+        view.output, warped.reshape(12, 1, 14, 2, 14, 2).mean(axis=(3, 5)), atol=1e-6)
+
+
+def test_predictions_are_drawn_and_mistakes_stand_out():
     seen = visualise.look(network_with([0, 0], "translation"), IMAGES)
-    labels = seen.probabilities.argmax(axis=1)
+    answers = seen.probabilities.argmax(axis=1)
+    labels = answers.copy()
     labels[0] = (labels[0] + 1) % 10
-    titles = [axis.get_title() for axis in visualise.draw(seen, labels).axes]
-    assert titles[0] == f"{labels[0]}, taken for {(labels[0] - 1) % 10}"
-    assert titles[1] == str(labels[1])
+    drawn = texts(visualise.draw(seen, labels))
+    assert drawn[f"{labels[0]} → {answers[0]}"] == visualise.WRONG
+    assert drawn[f"{labels[1]} → {answers[1]}"] == visualise.RIGHT != visualise.WRONG
+    assert {"input", "stn"} <= set(drawn)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (20, 40), (40, 20)])
+def test_images_are_as_large_wherever_outlines_are_and_near_their_own_pictures(shape):
+    images = np.zeros((12, 1, *shape))
+    figures = [pictures.transformed(
+        images, 12 * [("1", "black")],
+        {"stn": (scale * np.tile([[-9, -9], [50, -9], [50, 50]], (12, 1, 1)), images)})
+        for scale in (0.1, 3)]
+    (image, picture, beside, *_), (other, *_) = (figure.axes for figure in figures)
+    assert (image.get_xlim(), image.get_ylim()) == (other.get_xlim(), other.get_ylim())
+    assert image.get_position().bounds == other.get_position().bounds
+    left, top = image.transData.transform((-0.5, -0.5))
+    right, bottom = image.transData.transform(np.subtract(shape[::-1], 0.5))
+    box = picture.get_window_extent()
+    np.testing.assert_allclose((box.x0, box.x1), (left, right))  # drawn as large as its image
+    np.testing.assert_allclose(box.height, top - bottom)
+    next_left = beside.transData.transform((-0.5, -0.5))[0]
+    assert 0 < bottom - box.y1 < next_left - right
 
 
 def sampled_by_grid_generator(transform_type, loss=None):
@@ -117,8 +161,9 @@ def test_what_is_no_probability_is_not_printed_as_one(caplog):
     seen = visualise.look(network, IMAGES)
     assert "No predictions are shown" in caplog.text
     assert "ends in LogisticRegressionOutput softmax" in caplog.text
-    titles = [axis.get_title() for axis in visualise.draw(seen, LABELS).axes]
-    assert titles[:10] == list(map(str, LABELS[:10]))  # the first row
+    drawn = texts(visualise.draw(seen, LABELS))
+    assert set(drawn) == {"input", "sampler", *map(str, LABELS)}
+    assert {drawn[str(label)] for label in LABELS} == {"black"}
     assert next(visualise.describe(seen, LABELS)).startswith(f"0: {LABELS[0]}, sampler theta 0.500")
 
 
@@ -147,11 +192,12 @@ SYNTHETIC = ["--dataset", "synthetic"]
 def test_the_script_draws_and_prints(prefix):
     done = run_script("visualize_stn.py", prefix, *SYNTHETIC, "--num-images", 3, "--first", 7)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 4
+    assert len(done.stdout.splitlines()) == 5
     assert done.stdout.startswith("7: ")
     assert "stn theta 1.000" in done.stdout
-    assert done.stdout.endswith(f"Drawn: {prefix}-stn.png\n")
-    assert Image.open(f"{prefix}-stn.png").size[0] == 300
+    assert done.stdout.endswith(f"Test images: synthetic\nDrawn: {prefix}-stn.png\n")
+    with Image.open(f"{prefix}-stn.png") as picture:
+        assert 300 < picture.size[0] < 400
 
 
 def test_the_script_animates_checkpoints(prefix, tmp_path):
@@ -179,5 +225,5 @@ def test_bad_input_is_refused(refused, prefix, flags, words):
 def test_a_network_without_transformer_is_refused(tmp_path, refused):
     symbol = symbols.get_symbol("lenet", add_stn=False)
     params = bound(symbol, (1, 28, 28)).get_params()
-    export.export(str(tmp_path / "a"), symbol, *params, (1, 28, 28))
+    export_folder.export(str(tmp_path / "a"), symbol, *params, (1, 28, 28))
     refused(run_script("visualize_stn.py", tmp_path / "a", *SYNTHETIC), "no transformer")

@@ -1,0 +1,146 @@
+"""Datasets by name, and the iterators that feed them to a Module.
+
+Images stay uint8 in memory; each batch is scaled to [0, 1] as it is taken.
+"""
+import mxnet as mx
+import numpy as np
+
+BLOCK = 1000  # images that are made fresh at once
+PIXELS = "images are to be uint8, from 0 to 255, of shape (N, H, W) or (N, C, H, W)"
+
+
+def derive_seed(seed, *path):
+    """A seed (31 bits), a pure function of the run's seed and whole numbers.
+
+    Zeros at the end count for nothing: ``derive_seed(1, 2) == derive_seed(1, 2, 0)``.
+    """
+    return int(np.random.SeedSequence((seed, *path)).generate_state(1)[0]) & 0x7FFFFFFF
+
+
+def as_pixels(images):
+    """Images as what everything here computes with, uint8 (N, C, H, W).
+
+    Args:
+        images: an array, in any order in memory, of uint8 (N, H, W) or (N, C, H, W), or of bool,
+            which is black and white.
+
+    Raises:
+        ValueError: they are something else: what a number means that is not of uint8 is unknown.
+    """
+    if not isinstance(images, np.ndarray):
+        raise ValueError(f"{PIXELS}, got a {type(images).__name__}")
+    if images.dtype == bool:
+        images = images * np.uint8(255)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        extent = (f" from {images.min():g} to {images.max():g}"
+                  if images.size and images.dtype.kind in "iuf" else "")
+        advice = ": np.rint(255 * images).astype(np.uint8)?" if extent == " from 0 to 1" else ""
+        raise ValueError(f"{PIXELS}, got {images.dtype} {images.shape}{extent}{advice}")
+    return images if images.ndim == 4 else images[:, None]
+
+
+class ImageIter(mx.io.DataIter):
+    """Batches of uint8 images, as float in [0, 1] of shape (batch_size, C, H, W), with labels.
+
+    ``reset`` goes on to the next epoch, ``seek`` to a given one. With a seed, for training, the
+    order is a function of (seed, epoch), and what does not fill a last batch is left out (other
+    images each epoch). Without one, for evaluation, the order is the arrays' own, and the last
+    batch is filled up with the first images; its ``pad`` is their number.
+
+    Args:
+        images: uint8 (N, H, W) or (N, C, H, W), or others that ``as_pixels`` takes.
+        labels: whole numbers (N,).
+        batch_size: images in a batch.
+        seed: None to keep the order, else a number from 0.
+        dtype: of the batches: "float32" or "float64".
+        fresh: for training, a function of images, labels and a seed that returns what is to be
+            trained on in their place, anew in each epoch; such as a distortion.
+        num_parts, part_index: shares the images between workers. Each epoch, worker ``part_index``
+            takes its own part of the order; all parts are equally long.
+
+    Raises:
+        ValueError: arrays that do not fit together, too few images for one training batch, or
+            something else than uint8.
+    """
+
+    def __init__(self, images, labels, batch_size, seed=None, dtype="float32",
+                 num_parts=1, part_index=0, fresh=None):
+        super().__init__(batch_size)
+        as_pixels(images)
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images but {len(labels)} labels")
+        if not 0 <= part_index < num_parts:
+            raise ValueError(f"part_index must be from 0 to {num_parts - 1}, got {part_index}")
+        self.num_images = len(images) // num_parts
+        if self.num_images < (1 if seed is None else batch_size):
+            raise ValueError(f"a batch of {batch_size} is more than the "
+                             f"{self.num_images} images there are")
+        self.images, self.labels, self.seed, self.dtype = images, labels, seed, dtype
+        self.fresh = fresh
+        self.image_shape = self._taken(images[:1], labels[:1], seed=0)[0].shape[1:]  # (C, H, W)
+        self.num_parts, self.part_index = num_parts, part_index
+        self.seek(0)
+
+    @property
+    def num_batches(self):
+        """Batches in an epoch."""
+        if self.seed is None:
+            return -(-self.num_images // self.batch_size)
+        return self.num_images // self.batch_size
+
+    @property
+    def provide_data(self):
+        return [mx.io.DataDesc("data", (self.batch_size, *self.image_shape), self.dtype)]
+
+    @property
+    def provide_label(self):
+        return [mx.io.DataDesc("softmax_label", (self.batch_size,), self.dtype)]
+
+    def seek(self, epoch, batch=0):
+        """Goes to a batch of an epoch."""
+        self.epoch, self.position, self._blocks = epoch, batch, {}
+        order = np.arange(len(self.images))
+        if self.seed is not None:
+            order = np.random.RandomState(derive_seed(self.seed, epoch)).permutation(order)
+        self._order = order[self.part_index::self.num_parts][:self.num_images]
+
+    def reset(self):
+        self.seek(self.epoch + 1)
+
+    def next(self):
+        if self.position == self.num_batches:
+            raise StopIteration
+        start = self.position * self.batch_size
+        which = self._order[start:start + self.batch_size]
+        pad = self.batch_size - len(which)
+        which = np.concatenate([which, np.resize(self._order, pad)])
+        self.position += 1
+        images, labels = (self._taken(self.images[which], self.labels[which]) if self.fresh is None
+                          else self._from_blocks(start))
+        # from_numpy, because nd.array would wait for all that the device has been told to do.
+        images = np.multiply(images, np.dtype(self.dtype).type(1 / 255), order="C")
+        labels = labels.astype(self.dtype)
+        return mx.io.DataBatch(data=[mx.nd.from_numpy(images)], label=[mx.nd.from_numpy(labels)],
+                               pad=pad, index=which,
+                               provide_data=self.provide_data, provide_label=self.provide_label)
+
+    def _taken(self, images, labels, seed=None):
+        """What becomes of some of the images (N, C, H, W) and labels."""
+        if self.fresh is not None:
+            images, labels = self.fresh(images, labels, seed)
+        return as_pixels(images), labels
+
+    def _from_blocks(self, start):
+        """A batch of what is made fresh: in blocks, so that batches of any size give the same."""
+        stop = start + self.batch_size
+        numbers = range(start // BLOCK, (stop - 1) // BLOCK + 1)
+        self._blocks = {number: self._blocks.get(number) or self._block(number)
+                        for number in numbers}
+        first = numbers[0] * BLOCK
+        return (np.concatenate(parts)[start - first:stop - first]
+                for parts in zip(*self._blocks.values()))
+
+    def _block(self, number):
+        which = self._order[number * BLOCK:(number + 1) * BLOCK]
+        return self._taken(self.images[which], self.labels[which],
+                           derive_seed(self.seed, self.epoch, self.part_index, number))

@@ -1,0 +1,242 @@
+"""MNIST and Fashion-MNIST: four idx files in a folder, checked, and fetched if they are missing.
+
+``python -m common.data.mnist [dataset]`` fetches a dataset to where the training
+script looks for it.
+"""
+import contextlib
+import hashlib
+import logging
+import os
+
+from common import cli, files
+from common.data import fetch, idx
+from common.data.fetch import NAMES
+
+SHA256 = {  # of the uncompressed files
+    "mnist": dict(zip(NAMES, (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"))),
+    "fashion-mnist": dict(zip(NAMES, (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"))),
+}
+CHECKOUT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+CLASSES = 10
+OWN = "own files"  # whatever is not published
+SUMS = "SHA256SUMS"  # lists the files that were fetched; these, unlike a user's own, never change
+
+
+def load(dataset, data_dir=None):
+    """Reads a dataset, after fetching what is missing of it.
+
+    Args:
+        dataset: "mnist" or "fashion-mnist".
+        data_dir: the folder of the four files; by default ``default_folder``, which is made if need
+            be. Other content than the published one is allowed (someone's own digits), but then
+            nothing is fetched.
+
+    Returns:
+        Four uint8 arrays: training images (N, H, W) and labels (N,), test images and labels.
+
+    Raises:
+        ValueError: a file is not what its name says, or has changed since it was fetched.
+        OSError: a file or the folder is missing and not to be fetched, or could not be read.
+    """
+    return load_with_origin(dataset, data_dir)[0]
+
+
+def load_with_origin(dataset, data_dir=None):
+    """What ``load`` returns, and where it is from: the name of the dataset, ``OWN``, or both."""
+    if data_dir is None:
+        data_dir = default_folder(dataset)
+    elif not os.path.isdir(data_dir):
+        raise NotADirectoryError(f"{data_dir or repr(data_dir)}: there is no such folder; "
+                                 f"--data-dir is one that holds {', '.join(NAMES)} (raw or .gz), "
+                                 f"or an empty one to fetch {dataset} into")
+    fetch_missing(dataset, data_dir)
+    fetched = _read_sums(data_dir)
+    arrays, own = [], []
+    for name in NAMES:
+        path, content = _read(data_dir, name)
+        arrays.append(idx.decode(path, content, _kind(name)))
+        if not _is_published(path, content, dataset, name, fetched):
+            own.append(os.path.basename(path))
+    _check_together(data_dir, *arrays)
+    if own:
+        logging.warning("%s: not the published %s: taken as your own: %s", data_dir, dataset,
+                        ", ".join(own))
+    origin = [dataset] * (len(own) < len(NAMES)) + [OWN] * bool(own)
+    return tuple(arrays), " and ".join(origin)
+
+
+def default_folder(dataset):
+    """``data/<dataset>`` where one is, else that of this checkout: it is fetched only once."""
+    folder = os.path.join("data", dataset)
+    return folder if os.path.isdir(folder) else os.path.join(CHECKOUT, folder)
+
+
+def inspect(dataset, data_dir):
+    """What there is of a dataset: name of each file -> "whole", "own", "missing" or what is wrong.
+
+    Args:
+        dataset, data_dir: as for ``load``; nothing is fetched.
+    """
+    fetched, found = _read_sums(data_dir), {}
+    for name in NAMES:
+        if not _find(data_dir, name):
+            found[name] = "missing"
+            continue
+        try:
+            path, content = _read(data_dir, name)
+            idx.decode(path, content, _kind(name))
+            whole = _is_published(path, content, dataset, name, fetched)
+            found[name] = "whole" if whole else "own"
+        except (ValueError, OSError) as error:
+            found[name] = str(error)
+    return found
+
+
+def fetch_missing(dataset, data_dir, sources=None):
+    """Puts those of the four files into ``data_dir`` that it lacks, from the first good source.
+
+    A file is taken only if it has the published SHA-256.
+
+    Args:
+        dataset: "mnist" or "fashion-mnist".
+        data_dir: the folder; made if need be.
+        sources: see ``common/data/fetch.py``; by default the dataset's own.
+
+    Raises:
+        OSError: the folder holds something else, or every source failed; the message says what is
+            missing, why, and what to do by hand.
+    """
+    missing = _missing(data_dir)
+    if not missing:
+        return
+    foreign = find_foreign(dataset, data_dir)
+    if foreign:
+        raise FileNotFoundError(
+            f"{data_dir}: {', '.join(missing)} missing (raw or .gz), and {dataset} is not fetched "
+            f"into a folder that holds something else, here {foreign}")
+    os.makedirs(data_dir, exist_ok=True)
+    tried = []
+    for source in fetch.SOURCES[dataset] if sources is None else sources:
+        try:
+            for name, content in source(missing):
+                if _sha256(content) != SHA256[dataset][name]:
+                    raise ValueError(f"{name} has the wrong SHA-256")
+                files.write_bytes(os.path.join(data_dir, name), content)
+        except fetch.FAILURES as error:
+            tried.append(f"{source} ({fetch.reason(error)})")
+        missing = _missing(data_dir)
+        if not missing:
+            sums = "".join(f"{digest}  {name}\n" for name, digest in SHA256[dataset].items())
+            files.write_bytes(os.path.join(data_dir, SUMS), sums.encode())
+            logging.info("Fetched %s from %s into %s", dataset, source, data_dir)
+            return
+    raise OSError(f"cannot fetch {dataset}: tried {'; '.join(tried)}. "
+                  f"Put {', '.join(missing)} (raw or .gz) into {data_dir} by hand")
+
+
+def find_foreign(dataset, data_dir):
+    """The first name in a folder, if it is there, that is not of the published dataset, or None.
+
+    Hidden files do not count, nor what a download that was killed has left.
+    """
+    entries = sorted(os.listdir(data_dir) if os.path.isdir(data_dir) else [])
+    published = {path: SHA256[dataset][name] for name in NAMES for path in _find(data_dir, name)}
+    for entry in entries:
+        path = os.path.join(data_dir, entry)
+        partial = entry.startswith((*NAMES, SUMS)) and entry.endswith(".part")
+        if entry == SUMS or entry.startswith(".") or partial:
+            continue
+        with contextlib.suppress(ValueError, OSError):  # what cannot be read is foreign, too
+            if path in published and _sha256(idx.read(path)) == published[path]:
+                continue
+        return entry
+    return None
+
+
+def _missing(data_dir):
+    return [name for name in NAMES if not _find(data_dir, name)]
+
+
+def _find(data_dir, name):
+    """The paths of an idx file: raw or gzipped, and as some programs spell it when unpacking it."""
+    paths = (os.path.join(data_dir, spelling + packing)
+             for spelling in (name, name.replace("-idx", ".idx")) for packing in ("", ".gz"))
+    return [path for path in paths if os.path.exists(path) and not os.path.isdir(path)]
+
+
+def _read(data_dir, name):
+    """The path and the uncompressed content of an idx file that is there."""
+    path, *others = _find(data_dir, name)
+    content = idx.read(path)
+    for other in others:
+        if idx.read(other) != content:
+            raise ValueError(f"{path} and {os.path.basename(other)} beside it differ: remove the "
+                             "one that is not meant")
+    return path, content
+
+
+def _kind(name):
+    return "images" if "images" in name else "labels"
+
+
+def _sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def _is_published(path, content, dataset, name, fetched):
+    """Tells a published file from a user's own; ValueError if it was swapped, or has changed."""
+    digest = _sha256(content)
+    if digest == SHA256[dataset][name]:
+        return True
+    for owner, published in SHA256.items():
+        for other in NAMES:
+            if digest == published[other]:
+                advice = "swapped?" if owner == dataset else f"give --dataset {owner}"
+                raise ValueError(f"{path}: this is {owner}'s {other}: {advice}")
+    if name in fetched:
+        raise ValueError(f"{path}: not the file that was fetched: delete it to fetch it again, "
+                         f"or delete {SUMS} beside it if it is your own")
+    return False
+
+
+def _check_together(data_dir, train_images, train_labels, test_images, test_labels):
+    for part, images, labels in (("training", train_images, train_labels),
+                                 ("test", test_images, test_labels)):
+        if len(images) != len(labels):
+            raise ValueError(f"{data_dir}: {len(images)} {part} images but {len(labels)} labels")
+        if labels.max() >= CLASSES:
+            raise ValueError(f"{data_dir}: the {part} label {labels.max()} "
+                             f"is not one of 0 to {CLASSES - 1}")
+    if train_images.shape[1:] != test_images.shape[1:]:
+        sizes = [" x ".join(map(str, a.shape[1:])) for a in (train_images, test_images)]
+        raise ValueError(f"{data_dir}: training images have {sizes[0]} pixels, "
+                         f"test images {sizes[1]}")
+
+
+def _read_sums(data_dir):
+    path = os.path.join(data_dir, SUMS)
+    lines = (files.read_if_there(path) or b"").decode(errors="replace").splitlines()
+    return {line.split()[-1] for line in lines if line.strip()}
+
+
+def main():
+    parser = cli.Parser(prog="common.data.mnist", description="Fetches a dataset.")
+    parser.add_argument("dataset", nargs="?", choices=sorted(SHA256), default="mnist",
+                        help="which")
+    parser.add_argument("--data-dir", help="where to; by default data/<dataset>")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    fetch_missing(args.dataset, args.data_dir or default_folder(args.dataset))
+    load(args.dataset, args.data_dir)
+
+
+if __name__ == "__main__":
+    cli.run(main)

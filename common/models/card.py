@@ -1,0 +1,143 @@
+"""What a trained network says of itself: what it was trained on, and the names of its classes.
+
+An export says it in the card that ``export_folder.about`` wrote, a checkpoint in its state; other
+networks say nothing. Scripts that need test images take those of the training,
+unless flags choose others.
+"""
+import logging
+import os
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from common import cli
+from common.data import datasets, mnist
+from common.data.distort import TASKS, augmentation
+from common.models import export_folder, trained
+from common.storage import checkpoint
+
+DATA = re.compile(r"([\w ,.-]{1,60}?)(?:, distorted by (\w{1,20}))?")
+NUMBER = r"(\d{1,9})\b"
+
+
+class TestImages(NamedTuple):
+    """Test images (N, [C,] H, W) and labels (N,), how they were chosen, and that in words."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    origin: str
+    distort: str
+    seed: int
+    words: str
+
+
+def add_flags(flag):
+    """Adds the flags that choose test images, by a parser's ``add_argument``."""
+    flag("--dataset", choices=datasets.DATASETS,
+         help="dataset; by default the training's, or mnist")
+    flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
+    flag("--num-examples", type=cli.number(int, least=1),
+         help="of the training: the synthetic dataset has a fifth as many test images")
+    flag("--distort", choices=(*TASKS, "none"),
+         help="distort the images as the paper does; by default as in the training")
+    flag("--seed", type=cli.number(int, least=0, most=2**31 - 1),
+         help="of the distortions; by default the training's, which gives the images that it was "
+              "scored on")
+
+
+def test_images(args):
+    """The test images that the flags of ``add_flags`` choose for ``args.model``.
+
+    Raises:
+        ValueError: flags that do not fit together or to the files; or none, for a network that was
+            trained on files of one's own.
+        OSError: files could not be had.
+    """
+    known = trained_on(args.model, args.load_epoch)
+    dataset = choose_dataset(args.model, args.dataset, args.data_dir, known.get("origin"))
+    count, seed, distort = args.num_examples, args.seed, args.distort
+    if count and dataset != "synthetic":
+        raise ValueError("--num-examples is for --dataset synthetic: other datasets have their "
+                         "test images, however many they train on")
+    if count is None and dataset == "synthetic":
+        count = known.get("num_examples")
+    seed = known.get("seed", 0) if seed is None else seed
+    distort = known.get("distort") if distort is None else distort if distort != "none" else None
+    loaded = datasets.load(dataset, args.data_dir, count)
+    words = taken = _in_words(loaded.origin, distort, seed)
+    if known:
+        was = _in_words(known["origin"], known["distort"], known["seed"])
+        same = (was == taken and loaded.origin in datasets.DATASETS  # own files may be others
+                and (dataset != "synthetic" or count == known.get("num_examples")))
+        words += ", as in the training" if same else f"; the network was trained on {was}"
+    images, labels = datasets.held_out(loaded, seed, augmentation(distort)[0])
+    return TestImages(images, labels, loaded.origin, distort, seed, words)
+
+
+def trained_on(path, epoch=None):
+    """What a network was trained on, as far as it says so.
+
+    Args:
+        path, epoch: as for ``trained.load``.
+
+    Returns:
+        ``{"origin": as of ``datasets.Dataset``, "distort": a name or None, "seed": of the
+        training}``, and "num_examples" where not all training images were used; empty if it says
+        nothing.
+    """
+    told = _told(path, epoch)
+    said = DATA.fullmatch(told.get("Data", ""))
+    if not said:
+        return {}
+    command = told.get("Trained by", "")  # older cards say the numbers nowhere else
+    found = {"origin": said[1], "distort": said[2], "seed": 0}
+    for name, what in (("seed", "Seed"), ("num_examples", "Training images")):
+        number = (re.fullmatch(NUMBER, told.get(what, ""))
+                  or re.search(rf"--{name.replace('_', '[-_]')}[ =]{NUMBER}", command))
+        if number:
+            found[name] = int(number[1])
+    return found
+
+
+def class_names(path, epoch, count):
+    """The names of a network's ``count`` classes, or their numbers.
+
+    Args:
+        path, epoch: as for ``trained.load``.
+    """
+    if not os.path.isdir(path):
+        return datasets.class_names(trained_on(path, epoch).get("origin"), count)
+    try:
+        return export_folder.read_class_names(os.path.join(path, export_folder.CLASSES), count)
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        logging.warning("%s: not used", error)
+    return datasets.class_names(None, count)
+
+
+def choose_dataset(model, dataset, data_dir, origin):
+    """The name of the dataset to load, by two flags and what a model was trained on, or None.
+
+    Raises ValueError if that is files of one's own, and no flag says where they are.
+    """
+    if dataset is not None:
+        return dataset
+    if data_dir is not None:
+        return origin if origin in mnist.SHA256 else "mnist"  # whose names the files have
+    if origin is not None and origin not in datasets.DATASETS:
+        raise ValueError(f"{model}: trained on {origin}: --data-dir says where they are, or "
+                         "--dataset what to take instead")
+    return origin or "mnist"
+
+
+def _in_words(origin, distort, seed):
+    return origin + (f", distorted by {distort}, seed {seed}" if distort else "")
+
+
+def _told(path, epoch):
+    """What is said of a network: what -> text."""
+    if os.path.isdir(path):
+        return export_folder.read_card(path)
+    return export_folder.about(checkpoint.load_state(*trained.find(path, epoch))[1] or {})

@@ -1,0 +1,243 @@
+"""Folders that other programs load a trained network from, without a file of this zoo.
+
+    model-symbol.json         without label: input "data", output "softmax_output"
+    model-0000.params         its parameters
+    model-shapes.json         the input's shape, as SageMaker wants it
+    signature.json            the same, as the multi-model server wants it
+    synset.txt                the names of the classes, one a line
+    model-train-symbol.json   the symbol with its label, to go on training
+    SHA256SUMS                of these six files, for ``sha256sum --check``
+    README.md                 what the model is, and the same sums
+"""
+import contextlib
+import json
+import os
+import re
+import shutil
+
+from common import cli, files
+from common.data import datasets
+from common.find_mxnet import UNFUSED_SUMS
+from common.graph import layers, rewrite
+from common.provenance import provenance
+from common.storage import checkpoint, fields
+
+SYMBOL, PARAMS, SUMS, CARD = "model-symbol.json", "model-0000.params", "SHA256SUMS", "README.md"
+CLASSES = "synset.txt"
+FILES = {
+    SYMBOL: "the network without its label",
+    PARAMS: "its parameters",
+    "model-shapes.json": "the shape of its input, for SageMaker",
+    "signature.json": "the same, for the multi-model server",
+    CLASSES: "the names of the classes",
+    "model-train-symbol.json": "the network with its label, to go on training",
+}
+ORDER = (*(name for name in FILES if name != PARAMS), SUMS, CARD, PARAMS)  # of their renaming
+NEW = ".new"  # the folder in which they wait for that
+
+
+def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, raw_input=False,
+           about=None):
+    """Writes a network for other programs, in place of what an earlier export wrote.
+
+    However it ends, there is the older export, the new one, or none that any program would load.
+
+    Args:
+        folder: made if need be.
+        symbol: a training symbol that ends in a SoftmaxOutput.
+        arg_params, aux_params: name -> NDArray, all that the symbol needs; written as float32,
+            which is what most loaders feed a network with.
+        image_shape: (C, H, W).
+        classes: their names; by default their numbers.
+        raw_input: whether the network takes pixels from 0 to 255, not 0 to 1.
+        about: more to be said of the model: what -> text.
+
+    Returns:
+        The paths of the JSON and the params.
+
+    Raises:
+        ValueError: more or fewer names than classes, or the output is no class probabilities.
+        OSError: a file cannot be written, or the folder has other things in it than an export.
+    """
+    check_free(folder)
+    if raw_input:
+        symbol = rewrite.with_raw_input(symbol)
+    deployed = rewrite.label_free(symbol)
+    count = count_classes(deployed, image_shape)
+    classes = datasets.class_names(None, count) if classes is None else classes
+    if len(classes) != count:
+        raise ValueError(f"{len(classes)} names of classes, but the network has {count} classes")
+    pixels = "pixels from 0 to 255" + ("" if raw_input else ", divided by 255")
+    told = {"Input `data`": f"images (N, {', '.join(map(str, image_shape))}), float, {pixels}",
+            "Output `softmax_output`": f"probabilities (N, {count}) of the classes in synset.txt",
+            **(about or {})}
+    if rewrite.sums_convolutions(deployed):
+        told["On a CPU"] = (f"set {UNFUSED_SUMS}=1 before MXNet is imported, or it may predict "
+                            "wrongly: it fuses some sums with convolutions as it should not")
+    with _replacing(folder) as new:
+        checkpoint.save_params(os.path.join(new, PARAMS),
+                               *map(_float32, (arg_params, aux_params)))
+        _write(new, {
+            SYMBOL: deployed.tojson(),
+            "model-shapes.json": _json([{"name": "data", "shape": [1, *image_shape]}]),
+            "signature.json": _json({"inputs": [{"data_name": "data",
+                                                 "data_shape": [0, *image_shape]}]}),
+            CLASSES: _lines(classes),
+            "model-train-symbol.json": symbol.tojson()})
+        sums = {name: files.sha256(os.path.join(new, name)) for name in FILES}
+        _write(new, {
+            SUMS: _lines(_listed(*item) for item in sums.items()),
+            CARD: _lines(_card(os.path.basename(os.path.abspath(folder)), told, sums,
+                               layers.table(symbol, image_shape)))})
+    return os.path.join(folder, SYMBOL), os.path.join(folder, PARAMS)
+
+
+def count_classes(symbol, image_shape):
+    """How many classes a network for images (C, H, W) has; ValueError if it gives something else.
+    """
+    _, (shape, *_), _ = symbol.infer_shape(data=(1, *image_shape))
+    if len(shape) != 2:
+        raise ValueError(f"expected class probabilities of shape (N, classes), got an output of "
+                         f"shape (N, {', '.join(map(str, shape[1:]))})")
+    return shape[1]
+
+
+def check_free(folder):
+    """Raises OSError if a folder holds something, but not an export."""
+    if (os.path.isdir(folder) and set(os.listdir(folder)) - {NEW}
+            and not os.path.exists(os.path.join(folder, SYMBOL))):
+        raise FileExistsError(f"{folder}: holds something else than an export: give a folder that "
+                              "is empty or new")
+
+
+def check(folder):
+    """Raises ValueError or OSError if the network in an export is not as it was written.
+
+    One from before there were ``SHA256SUMS`` is taken as it is.
+    """
+    path = os.path.join(folder, SUMS)
+    listed = files.read_if_there(path)
+    if listed is None:
+        return
+    for name in (SYMBOL, PARAMS):
+        file = os.path.join(folder, name)
+        if not os.path.exists(file):
+            raise FileNotFoundError(f"{file}: missing, though {path} lists it")
+        if _listed(name, files.sha256(file)).encode() not in listed.splitlines():
+            raise ValueError(f"{file}: not the file that {path} lists")
+
+
+@contextlib.contextmanager
+def _replacing(folder):
+    """Yields a folder for the files of an export, which then take the places of an earlier one's.
+
+    The old params go first and the new ones come last: a folder without them is no network to any
+    loader, so that none finds the params of one export with the symbol of another.
+    """
+    new = os.path.join(folder, NEW)
+    shutil.rmtree(new, ignore_errors=True)  # what a process that was killed left
+    os.makedirs(new)
+    try:
+        yield new
+        for name in ORDER:
+            files.sync(os.path.join(new, name))
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(folder, PARAMS))
+        files.sync(folder)
+        for name in ORDER:
+            os.replace(os.path.join(new, name), os.path.join(folder, name))
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    files.sync(folder)
+
+
+def image_shape(folder):
+    """The (C, H, W) that an export is for.
+
+    Raises OSError if the folder does not say it, and ValueError if that is damaged.
+    """
+    path = os.path.join(folder, "model-shapes.json")
+    content = files.read(path)
+    try:
+        _, *shape = files.parse_json(content)[0]["shape"]
+    except (ValueError, TypeError, LookupError):
+        shape = None
+    if not fields.is_image_shape(shape):
+        raise ValueError(f"{path}: not the shapes of an export")
+    return tuple(shape)
+
+
+def read_class_names(path, count):
+    """The names of ``count`` classes in a file, one a line.
+
+    Raises OSError if it cannot be read, and ValueError if it holds something else.
+    """
+    try:
+        names = files.read(path).decode("utf-8-sig").splitlines()  # leaves out Windows' mark
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text") from None
+    if not all(name.strip() and name.isprintable() for name in names):
+        raise ValueError(f"{path}: a line without a name, or with control characters")
+    if len(names) != count:
+        raise ValueError(f"{path}: {len(names)} names, but the network has {count} classes")
+    return names
+
+
+def read_card(folder):
+    """What the card of an export says: what -> text; empty without one."""
+    content = files.read_if_there(os.path.join(folder, CARD)) or b""
+    return dict(re.findall("^- (.*?): (.*)$", content.decode(errors="replace"), flags=re.M))
+
+
+def about(meta):
+    """What the meta of a checkpoint tells of a model: what -> text; empty without any."""
+    flags, told = meta.get("flags", {}), {}
+    if flags.get("network"):
+        transform = f" with transformer, {flags.get('transform') or 'affine'}"
+        told["Network"] = flags["network"] + (transform if flags.get("add_stn") else "")
+    if flags.get("dataset"):
+        distorted = f", distorted by {flags['distort']}" if flags.get("distort") else ""
+        told["Data"] = flags.get("data_origin", flags["dataset"]) + distorted
+        if flags.get("num_examples"):
+            told["Training images"] = str(flags["num_examples"])
+        told["Seed"] = str(flags.get("seed", 0))
+    if meta.get("history"):
+        told["Test accuracy"] = f"{meta['history'][-1]['test_accuracy']:.4f}"
+    if meta.get("command"):
+        told["Trained by"] = f"`{meta['command']}`"
+    return told
+
+
+def _card(title, told, sums, table):
+    """The lines of the folder's README.md."""
+    here = provenance()
+    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
+    told = dict(told, **{"Written by": f"`{here['command']}`", "Versions": versions})
+    return [f"# {title}", "",
+            *(f"- {what}: {cli.printable(text)}" for what, text in told.items()), "",
+            "| file | | SHA-256 |", "| --- | --- | --- |",
+            *(f"| {name} | {what} | {sums[name]} |" for name, what in FILES.items()), "",
+            "```", table, "```"]
+
+
+def _float32(params):
+    return {name: value.astype("float32", copy=False) for name, value in params.items()}
+
+
+def _listed(name, sha256):
+    """The line of a file, as ``sha256sum`` writes it."""
+    return f"{sha256}  {name}"
+
+
+def _write(folder, texts):
+    for name, text in texts.items():
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(text.encode())
+
+
+def _lines(lines):
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _json(value):
+    return json.dumps(value) + "\n"

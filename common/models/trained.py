@@ -1,0 +1,181 @@
+"""Trained networks, read back from an export or a checkpoint."""
+import contextlib
+import io
+import math
+import os
+from typing import Callable, NamedTuple
+
+import mxnet as mx
+import numpy as np
+
+from common.graph import rewrite
+from common.models import export_folder
+from common.models.predict import Predictor
+from common.storage import checkpoint, params_file, sandbox, symbol_file
+
+LARGEST = 2**28  # numbers that any node of a network may give for a batch
+LARGEST_ANSWER = 2**24  # and its last: some batches of these wait to be fetched
+_SURVIVED = set()  # the graphs, with shapes and options, that have been tried out
+
+
+class Trained(NamedTuple):
+    """A network for prediction.
+
+    Attributes:
+        path: of its params.
+        training: as it was trained, with its label if it has one; its input "data" is images of
+            0 to 1.
+        arg_params, aux_params: name -> NDArray.
+        foreign: whether they are from a file; then they are tried out before they are used.
+        made_for: a function that says the shape of the images it was trained on, None if unknown.
+    """
+
+    path: str
+    training: mx.sym.Symbol
+    arg_params: dict
+    aux_params: dict
+    foreign: bool = False
+    made_for: Callable = lambda: None
+
+    @property
+    def symbol(self):
+        """That for prediction, without label; its output is the class probabilities."""
+        return rewrite.label_free(self.training)
+
+    def predictor(self, image_shape, output=None, batch_size=256, **options):
+        """A ``Predictor`` of the class probabilities, or of an inner output.
+
+        Args:
+            image_shape: (C, H, W).
+            output: such as "stn_theta_output".
+            batch_size, **options: of ``Predictor``.
+
+        Raises:
+            ValueError: the network is not for such images, or has no such output.
+        """
+        symbol = self.symbol
+        if output is not None:
+            if output not in symbol.get_internals().list_outputs():
+                raise ValueError(f"{self.path}: the network has no output {output}")
+            symbol = symbol.get_internals()[output]
+        params = self.checked_params(symbol, image_shape, batch_size, **options)
+        return Predictor(symbol, *params, image_shape, batch_size, **options)
+
+    def checked_params(self, symbol, image_shape, batch_size=1, **options):
+        """Those parameters that the network or a part of it needs; ValueError if they do not fit.
+
+        Args:
+            symbol: of the part.
+            image_shape: (C, H, W).
+            batch_size, **options: of the ``Predictor`` that it is for.
+        """
+        outputs = symbol.list_outputs()
+        if len(outputs) > 1:
+            raise ValueError(f"{self.path}: expected a network with one output, got "
+                             f"{', '.join(outputs)}")
+        tried = (symbol.tojson(), image_shape, batch_size, str(options))
+        if self.foreign and tried not in _SURVIVED:
+            sandbox.run_in_child(self.path, lambda: self._try_out(symbol, image_shape, batch_size,
+                                                           **options))
+            _SURVIVED.add(tried)
+        return self._fitting(symbol, image_shape)
+
+    def _try_out(self, symbol, image_shape, batch_size, **options):
+        """Predicts for an image, after a look at the memory that this will take."""
+        params = self._fitting(symbol, image_shape)
+        internals, answers = symbol.get_internals(), symbol.list_outputs()
+        _, shapes, _ = internals.infer_shape(data=(batch_size, *image_shape))
+        for name, size in zip(internals.list_outputs(), map(math.prod, shapes)):
+            if size > (LARGEST_ANSWER if name in answers else LARGEST):
+                raise ValueError(f"{self.path}: {name} has {size:,} numbers for a batch of "
+                                 f"{batch_size}: too many, at least for such a batch")
+        noise = np.random.RandomState(0).randint(0, 256, (1, *image_shape)).astype(np.uint8)
+        Predictor(symbol, *params, image_shape, batch_size,
+                  **dict(options, gpus=None))(noise)  # CUDA does not survive a fork
+
+    def _fitting(self, symbol, image_shape):
+        try:
+            return self._params_for(symbol, image_shape)
+        except ValueError as error:
+            wanted = self.made_for()
+            if wanted is None or tuple(wanted) == tuple(image_shape):
+                raise
+            raise ValueError(f"{error}; it was trained on images of "
+                             f"{' x '.join(map(str, wanted))}") from None
+
+    def _params_for(self, symbol, image_shape):
+        unfit = f"not for images of {' x '.join(map(str, image_shape))}"
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # MXNet prints what does not fit
+                arg_shapes, _, aux_shapes = symbol.infer_shape(data=(1, *image_shape))
+        except mx.MXNetError:
+            arg_shapes = None
+        if arg_shapes is None:
+            raise ValueError(f"{self.path}: the network is {unfit}")
+        params = []
+        for names, shapes, values in (
+                (symbol.list_arguments(), arg_shapes, self.arg_params),
+                (symbol.list_auxiliary_states(), aux_shapes, self.aux_params)):
+            expected = {name: shape for name, shape in zip(names, shapes) if name != "data"}
+            params.append({name: values[name] for name in expected if name in values})
+            checkpoint.check_shapes(self.path, params[-1], expected,
+                                    f"of another network, or {unfit}")
+        return params
+
+
+def load(path, epoch=None):
+    """Reads a network.
+
+    Args:
+        path: folder of an export, or the prefix of checkpoints.
+        epoch: of the checkpoint; by default the newest.
+
+    Returns:
+        A ``Trained``.
+
+    Raises:
+        OSError: there is none.
+        ValueError: a file is damaged, or the network has other inputs than images.
+    """
+    prefix, epoch = find(path, epoch)
+    symbol_path, params_path, _ = checkpoint.locate(prefix, epoch)
+    if os.path.isdir(path):
+        export_folder.check(path)
+    symbol = rewrite.without_raw_input(rewrite.classifier(symbol_file.read(symbol_path)))
+    arg_params, aux_params = params_file.read(params_path)
+    symbol = _with_data(symbol_path, symbol, arg_params)
+    return Trained(params_path, symbol, arg_params, aux_params, foreign=True,
+                   made_for=lambda: _image_shape(path, prefix, epoch))
+
+
+def _with_data(path, symbol, params):
+    """The same network with its input called "data": the one that is no parameter and no label."""
+    arguments = rewrite.label_free(symbol).list_arguments()
+    inputs = [name for name in arguments if name not in params]
+    if "data" in arguments:
+        return symbol
+    if len(inputs) != 1:
+        raise ValueError(f"{path}: expected one input besides the parameters, the images, got "
+                         f"{', '.join(inputs[:3]) or 'none'}{', ...' if inputs[3:] else ''}")
+    return symbol(**{inputs[0]: mx.sym.Variable("data")})
+
+
+def _image_shape(path, prefix, epoch):
+    """The (C, H, W) that a network was trained on; None if it is not said, or is not to be read."""
+    with contextlib.suppress(OSError, ValueError):
+        if os.path.isdir(path):
+            return export_folder.image_shape(path)
+        return (checkpoint.load_state(prefix, epoch)[1] or {}).get("image_shape")
+    return None
+
+
+def find(path, epoch=None):
+    """The prefix and the epoch of what ``load`` would read, with the same arguments."""
+    prefix = os.path.join(path, "model") if os.path.isdir(path) else path
+    if epoch is None:
+        epochs = checkpoint.epochs(prefix)
+        if not epochs:
+            raise FileNotFoundError(f"{path}: neither the folder of an export nor the prefix of "
+                                    "checkpoints, such as models/mnist-lenet-stn")
+        epoch = epochs[-1]
+    return prefix, epoch

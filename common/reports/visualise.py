@@ -1,0 +1,174 @@
+"""What the transformers of a network make of images, and pictures of it."""
+import glob
+import logging
+import os
+from typing import List, NamedTuple, Optional
+
+import numpy as np
+
+from common import files
+from common.graph.find_transformers import source_grid, transformers
+from common.models import metrics
+from common.reports import pictures
+from symbols.stn import border
+
+SECONDS = 0.5  # that a picture of a film is shown
+RIGHT, WRONG = "tab:blue", "tab:red"  # predictions
+
+
+class View(NamedTuple):
+    """What one transformer does to a batch.
+
+    Attributes:
+        name: of its node.
+        theta: (N, parameters), or where there are none a grid (N, 2, h, w).
+        outlines: the border of its target on the image, (N, P, 2) points (x, y) in pixels.
+        shown: name of the node whose output is seen behind it: its own, or that of its pooling.
+        output: its pictures there, (N, C, h, w).
+    """
+
+    name: str
+    theta: np.ndarray
+    outlines: np.ndarray
+    shown: str
+    output: np.ndarray
+
+
+class Look(NamedTuple):
+    """A batch as a network sees it: images (N, C, H, W), views, and probabilities (N, classes).
+
+    There are no probabilities, but None, of a network that gives something else.
+    """
+
+    images: np.ndarray
+    probabilities: Optional[np.ndarray]
+    views: List[View]
+
+
+def look(network, images):
+    """Runs a network on some images.
+
+    Args:
+        network: a ``trained.Trained``.
+        images: uint8 (N, H, W) or (N, C, H, W).
+
+    Returns:
+        A ``Look``.
+
+    Raises:
+        ValueError: it has no transformer, or is not for such images.
+    """
+    found = transformers(network.symbol)
+    if not found:
+        raise ValueError(f"{network.path}: the network has no transformer")
+    images = images if images.ndim == 4 else images[:, None]
+
+    options = {"batch_size": len(images), "cpus": 1}
+
+    def output(name):
+        return network.predictor(images.shape[1:], name, **options)(images)
+
+    def view(part):
+        shown = _pooled(network.symbol, part.name)
+        return View(part.name, output(part.theta),
+                    outlines(source_grid(output(part.where), part), images.shape[2:]),
+                    shown, output(f"{shown}_output"))
+
+    views = [view(part) for part in found]
+    try:
+        probabilities = metrics.probabilities(network, images, **options)
+    except metrics.NoProbabilities as error:
+        logging.warning("No predictions are shown: %s", error)
+        probabilities = None
+    return Look(images, probabilities, views)
+
+
+def _pooled(symbol, name):
+    """The name of the node that averages a transformer's pictures (``--pool``), else its own."""
+    internals, pooled = symbol.get_internals(), f"{name}_pool"
+    if f"{pooled}_output" in internals.list_outputs() and (
+            internals[f"{pooled}_output"].get_children().list_outputs() == [f"{name}_output"]):
+        return pooled
+    return name
+
+
+def outlines(points, image_shape):
+    """The borders of targets, in pixels of the image.
+
+    Args:
+        points: (N, h, w, 2), from -1 to 1.
+        image_shape: (height, width).
+
+    Returns:
+        (N, 2 (h + w) - 3, 2): once around, clockwise from the top left pixel and back to it.
+    """
+    height, width = image_shape
+    return (border(points) + 1) / 2 * (width - 1, height - 1)
+
+
+def draw(seen, labels, title=None):
+    """A figure: the images with the outlines on them, below each what the transformers give.
+
+    Args:
+        seen: a ``Look``.
+        labels: (N,).
+        title: a line above.
+    """
+    if seen.probabilities is None:
+        captions = [(str(label), "black") for label in labels]
+    else:
+        captions = [(f"{label} → {answer}", RIGHT if label == answer else WRONG)
+                    for label, answer in zip(labels, seen.probabilities.argmax(axis=1))]
+        title = ": ".join(filter(None, [title, "true → predicted class"]))
+    views = {view.shown: (view.outlines, view.output) for view in seen.views}
+    return pictures.transformed(seen.images, captions, views, title)
+
+
+def describe(seen, labels, first=0):
+    """Lines of text: number, from ``first`` on, label, prediction and thetas of each image."""
+    for index, label in enumerate(labels):
+        told = [f"{first + index}: {label}"]
+        if seen.probabilities is not None:
+            answer = seen.probabilities[index].argmax()
+            told.append(f"predicted {answer} ({seen.probabilities[index, answer]:.3f})")
+        told.append("; ".join(f"{view.name} {_in_words(view.theta[index])}" for view in seen.views))
+        yield ", ".join(told)
+
+
+def _in_words(theta):
+    """The parameters of a warp; of a grid (2, h, w), which has none, what it reaches over."""
+    if theta.ndim < 3:
+        return f"theta {' '.join(f'{value:.3f}' for value in theta.ravel())}"
+    return "grid " + ", ".join(f"{axis} from {points.min():.3f} to {points.max():.3f}"
+                               for axis, points in zip("xy", theta))
+
+
+class Film:
+    """Pictures of what a network does to the same images after each epoch, and a GIF of them.
+
+    Args:
+        folder: gets a PNG for each epoch; made if need be.
+        images, labels: (N, [C,] H, W) and (N,).
+    """
+
+    def __init__(self, folder, images, labels):
+        self.folder, self.images, self.labels = folder, images, labels
+        os.makedirs(folder, exist_ok=True)
+
+    def take(self, network, epoch):
+        """Draws what a ``trained.Trained`` does after some epochs."""
+        figure = draw(look(network, self.images), self.labels, f"after epoch {epoch}")
+        pictures.save(figure, os.path.join(self.folder, f"{epoch:04d}.png"))
+
+    def forget(self, epoch):
+        """Removes the pictures of later epochs, which a run before has left."""
+        for path in self._frames():
+            if os.path.basename(path) > f"{epoch:04d}.png":
+                files.remove(path)
+
+    def join(self, path):
+        """Makes a GIF of all pictures there are."""
+        pictures.animate(self._frames(), path, SECONDS)
+
+    def _frames(self):
+        return sorted(glob.glob(os.path.join(glob.escape(self.folder), "[0-9][0-9][0-9][0-9].png")))

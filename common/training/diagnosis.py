@@ -1,0 +1,144 @@
+"""What the transformers of a network do to the test images, looked at after each epoch.
+
+A transformer that has collapsed says nothing by itself: the loss stays finite, while the classifier
+is shown black pictures, or the same warp of every image.
+"""
+import logging
+from typing import NamedTuple
+
+import mxnet as mx
+import numpy as np
+
+from common.data.batches import ImageIter
+from common.graph.find_transformers import inside, lattice, source_grid, transformers
+
+IMAGES = 500  # test images that are looked at
+PICTURES = 8  # of a batch that are kept, before and after
+DEVICE = mx.cpu(1)  # on the first one MXNet fuses operators, some of them wrongly
+WRITTEN_OUT = 8  # parameters of a theta that are logged one by one
+
+BLANK = 0.01  # of the source's brightness
+OUTSIDE = 0.05  # of the points inside the image
+CONSTANT = 1e-4  # standard deviation of each parameter over the images
+UNMOVED = 0.01  # distance from the identity's points, where the image is 2 wide
+CURES = ("a lower --lr, --stable or --bounded, or in the network's file a smaller lr_mult of its "
+         "localisation layers, or a start at the identity")
+
+
+class Diagnosis(NamedTuple):
+    """What a transformer does to some images, N of them.
+
+    Attributes:
+        name: of the transformer.
+        theta: (N, parameters).
+        inside: fraction of its points inside the image, (N,).
+        distance: of its points from those of the identity, on average, in coordinates, (N,).
+        before, after: mean absolute value of what it samples and of its output, (N,).
+        sources, pictures: some of the same, (N or less, C, H, W).
+    """
+
+    name: str
+    theta: np.ndarray
+    inside: np.ndarray
+    distance: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    sources: np.ndarray
+    pictures: np.ndarray
+
+    def figures(self):
+        """Over the images: means and standard deviations of theta, and fractions, for JSON."""
+        return {"theta_mean": self.theta.mean(axis=0, dtype=np.float64).tolist(),
+                "theta_spread": self.theta.std(axis=0, dtype=np.float64).tolist(),
+                "inside": float(self.inside.mean()),
+                "brightness": float(self.after.mean() / max(self.before.mean(), 1e-30))}
+
+    def complaint(self, epoch):
+        """What is wrong with it after an epoch, counted from 0, and what to do; None if nothing is.
+
+        A theta that is the same for every image is a collapse where it warps them, for a dead
+        localisation network moves its bias alone. At the identity it is one that has not started:
+        its last weight was 0, and an epoch of few batches, or a rate that still rises from 0, may
+        have left it small. That is said from the second epoch on.
+        """
+        figures = self.figures()
+        constant = max(figures["theta_spread"]) < CONSTANT
+        moved = self.distance.mean() > UNMOVED
+        wrong = [words for words, is_so in (
+            (f"{figures['inside']:.1%} of its points are inside the image",
+             figures["inside"] < OUTSIDE),
+            ("its pictures are blank", figures["brightness"] < BLANK),
+            ("theta is the same for every image", constant and moved)) if is_so]
+        if wrong:
+            return f"has collapsed: {', '.join(wrong)}; try {CURES}"
+        if constant and epoch > 0:
+            return ("has not started to learn: it is the identity for every image; try a higher "
+                    "--lr, or in the network's file a larger lr_mult of its localisation layers")
+        return None
+
+
+def diagnose(symbol, module, test):
+    """Looks at what the transformers of a network do.
+
+    Nothing of the training is touched: neither parameters nor random numbers.
+
+    Args:
+        symbol: the network, with the input "data".
+        module: a Module that trains it.
+        test: an ``ImageIter`` without a seed; of its images at most ``IMAGES`` are used.
+
+    Returns:
+        A list with a ``Diagnosis`` for each transformer, in the order of the graph.
+    """
+    found, internals = transformers(symbol), symbol.get_internals()
+    if not found:
+        return []
+    inner = mx.sym.Group([internals[output] for one in found for output in (
+        one.source, one.where, one.theta, f"{one.name}_output")])
+    arg_params, aux_params = module.get_params()
+    parts = []
+    batch_size = min(test.batch_size, IMAGES)
+    for batch in ImageIter(test.images[:IMAGES], test.labels[:IMAGES], batch_size,
+                           dtype=test.dtype):
+        # Bound anew each time: a graph for prediction keeps the weights of its first batch.
+        executor = inner.bind(DEVICE, _there({**arg_params, "data": batch.data[0]}),
+                              grad_req="null", aux_states=_there(aux_params))
+        values = [output.asnumpy()[:batch_size - batch.pad]
+                  for output in executor.forward(is_train=False)]
+        parts.append([_values(one, *values[4 * index:4 * index + 4])
+                      for index, one in enumerate(found)])
+    return [Diagnosis(one.name, *map(np.concatenate, zip(*same)))
+            for one, same in zip(found, zip(*parts))]
+
+
+def log_diagnoses(epoch, diagnoses):
+    """Logs what the transformers do after an epoch, counted from 0, and warns of a collapse."""
+    for one in diagnoses:
+        figures = one.figures()
+        logging.info("Epoch[%d] %s: theta %s; %.1f%% of its points inside", epoch, one.name,
+                     _in_words(figures["theta_mean"], figures["theta_spread"]),
+                     100 * figures["inside"])
+        complaint = one.complaint(epoch)
+        if complaint:
+            logging.warning("Epoch[%d] WARNING: %s %s", epoch, one.name, complaint)
+
+
+def _there(params):
+    return {name: value.as_in_context(DEVICE) for name, value in params.items()}
+
+
+def _values(transformer, source, where, theta, output):
+    """The values of a ``Diagnosis`` for the images of one batch."""
+    points = source_grid(where, transformer)
+    moves = points - lattice(points.shape[1:3])
+    return (theta.reshape(len(theta), -1), inside(points),
+            np.hypot(moves[..., 0], moves[..., 1]).mean(axis=(1, 2)),
+            np.abs(source).mean(axis=(1, 2, 3)), np.abs(output).mean(axis=(1, 2, 3)),
+            source[:PICTURES], output[:PICTURES])
+
+
+def _in_words(means, spreads):
+    if len(means) <= WRITTEN_OUT:
+        return ", ".join(f"{mean:.3f}±{spread:.3f}" for mean, spread in zip(means, spreads))
+    return (f"{len(means)} parameters, means {min(means):.3f} to {max(means):.3f}, "
+            f"spreads {min(spreads):.3f} to {max(spreads):.3f}")

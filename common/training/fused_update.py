@@ -1,0 +1,157 @@
+"""A Module whose update costs a few operators, however many parameters there are."""
+import mxnet as mx
+import numpy as np
+
+from common.training.callbacks import Updater
+
+
+class Module(mx.mod.Module):
+    """``mx.mod.Module``, but what is treated alike is updated as one.
+
+    MXNet adds up, updates and sends out each parameter by itself; with layers as small as a LeNet's
+    that takes as long as a good part of forward and backward. Here the kvstore and the optimizer
+    see one vector for all parameters that share their multipliers of rate and of weight decay. So
+    the optimizer must treat each number by itself, as all of ``flags.OPTIMIZERS`` do.
+    """
+
+    def init_optimizer(self, kvstore, optimizer, optimizer_params):
+        """As upstream's; ``kvstore`` is a KVStore, which then holds the vectors."""
+        super().init_optimizer(kvstore, optimizer, optimizer_params)
+        alike = {}
+        trained = [index for index, (gradient, *_) in enumerate(self._exec_group.grad_arrays)
+                   if gradient is not None]
+        for index in trained:
+            name = self._param_names[index]
+            alike.setdefault(self._multipliers(name), []).append(index)
+        self._vectors = [_Vector(f"vector{number}", self._exec_group, indices)
+                         for number, indices in enumerate(alike.values())]
+        keys = [vector.key for vector in self._vectors]
+        self._optimizer.set_lr_mult({key: lr for key, (lr, _) in zip(keys, alike)})
+        self._optimizer.set_wd_mult({key: wd for key, (_, wd) in zip(keys, alike)})
+        kvstore._set_updater(Updater(self._optimizer))
+        for vector in self._vectors:
+            kvstore.init(vector.key, vector.weights[0].gather())
+
+    def update(self):
+        """One step of the optimizer, with the gradients of the last ``backward``.
+
+        Raises whatever the optimizer or the schedule of its rate raises.
+        """
+        self._params_dirty = True
+        for vector in self._vectors:
+            vector.update(self._kvstore)
+            self._kvstore._updater.raise_kept()
+
+    @property
+    def learning_rate(self):
+        """That of the last step."""
+        return self._optimizer.learning_rate
+
+    def get_params(self):
+        """As upstream's, but exact: upstream's mean of the copies rounds where there are three."""
+        mx.nd.waitall()  # the engine does not know that BatchNorm's backward writes moving means
+        arg_params, aux_params = super().get_params()
+        for name, (first, *_) in zip(self._param_names, self._exec_group.param_arrays):
+            first.copyto(arg_params[name])
+        return arg_params, aux_params
+
+    def optimizer_state(self):
+        """The optimizer's memory, ``<parameter>.<number>`` -> NumPy array of its shape."""
+        states = self._kvstore._updater.states
+        return {f"{name}.{number}": part
+                for vector in self._vectors if vector.key in states
+                for number, leaf in enumerate(_leaves(states[vector.key]))
+                for name, part in vector.named(leaf.asnumpy())}
+
+    def set_optimizer_state(self, arrays):
+        """Goes on from what ``optimizer_state`` gave.
+
+        Raises ValueError if the arrays belong to another optimizer or network.
+        """
+        arrays, updater = dict(arrays), self._kvstore._updater
+        for vector in self._vectors:
+            state = self._optimizer.create_state_multi_precision(vector.key,
+                                                                 vector.weights[0].vector)
+            for number, leaf in enumerate(_leaves(state)):
+                value = leaf.asnumpy()
+                for name, part in vector.named(value):
+                    stored = arrays.pop(f"{name}.{number}", None)
+                    if stored is None or stored.shape != part.shape:
+                        raise ValueError(f"the state holds nothing fit for {name}: "
+                                         "it is of another optimizer")
+                    part[...] = stored
+                leaf[:] = value
+            updater.states[vector.key] = state
+            updater.states_synced[vector.key] = False  # moves to the device at its first use
+        if arrays:
+            raise ValueError(f"the state holds {', '.join(sorted(arrays))}: "
+                             "it is of another optimizer")
+
+    def _multipliers(self, name):
+        optimizer = self._optimizer
+        decay = optimizer.wd_mult.get(name, 1.0) if optimizer.wd else 0.0
+        return optimizer.lr_mult.get(name, 1.0), decay
+
+
+class _Vector:
+    """Some parameters of an executor group, end to end, under one key of the kvstore.
+
+    Args:
+        key: the name of the vector.
+        group: a Module's ``DataParallelExecutorGroup``.
+        indices: of the parameters.
+    """
+
+    def __init__(self, key, group, indices):
+        self.key, self.names = key, [group.param_names[index] for index in indices]
+        self.weights, self.gradients = (
+            [_Parts(arrays) for arrays in zip(*(of_all[index] for index in indices))]
+            for of_all in (group.param_arrays, group.grad_arrays))  # for each device
+
+    def update(self, kvstore):
+        kvstore.push(self.key, [device.gather() for device in self.gradients])
+        kvstore.pull(self.key, out=[device.vector for device in self.weights])
+        for device in self.weights:
+            device.scatter()
+
+    def named(self, vector):
+        """The names of the parameters, and views of their parts of a NumPy array."""
+        return zip(self.names, self.weights[0].split(vector))
+
+
+class _Parts:
+    """Arrays of one device, and a vector that has room for all of them."""
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+        ends = np.cumsum([array.size for array in arrays]).tolist()
+        self.slices = [slice(end - array.size, end) for array, end in zip(arrays, ends)]
+        self.vector = mx.nd.empty((ends[-1],), arrays[0].context, arrays[0].dtype)
+        self.views = self.split(self.vector)
+
+    def split(self, vector):
+        """Views of a vector, in the shapes of the arrays."""
+        return [vector[part].reshape(array.shape) for part, array in zip(self.slices, self.arrays)]
+
+    def gather(self):
+        """The vector, of what the arrays hold now."""
+        self._copy(self.arrays, self.views)
+        return self.vector
+
+    def scatter(self):
+        """Gives the arrays what the vector holds."""
+        self._copy(self.views, self.arrays)
+
+    @staticmethod
+    def _copy(sources, targets):
+        if sources[0].dtype == np.float32:  # all in one operator, quicker than concat and split
+            mx.nd.amp_multicast(*sources, num_outputs=len(sources), out=targets)
+        else:
+            for source, target in zip(sources, targets):
+                source.copyto(target)
+
+
+def _leaves(state):
+    if isinstance(state, (tuple, list)):
+        return [leaf for part in state for leaf in _leaves(part)]
+    return [] if state is None else [state]

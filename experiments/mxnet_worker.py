@@ -1,0 +1,112 @@
+"""What the benchmark measures of MXNet: the zoo's way, or with --plain the usual one.
+
+The usual one is a Module on one context, with the graph as it is written.
+"""
+import argparse
+import sys
+import time
+
+from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
+
+# isort: split
+import mxnet as mx
+
+import symbols
+from common.data import datasets
+from common.data.batches import ImageIter
+from common.graph import layers, rewrite
+from common.models import devices
+from common.models.predict import Predictor
+from common.training import fit, flags
+from common.training.fused_update import Module
+from experiments.protocol import rate, serve
+
+PLAIN = "--plain" in sys.argv
+
+
+def batch_of(batch_size):
+    return mx.io.DataBatch([mx.nd.random.uniform(shape=(batch_size, 1, 28, 28))],
+                           [mx.nd.array(range(batch_size)) % 10])
+
+
+def ready(add_stn, batch_size):
+    """A Module that is ready to be trained, and its symbol."""
+    shape, symbol = (batch_size, 1, 28, 28), symbols.get_symbol("lenet", add_stn=add_stn)
+    if PLAIN:
+        module = mx.mod.Module(symbol)
+    else:
+        contexts = devices.contexts(None, None, batch_size)
+        module = Module(rewrite.for_cpu(symbol, contexts, "float32", data=shape), context=contexts)
+    module.bind([("data", shape)], [("softmax_label", (batch_size,))])
+    module.init_params(mx.init.Xavier())
+    module.init_optimizer(mx.kv.create("local"), "adam", {"learning_rate": 0.003})
+    return symbol, module
+
+
+def train(add_stn, batch_size, seconds):
+    """Images/s of training steps on one batch."""
+    _, module = ready(add_stn, batch_size)
+    return _steps(module, batch_size, seconds)
+
+
+def _steps(module, batch_size, seconds):
+    batch = batch_of(batch_size)
+
+    def step():
+        module.forward_backward(batch)
+        module.update()
+
+    return rate(step, mx.nd.waitall, seconds, batch_size)
+
+
+def predict(add_stn, batch_size, seconds):
+    """Images/s of predictions of one batch."""
+    symbol, trained = ready(add_stn, batch_size)
+    batch = batch_of(batch_size)
+    if PLAIN:
+        module = mx.mod.Module(symbol)
+        module.bind(trained.data_shapes, trained.label_shapes, for_training=False)
+        module.set_params(*trained.get_params())
+    else:
+        module = Predictor(rewrite.label_free(symbol), *trained.get_params(), (1, 28, 28),
+                           batch_size).module
+        batch.label = None
+    return rate(lambda: module.forward(batch), mx.nd.waitall, seconds, batch_size)
+
+
+def epoch(count, seconds):
+    """Images/s of an epoch of ``count`` real images, as it is trained, and of its bare steps."""
+    args = argparse.ArgumentParser()
+    flags.add_training_flags(args)
+    args = args.parse_args([])
+    flags.complete(args)
+    images = datasets.load("mnist", num_examples=count)
+    batches = ImageIter(images.train_images, images.train_labels, args.batch_size, seed=0)
+    contexts = devices.contexts(None, None, args.batch_size)
+    module, _ = fit.start(args, {}, contexts, symbols.get_symbol("lenet"), batches)
+    steps = _steps(module, args.batch_size, seconds)
+    begin = time.monotonic()
+    fit.train_epoch(args, module, batches, 0)
+    mx.nd.waitall()
+    passed = time.monotonic() - begin
+    return {"epoch": batches.num_batches * args.batch_size / passed, "steps": steps}
+
+
+def roofline(seconds):
+    """GFLOP/s of matrix products, all cores together; and the operations of the networks."""
+    size, contexts = 1024, devices.contexts(None, None, 10**6)
+    matrices = [mx.nd.random.uniform(shape=(size, size), ctx=context) for context in contexts]
+    products = [mx.nd.empty((size, size), ctx=context) for context in contexts]
+
+    def step():
+        for matrix, product in zip(matrices, products):
+            mx.nd.dot(matrix, matrix, out=product)
+
+    peak = 2e-9 * size**3 * len(contexts) * rate(step, mx.nd.waitall, seconds, 256) / 256
+    return dict({f"flops, {add_stn}": layers.flops(
+        symbols.get_symbol("lenet", add_stn=add_stn), data=(1, 1, 28, 28))
+        for add_stn in (True, False)}, peak=peak)
+
+
+if __name__ == "__main__":
+    serve(train=train, predict=predict, epoch=epoch, roofline=roofline)

@@ -1,0 +1,37 @@
+"""How the benchmark and its workers talk: a JSON line for each question and each answer."""
+import json
+import sys
+import time
+
+
+def rate(step, wait, seconds, batch_size):
+    """Images per second.
+
+    Args:
+        step: what to time, a batch; it may return before its work is done.
+        wait: returns when all work is done.
+        seconds: how long to measure, after a warm-up.
+        batch_size: images in a batch. About 1,000 images are asked for before waiting, except that
+            a batch of one image is always waited for, which makes the rate one of latency.
+    """
+    ahead = 1 if batch_size == 1 else max(4, 1024 // batch_size)
+    for _ in range(3):
+        step()
+    wait()
+    batches, begin = 0, time.monotonic()
+    while time.monotonic() - begin < seconds:
+        for _ in range(ahead):
+            step()
+        batches += ahead
+        wait()
+    return batches * batch_size / (time.monotonic() - begin)
+
+
+def serve(**answers):
+    """Answers questions from standard input until it ends.
+
+    A question names the function of ``answers`` to call, as ``what``, and its arguments.
+    """
+    for line in sys.stdin:
+        question = json.loads(line)
+        print(json.dumps(answers[question.pop("what")](**question)), flush=True)

@@ -1,0 +1,108 @@
+"""The same measurements of PyTorch: the seed network, eager, or compiled with --compile.
+
+With --learn SEED it trains on MNIST instead, by the seed network's recipe: SGD, rate 0.1 and a
+hundredth of it in the full connections of the localisation network, batches of 64, 20 epochs; and
+says its test accuracy after each of them.
+"""
+import functools
+import sys
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from common.data import mnist
+from experiments.protocol import rate, serve
+
+COMPILE = "--compile" in sys.argv
+
+
+class Net(nn.Module):
+    """The small LeNet, with or without its affine transformer."""
+
+    def __init__(self, add_stn):
+        super().__init__()
+        self.add_stn = add_stn
+        if add_stn:
+            self.loc = nn.Sequential(
+                nn.Conv2d(1, 8, 7), nn.ReLU(), nn.MaxPool2d(2),
+                nn.Conv2d(8, 10, 5), nn.ReLU(), nn.MaxPool2d(2),
+                nn.Flatten(), nn.Linear(90, 32), nn.ReLU(), nn.Linear(32, 6))
+            nn.init.zeros_(self.loc[-1].weight)
+            self.loc[-1].bias.data = torch.tensor([1.0, 0, 0, 0, 1, 0])
+        self.classifier = nn.Sequential(
+            nn.Conv2d(1, 10, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(10, 20, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.5), nn.Flatten(),
+            nn.Linear(320, 50), nn.ReLU(), nn.Dropout(0.5), nn.Linear(50, 10))
+
+    def forward(self, images):
+        if self.add_stn:
+            theta = self.loc(images).view(-1, 2, 3)
+            grid = functional.affine_grid(theta, images.shape, align_corners=True)
+            images = functional.grid_sample(images, grid, align_corners=True)
+        return self.classifier(images)
+
+
+@functools.lru_cache(maxsize=1)  # the rounds of one case need not compile again
+def network(add_stn, training, batch_size):
+    """A network in either mode, compiled for just this batch size if at all."""
+    net = Net(add_stn).train(training)
+    if not COMPILE:
+        return net
+    torch.compiler.reset()
+    return torch.compile(net, dynamic=False)
+
+
+def train(add_stn, batch_size, seconds):
+    """Images/s of training steps on one batch."""
+    net = network(add_stn, True, batch_size)
+    images, labels = torch.rand(batch_size, 1, 28, 28), torch.arange(batch_size) % 10
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.003)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        functional.cross_entropy(net(images), labels).backward()
+        optimizer.step()
+
+    return rate(step, lambda: None, seconds, batch_size)
+
+
+def predict(add_stn, batch_size, seconds):
+    """Images/s of predictions of one batch."""
+    net, images = network(add_stn, False, batch_size), torch.rand(batch_size, 1, 28, 28)
+
+    def step():
+        with torch.inference_mode():
+            functional.softmax(net(images), dim=1)
+
+    return rate(step, lambda: None, seconds, batch_size)
+
+
+def learn(seed):
+    torch.manual_seed(seed)
+    images, labels, test_images, test_labels = (
+        torch.from_numpy(array.copy()) for array in mnist.load("mnist", None))
+    images, test_images = (array[:, None].float() / 255 for array in (images, test_images))
+    net = network(True, True, 64)
+    slow = [parameter for layer in net.loc if isinstance(layer, nn.Linear)
+            for parameter in layer.parameters()]
+    rest = [parameter for parameter in net.parameters()
+            if not any(parameter is other for other in slow)]
+    optimizer = torch.optim.SGD([{"params": rest}, {"params": slow, "lr": 0.001}], lr=0.1)
+    for epoch in range(20):
+        net.train()
+        for chosen in torch.randperm(len(images)).split(64):
+            optimizer.zero_grad(set_to_none=True)
+            functional.cross_entropy(net(images[chosen]), labels[chosen].long()).backward()
+            optimizer.step()
+        net.eval()
+        with torch.inference_mode():
+            right = sum((net(part).argmax(1) == wanted).sum().item() for part, wanted
+                        in zip(test_images.split(256), test_labels.split(256)))
+        print(f"Epoch[{epoch}] Validation-accuracy={right / len(test_labels):f}", flush=True)
+
+
+if "--learn" in sys.argv:
+    learn(int(sys.argv[-1]))
+elif __name__ == "__main__":
+    serve(train=train, predict=predict)

@@ -1,0 +1,64 @@
+"""Images from the files that telephones and programs write."""
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.data import image_files
+
+SEVEN = np.zeros((28, 20), np.uint8)
+SEVEN[3:6, 2:17] = SEVEN[6:25, 13:17] = 255
+STORED = {  # EXIF orientation -> the picture before a viewer turns it
+    1: SEVEN, 2: SEVEN[:, ::-1], 3: SEVEN[::-1, ::-1], 4: SEVEN[::-1],
+    5: SEVEN.T, 6: np.rot90(SEVEN), 7: SEVEN[::-1, ::-1].T, 8: np.rot90(SEVEN, -1)}
+
+
+def read(path, invert=False):
+    """The one image in a file, and what is doubtful."""
+    images, sources, doubts = image_files.read_all([str(path)], invert)
+    assert sources == [(str(path), None)]
+    return images[0], [doubt.replace(f"{path}: ", "") for doubt in doubts]
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg", "a.webp"])
+def test_pictures_are_turned_as_their_exif_data_say(tmp_path, name, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(np.ascontiguousarray(STORED[orientation]))
+    picture.save(tmp_path / name, exif=exif, quality=100, lossless=True)
+    image, doubts = read(tmp_path / name)
+    np.testing.assert_allclose(image.astype(int), SEVEN, atol=30 if name == "a.jpg" else 0)
+    assert doubts == []
+
+
+def test_damaged_exif_data_are_passed_over(tmp_path):
+    Image.fromarray(SEVEN).save(tmp_path / "a.png", exif=b"Exif\0\0neither")
+    np.testing.assert_array_equal(read(tmp_path / "a.png")[0], SEVEN)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.tif", "a.png", "a.webp"])
+def test_the_first_of_several_frames_is_taken_and_that_is_said(tmp_path, name):
+    frames = [Image.fromarray(image) for image in (SEVEN, SEVEN[::-1].copy())]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+    image, doubts = read(tmp_path / name)
+    np.testing.assert_array_equal(image, SEVEN)
+    assert doubts == ["only the first of its frames is taken"]
+
+
+@pytest.mark.parametrize(("ink", "invert", "hint"), [
+    (0, False, "with --invert"), (0, True, None), (255, False, None),
+    (255, True, "without --invert")])
+def test_ink_on_transparency(tmp_path, ink, invert, hint):
+    Image.fromarray(np.dstack([np.full_like(SEVEN, ink)] * 3 + [SEVEN])).save(tmp_path / "a.png")
+    image, doubts = read(tmp_path / "a.png", invert)
+    np.testing.assert_array_equal(image, SEVEN if hint is None else 0)
+    assert doubts == ([] if hint is None else [
+        f"blank, or nearly so: its greys are from 0 to 0; is it ink on transparency? try it {hint}"
+    ])
+
+
+def test_a_picture_of_nearly_one_grey_is_said_to_be_blank(tmp_path):
+    Image.fromarray(100 + SEVEN // 16).save(tmp_path / "a.png")
+    assert read(tmp_path / "a.png")[1] == ["blank, or nearly so: its greys are from 100 to 115"]
+    Image.fromarray(100 + SEVEN // 4).save(tmp_path / "a.png")
+    assert read(tmp_path / "a.png")[1] == []

@@ -1,7 +1,9 @@
 # make train       train the LeNet with its transformer on MNIST
-# make test        run the tests
+# make test        run the quick tests; ARGS="-k padding" for some of them
+# make test-all    run all tests
+# make check       ruff, and the quick tests of what changed since the last commit
 # make setup       only set up: .venv, the pinned requirements, the data
-# make accuracy    the table in README.md: many full runs; can be stopped, goes on where it was
+# make accuracy    the table in docs/training.md: many full runs; can be stopped, goes on
 # make paper       the tables of the paper's MNIST experiments: many hours, likewise; for some
 #                  minutes ARGS=--quick
 # make published   the models in published/ that are not there: remove one to train it again
@@ -13,7 +15,7 @@
 #
 # PYTHON=python3.9     the interpreter for .venv; by default the first suitable one
 # MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2; remembered
-# ARGS="--lr 0.001"    more flags for make train, make paper, make compare
+# ARGS="--lr 0.001"    more flags for make train, make paper, make compare, make test
 
 unexport PYTHONSAFEPATH  # with it, Python does not find what it is told to run by -m
 
@@ -40,10 +42,15 @@ ifneq ($(COMPLAINT),)
   endif
 endif
 
+PYTEST := $(RUN) -m pytest -n auto --dist loadfile
+# The tests of the modules that have changed since the last commit: of a/b.py, tests/test_b.py.
+STEMS = $(basename $(notdir $(shell git status --porcelain -uall | sed -n 's/.* \(.*\.py\)$$/\1/p')))
+CHANGED = $(wildcard $(sort $(patsubst %,tests/test_%.py,$(patsubst test_%,%,$(STEMS)))))
+
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 
-.PHONY: train test setup accuracy paper published compare recover robustness bench doctor
+.PHONY: train test test-all check setup accuracy paper published compare recover robustness bench doctor
 .DELETE_ON_ERROR:
 
 # A second time, what was stopped goes on, and what is trained is only evaluated.
@@ -52,7 +59,15 @@ train: setup
 
 test: setup
 	$(RUN) -m ruff check .
-	$(RUN) -m pytest
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: setup
+	$(RUN) -m ruff check .
+	$(PYTEST) $(ARGS)
+
+check: setup
+	$(RUN) -m ruff check .
+	$(if $(CHANGED),$(PYTEST) -m "not slow" $(CHANGED))
 
 setup: $(READY)
 	@$(RUN) -m common.data.mnist

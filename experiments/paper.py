@@ -76,7 +76,8 @@ WIDTHS = {
     "2 x ST-FCN": {"addition": 173},
 }
 POOLED = ("RTS", "TC", "addition")
-MARKS = "<!-- paper.py writes from here -->", "<!-- to here -->"  # in README.md
+PAGE = "docs/paper.md"
+MARKS = "<!-- experiments/paper.py writes from here -->", "<!-- to here -->"  # in it
 
 
 def rows(table):
@@ -139,6 +140,18 @@ def _cell(folder, seeds, paper):
     return results.mean_and_spread(errors) + difference
 
 
+def gains(folder):
+    """What the transformer buys, as a Markdown table: the first rows of the first table, paired."""
+    columns = PAPER["distorted digits"]["columns"]
+    lines = [f"| | transformer | {' | '.join(columns)} |", "|" + " --- |" * (2 + len(columns))]
+    for name, plain in (("fully connected", "FCN"), ("convolutional", "CNN")):
+        for row, transformer in ((plain, "without"), (f"ST-{plain} affine", "with")):
+            cells = [_cell(folder, [run_of(row, column, seed) for seed in SEEDS], None)
+                     for column in columns]
+            lines.append(f"| {name} | {transformer} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def write_tables(path, tables):
     """Puts tables in the place that a file has for them.
 
@@ -183,8 +196,8 @@ def main():
     flag = parser.add_argument
     flag("--quick", action="store_true", help="train a few cells only, for a few epochs")
     flag("--print", action="store_true",
-         help="train nothing, print the tables and write them into README.md")
-    flag("--draw", action="store_true", help="train nothing, draw the pictures of README.md")
+         help="train nothing, print the tables and write them into docs/paper.md")
+    flag("--draw", action="store_true", help="train nothing, draw the pictures of docs/")
     flag("--jobs", type=cli.number(int, least=1), default=usable_cores(), help="runs at a time")
     args = parser.parse_args()
     if args.draw:
@@ -200,7 +213,7 @@ def main():
         tables = markdown(folder, QUICK["epochs"] if args.quick else None)
         print(tables)
         if not args.quick:
-            write_tables("README.md", tables)
+            write_tables(PAGE, tables)
 
 
 if __name__ == "__main__":

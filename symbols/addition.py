@@ -6,8 +6,8 @@ its own digit out; the fully connected classifier of ``mlp`` says the sum.
 
     python train_mnist.py --add-stn --network addition --distort addition --pool 2
 
-The baselines are ``mlp`` and ``cnn``, with one transformer or none. Test error: see the paper's
-table in README.md; ``experiments/paper.py`` has its flags.
+The baselines are ``mlp`` and ``cnn``, with one transformer or none. Test error: see
+docs/paper.md; ``experiments/paper.py`` has the flags.
 """
 import mxnet as mx
 

@@ -6,7 +6,7 @@ from the image's; ``flag`` rules both dropouts.
 
     python train_mnist.py --add-stn --network lenet
 
-Test accuracy and time: see the results in README.md.
+Test accuracy: see docs/training.md.
 """
 import mxnet as mx
 

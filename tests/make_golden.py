@@ -22,7 +22,7 @@ from common.data import idx, synthetic
 from common.models import export_folder
 from symbols import stn
 from tests.conftest import run_script
-from tests.test_export import network
+from tests.test_export_folder import network
 from tests.test_networks import VARIANTS, predict
 
 TINY = {"network": "mlp", "width": 8, "image_shape": (1, 8, 8)}

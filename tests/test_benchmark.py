@@ -35,6 +35,7 @@ def test_the_roofline_counts_operations():
     assert "predict, without transformer, batch 256: 10, 10%" in notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["here", "MXNet"])
 def test_a_worker_measures(name):
     worker = benchmark.Worker([sys.executable, "-m", *benchmark.COMPETITORS[name]])

@@ -178,6 +178,7 @@ def test_no_damaged_file_is_loaded(tmp_path, name):
     checkpoint.load_state(str(tmp_path / "a"), 1)
 
 
+@pytest.mark.slow
 def test_every_bit_of_a_manifest_counts(tmp_path):
     path, targets = tmp_path / "a.json", {kind: str(tmp_path / kind) for kind in checkpoint.KINDS}
     with file_set.replacing(str(path), targets) as new:

@@ -45,6 +45,7 @@ def undisturbed(tmp_path_factory):
     return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_the_table_is_what_the_runs_say(undisturbed):
     folder, printed = undisturbed
     accuracies = {arm: [100 * json.loads((folder / arm / f"seed-{seed}.json").read_text())[
@@ -103,6 +104,7 @@ def test_the_arms_see_the_same_batches_and_start_from_the_same_classifier(tmp_pa
     assert len(with_it["start"]) > len(without["start"])
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on_to_the_same_figures(undisturbed, tmp_path):
     folder = tmp_path / "b"
     flags = [*map(str, TINY), "--seeds", "2", "--output", str(folder), "--transform", "translation"]

@@ -1,42 +1,69 @@
-"""What the pages in docs show is run, and their tables are those of the results."""
+"""What the README and the pages of docs show is run, and measured."""
+import glob
+import json
 import os
 import re
+import subprocess
+import sys
 
-import mxnet as mx
-import numpy as np
+import pytest
 
-from experiments import robustness
-from symbols.stn import localisation_head, spatial_transformer
+from common.data import datasets
+from common.reports import results
+from experiments import benchmark, paper, recover_theta
 from tests.conftest import ROOT
 
-with open(os.path.join(ROOT, "docs", "when-a-transformer-dies.md"), encoding="utf-8") as page:
-    PAGE = page.read()
+PAGES = {}
+for path in [os.path.join(ROOT, "README.md"), *glob.glob(os.path.join(ROOT, "docs", "*.md"))]:
+    with open(path, encoding="utf-8") as page:
+        PAGES[os.path.basename(path)] = page.read()
 
 
-def test_the_examples_compute_what_the_page_says():
-    lift, balance = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.M | re.S)
-    names = {"localisation_head": localisation_head, "spatial_transformer": spatial_transformer,
-             "data": mx.sym.Variable("data"), "features": mx.sym.Variable("features")}
+def blocks(page):
+    """The examples of Python in a page."""
+    return re.findall(r"^```python\n(.*?)^```", PAGES[page], flags=re.M | re.S)
+
+
+@pytest.mark.slow
+def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
+    done = train("--add-stn", "--num-examples", 2000, "--num-epochs", 1, "--data-dir",
+                 os.path.join(ROOT, "data", "mnist"), cwd=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(ROOT)
+    load, lift = blocks("README.md")
+    image = datasets.load("synthetic", num_examples=100).train_images[0]
+    for example in (load, *blocks("export.md")):
+        exec(example, {"image": image})
+        assert int(capsys.readouterr().out) in range(10)
+    deform, = blocks("data.md")
+    names = {}
     exec(lift, names)
-    assert names["net"].infer_shape(data=(2, 1, 28, 28), features=(2, 9))[1] == [(2, 1, 28, 28)]
-
-    folder = os.path.join(ROOT, "published", "mnist-lenet-stn")
-    symbol, params, _ = mx.model.load_checkpoint(os.path.join(folder, "model"), 0)
-    images = mx.nd.array(np.random.RandomState(0).rand(4, 1, 28, 28))
-    before = symbol.eval(data=images, **params)[0].asnumpy()
-    lengths = [_length(symbol, images, params)]
-    exec(balance, {"arg_params": params})
-    lengths.append(_length(symbol, images, params))
-    np.testing.assert_allclose(symbol.eval(data=images, **params)[0].asnumpy(), before, rtol=1e-4)
-    np.testing.assert_allclose(lengths[0], lengths[1] * 8, rtol=1e-4)
+    assert names["straightened"].infer_shape(data=(2, 1, 28, 28))[1] == [(2, 1, 28, 28)]
+    exec(deform, names)
+    assert names["turned"].shape == (100, 28, 28)
 
 
-def _length(symbol, images, params):
-    seen = symbol.get_internals()["stn_loc_fc1_relu_output"]
-    given = {name: params[name] for name in seen.list_arguments() if name != "data"}
-    return seen.eval(data=images, **given)[0].norm().asscalar()
+@pytest.mark.slow
+def test_every_flag_in_the_pages_exists():
+    scripts = [[name] for name in os.listdir(ROOT) if name.endswith(".py")]
+    scripts += [["-m", f"tests.{name}"] for name in ("chaos", "fuzz", "soak")]
+    scripts += [["-m", f"experiments.{name}"] for name in ("paper", "benchmark", "recover_theta",
+                                                       "robustness")]
+    helps = [subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, stdout=subprocess.PIPE,
+                            check=True, universal_newlines=True).stdout for script in scripts]
+    used = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", "".join(PAGES.values())))
+    assert used <= set(re.findall(r"--[a-z-]+", "".join(helps)))
 
 
 def test_the_tables_are_those_of_the_results():
-    done = robustness.load(os.path.join(ROOT, robustness.RESULT))
-    assert robustness.markdown(done) in PAGE
+    folder = os.path.join(ROOT, "results")
+    assert results.table(folder) in PAGES["training.md"]
+    assert paper.markdown(os.path.join(folder, "paper")) in PAGES["paper.md"]
+    assert paper.gains(os.path.join(folder, "paper")) in PAGES["README.md"]
+    measured = benchmark.load(os.path.join(folder, "benchmark.json"))
+    assert set(measured) >= {benchmark.key(*case) for case in benchmark.cases()}
+    assert benchmark.report(measured) in PAGES["speed.md"]
+    with open(os.path.join(folder, "recover_theta.json"), encoding="utf-8") as file:
+        recovered = json.load(file)["transforms"]
+    assert "\n".join(recover_theta.row(*item) for item in recovered.items()) in PAGES[
+        "transformers.md"]

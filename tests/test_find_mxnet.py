@@ -99,8 +99,7 @@ def test_a_copy_elsewhere_leaves_the_speed_to_mxnet(tmp_path):
 
 
 def test_scripts_find_their_modules_without_their_folder_on_the_path(tmp_path):
-    scripts = ["compare_stn", "export", "paper", "recover_theta", "score", "train_mnist",
-               "visualize_stn"]
+    scripts = ["compare_stn", "export", "score", "train_mnist", "visualize_stn"]
     code = ("import runpy, sys; path = list(sys.path)\n"
             "for script in sys.argv[1:]:\n"
             "    sys.path[:] = path\n"

@@ -20,12 +20,12 @@ from common.training import fit, flags
 COUNT, BATCH = 200, 25
 
 
-def parsed(tmp_path, *flags):
+def parsed(tmp_path, *given):
     parser = cli.Parser()
     flags.add_training_flags(parser)
     args = parser.parse_args([
         "--batch-size", str(BATCH), "--num-epochs", "2", "--model-prefix", str(tmp_path / "a"),
-        "--disp-batches", "1000", *flags])
+        "--disp-batches", "1000", *given])
     flags.complete(args)
     return args
 

@@ -14,6 +14,8 @@ from common.models import trained
 from common.storage import checkpoint
 from tests.conftest import ROOT, run_script
 
+pytestmark = pytest.mark.slow
+
 TRAIN = ["--dataset", "synthetic", "--num-examples", "100", "--batch-size", "20", "--cpus", "1",
          "--add-stn", "--lr-schedule", "constant"]
 LIMITED = """

@@ -1,6 +1,10 @@
 """Some damaged files; ``tests/fuzz.py`` damages as many as one likes."""
+import pytest
+
 from tests import fuzz
 from tests.fuzz_kinds import KINDS
+
+pytestmark = pytest.mark.slow
 
 
 def test_nothing_that_is_damaged_is_loaded_in_silence_or_crashes(tmp_path):

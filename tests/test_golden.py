@@ -17,7 +17,7 @@ from common.models import export_folder, metrics, to_onnx, trained
 from common.storage import checkpoint
 from tests import make_golden
 from tests.conftest import ROOT
-from tests.test_export import loaded
+from tests.test_export_folder import loaded
 
 GOLDEN = os.path.join(ROOT, "tests", "golden")
 EXPORTS = sorted(glob.glob(os.path.join(GOLDEN, "*", "exports", "*", "")))

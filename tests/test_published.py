@@ -14,6 +14,8 @@ from common.data.distort import augmentation
 from common.models import export_folder, metrics, trained
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 FOLDER = os.path.join(ROOT, "published")
 PUBLISHED = sorted(entry.name for entry in os.scandir(FOLDER) if entry.is_dir())
 DATA = os.path.join(ROOT, "data", "mnist")

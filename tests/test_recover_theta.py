@@ -41,6 +41,7 @@ def test_there_is_a_distortion_for_every_transform():
         assert len(spread) == len(stn.get_transform(transform).identity)
 
 
+@pytest.mark.slow
 def test_rotations_are_learnt(tmp_path):
     done = subprocess.run([sys.executable, recover_theta.__file__, "--transforms", "rotation",
                            "--num-epochs", "3", "--num-examples", "5000",

@@ -1,7 +1,11 @@
 """Some signals at random times; ``tests/soak.py`` sends as many as one likes."""
 import signal
 
+import pytest
+
 from tests import soak
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_run_that_is_killed_again_and_again_loses_nothing(tmp_path):

@@ -33,6 +33,7 @@ def values(folder):
             for event in events(folder) for value in event.summary.value}
 
 
+@pytest.mark.slow
 def test_a_run_and_its_continuation(train, tmp_path):
     flags = [*QUICK, "--add-stn", "--model-prefix"]
     assert train(*flags, tmp_path / "plain").returncode == 0

@@ -21,6 +21,7 @@ from tests.conftest import ROOT, hear_interrupts, run_script
 QUICK = ["--dataset", "synthetic", "--num-examples", "300", "--num-epochs", "2"]
 
 
+@pytest.mark.slow
 def test_it_learns_mnist(train, tmp_path):
     done = train("--add-stn", "--num-examples", 12000, "--num-epochs", 2,
                  "--model-prefix", tmp_path / "a", "--result", tmp_path / "result.json")
@@ -150,6 +151,7 @@ def test_the_paper_s_networks_add_digits(train, tmp_path, network):
     assert block(mx.nd.zeros((1, 2, 42, 42))).shape == (1, 19)
 
 
+@pytest.mark.slow
 def test_a_film_of_the_training_changes_nothing_of_it(train, tmp_path):
     flags = ["--dataset", "synthetic", "--num-examples", 300, "--num-epochs", 4, "--add-stn"]
     assert train(*flags, "--model-prefix", tmp_path / "plain").returncode == 0
@@ -184,6 +186,7 @@ def test_a_folder_in_the_way_of_the_export_is_said_early(train, refused, tmp_pat
     assert os.listdir(tmp_path) == ["a-export"]
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_write_the_same_files(train, refused, tmp_path):
     flags = ["--dataset", "synthetic", "--num-examples", 4000, "--num-epochs", 50,
              "--model-prefix", tmp_path / "a"]
@@ -321,6 +324,7 @@ def start(*flags):
                             universal_newlines=True, preexec_fn=hear_interrupts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status", "word"), [
     (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
 def test_stopped_in_an_epoch_it_says_how_to_go_on(train, tmp_path, number, status, word):

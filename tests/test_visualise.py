@@ -200,6 +200,7 @@ def test_the_script_draws_and_prints(prefix):
         assert 300 < picture.size[0] < 400
 
 
+@pytest.mark.slow
 def test_the_script_animates_checkpoints(prefix, tmp_path):
     done = run_script("visualize_stn.py", prefix, *SYNTHETIC, "--animate", "--output",
                       tmp_path / "a.gif")

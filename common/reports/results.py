@@ -1,4 +1,4 @@
-"""Renders the figures of many runs as the Markdown table of README.md.
+"""Renders the figures of many runs as the Markdown table of docs/training.md.
 
 ``python -m common.reports.results FOLDER`` reads ``FOLDER/<row>/seed-<n>.json``, as
 ``make accuracy`` writes them with ``train_mnist.py --result``.

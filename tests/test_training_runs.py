@@ -43,6 +43,7 @@ def test_what_is_missing_is_trained(tmp_path, capsys):
     assert "--overwrite" in training_runs.read(str(path))["command"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "error"), [
     (lambda process: process.send_signal(signal.SIGTERM), b"cli.Terminated"),
     (lambda process: os.killpg(process.pid, signal.SIGINT), b"KeyboardInterrupt"),  # as a terminal

@@ -68,10 +68,3 @@ def test_a_program_that_fails_and_a_missing_package(train, refused, tmp_path, pr
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     refused(train(*FLAGS, "--draw-graph", tmp_path / "net.dot"), "pip install graphviz")
     assert not list(tmp_path.glob("net*"))
-
-
-def test_weights_that_are_computed_count_like_others():
-    weight = mx.sym.Variable("weight") * 2
-    net = mx.sym.FullyConnected(mx.sym.Variable("data"), weight, no_bias=True, num_hidden=4)
-    found = layers(net, data=(2, 6))
-    assert [(layer.parameters, layer.flops) for layer in found] == [(24, 0), (0, 96)]

@@ -25,7 +25,7 @@ from common.reports import pictures, training_runs
 ARMS = ("without", "with")
 UNFIT = ("add_stn", "draw_graph", "load_epoch", "model_prefix", "overwrite", "result", "resume",
          "seed", "summary", "tensorboard", "test_io", "visualize_every")  # flags of a single run
-TRANSFORMER = ("bounded", "pool", "transform")
+TRANSFORMER = ("bounded", "pool", "stable", "transform")
 # 97.5% quantiles of Student's t for 1, 2, ... degrees of freedom.
 T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
      2.12, 2.11, 2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04)

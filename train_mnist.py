@@ -35,6 +35,8 @@ def add_flags(parser):
               "points; by default affine")
     flag("--bounded", action="store_true",
          help="keep the warp near the identity: scales positive, denominators away from 0")
+    flag("--stable", action="store_true",
+         help="a localisation head that bears the usual rates: see docs/when-a-transformer-dies.md")
     flag("--pool", type=cli.number(int, least=1),
          help="average its output over squares of that many pixels; 2 in the paper for RTS and TC")
     flag("--width", type=cli.number(int, least=1),
@@ -59,12 +61,12 @@ def add_flags(parser):
 def complete(args):
     """Checks the flags against each other and fills in what depends on others."""
     flags.complete(args)
-    if not args.add_stn and (args.transform or args.bounded or args.pool):
-        raise ValueError("--transform, --bounded and --pool are of the transformer: "
+    if not args.add_stn and (args.transform or args.bounded or args.stable or args.pool):
+        raise ValueError("--transform, --bounded, --stable and --pool are of the transformer: "
                          "they need --add-stn")
     if args.visualize_every and not args.add_stn:
         raise ValueError("--visualize-every draws what the transformer does: it needs --add-stn")
-    names = ("transform", "bounded", "pool", "width")
+    names = ("transform", "bounded", "stable", "pool", "width")
     args.network_options = {name: value for name, value in vars(args).items()
                             if name in names and value}
     for name in args.network_options:
@@ -73,7 +75,8 @@ def complete(args):
             raise ValueError(f"--{name}: {args.network} has no such option, {', '.join(able)} have")
     if args.model_prefix is None:
         parts = [args.dataset, args.distort, args.network, "stn" if args.add_stn else None,
-                 args.transform, "bounded" if args.bounded else None]
+                 args.transform, "bounded" if args.bounded else None,
+                 "stable" if args.stable else None]
         args.model_prefix = "models/" + "-".join(filter(None, parts)).replace(":", "")
 
 

@@ -75,7 +75,7 @@ def network(transform):
         net = mx.sym.Activation(net, act_type="relu", name=f"relu{index}")
         net = mx.sym.Pooling(net, pool_type="max", kernel=(2, 2), stride=(2, 2),
                              name=f"pool{index}")
-    theta = stn.localisation_head(net, transform, num_hidden=128)
+    theta = stn.localisation_head(net, transform, num_hidden=128, stable=False)
     difference = stn.spatial_transformer(image, theta, SHAPE, transform) - original
     # Blurred, so that strokes that miss each other by some pixels still attract.
     difference = mx.sym.Pooling(difference, pool_type="avg", kernel=(5, 5), pad=(2, 2))

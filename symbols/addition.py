@@ -15,16 +15,19 @@ from . import mlp
 from .stn import spatial_transformer
 
 
-def get_loc(data, attr=None, transform="affine", bounded=False, name="stn0"):
+def get_loc(data, attr=None, transform="affine", bounded=False, name="stn0",
+            stable=False):
     """The localisation network of one of the transformers: see ``mlp.get_loc``.
 
-    By default its rate is 0.3 of the others': at the full one, one of the two may collapse.
+    By default its rate is 0.3 of the others', as at the full one, one of the two may collapse; not
+    with the stable head.
     """
-    return mlp.get_loc(data, {"lr_mult": 0.3} if attr is None else attr, transform, bounded, name)
+    attr = {"lr_mult": 1 if stable else 0.3} if attr is None else attr
+    return mlp.get_loc(data, attr, transform, bounded, name, stable)
 
 
 def get_symbol(num_classes=19, width=256, add_stn=True, image_shape=(2, 42, 42), target_shape=None,
-               pool=1, transform="affine", bounded=False):
+               pool=1, transform="affine", bounded=False, stable=False):
     """The classifier, with two transformers or none.
 
     Args:
@@ -34,7 +37,7 @@ def get_symbol(num_classes=19, width=256, add_stn=True, image_shape=(2, 42, 42),
         image_shape: (channels, height, width) of the input.
         target_shape: (height, width) of the transformers' outputs; by default the input's.
         pool: of the transformers, as for ``stn.spatial_transformer``; in the paper 2.
-        transform, bounded: of the transformers, as for ``stn.localisation_head``.
+        transform, bounded, stable: of the transformers, as for ``stn.localisation_head``.
 
     Returns:
         Symbol of the class probabilities (N, num_classes), with a SoftmaxOutput named "softmax".
@@ -49,6 +52,7 @@ def get_symbol(num_classes=19, width=256, add_stn=True, image_shape=(2, 42, 42),
     shape = target_shape or image_shape[1:]
     pictures = []
     for name in ("stn0", "stn1"):
-        loc = get_loc(data, transform=transform, bounded=bounded, name=name)
+        loc = get_loc(data, transform=transform, bounded=bounded, name=name,
+                      stable=stable)
         pictures.append(spatial_transformer(data, loc, shape, transform, name, pool))
     return mlp.classifier(mx.sym.concat(*pictures, dim=1, name="stn_pictures"), num_classes, width)

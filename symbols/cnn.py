@@ -17,13 +17,14 @@ from .stn import localisation_head, spatial_transformer
 SMALLEST = {"classifier": 21, "localisation network": 28}  # pixels that survive the convolutions
 
 
-def get_loc(data, attr=None, transform="affine", bounded=False):
+def get_loc(data, attr=None, transform="affine", bounded=False, stable=False):
     """The localisation network.
 
     Args:
         data: symbol (N, C, H, W), H and W at least 28.
-        attr: ``{"lr_mult": m}`` for its fully connected layers; by default 0.1.
-        transform, bounded: as for ``stn.localisation_head``.
+        attr: ``{"lr_mult": m}`` for its fully connected layers; by default 0.1,
+            1 with the stable head.
+        transform, bounded, stable: as for ``stn.localisation_head``.
 
     Returns:
         theta, symbol (N, parameters of the transform).
@@ -32,12 +33,12 @@ def get_loc(data, attr=None, transform="affine", bounded=False):
     net = _conv_relu(net, 20, 5, "stn_loc_", 1)
     net = mx.sym.Pooling(net, pool_type="max", kernel=(2, 2), stride=(2, 2), name="stn_loc_pool1")
     net = _conv_relu(net, 20, 5, "stn_loc_", 2)
-    return localisation_head(net, transform, num_hidden=20, bounded=bounded,
-                             attr={"lr_mult": 0.1} if attr is None else attr)
+    return localisation_head(net, transform, num_hidden=20, bounded=bounded, stable=stable,
+                             attr={"lr_mult": 1 if stable else 0.1} if attr is None else attr)
 
 
 def get_symbol(num_classes=10, width=64, add_stn=True, image_shape=(1, 28, 28), target_shape=None,
-               pool=1, transform="affine", bounded=False):
+               pool=1, transform="affine", bounded=False, stable=False):
     """The classifier, with or without the transformer.
 
     Args:
@@ -47,7 +48,7 @@ def get_symbol(num_classes=10, width=64, add_stn=True, image_shape=(1, 28, 28), 
         image_shape: (channels, height, width) of the input.
         target_shape: (height, width) of the transformer's output; by default the input's.
         pool: of the transformer, as for ``stn.spatial_transformer``; in the paper 2 for RTS and TC.
-        transform, bounded: of the transformer, as for ``stn.localisation_head``.
+        transform, bounded, stable: of the transformer, as for ``stn.localisation_head``.
 
     Returns:
         Symbol of the class probabilities (N, num_classes), with a SoftmaxOutput named "softmax".
@@ -62,7 +63,7 @@ def get_symbol(num_classes=10, width=64, add_stn=True, image_shape=(1, 28, 28), 
     shape = target_shape or image_shape[1:]
     if add_stn:
         _check_size("localisation network", image_shape[1:])
-        loc = get_loc(net, transform=transform, bounded=bounded)
+        loc = get_loc(net, transform=transform, bounded=bounded, stable=stable)
         net = spatial_transformer(net, loc, shape, transform, pool=pool)
         shape = [size // pool for size in shape]
     _check_size("classifier", shape)

@@ -15,25 +15,26 @@ from .stn import localisation_head, spatial_transformer
 SMALLEST = {"classifier": 16, "localisation network": 18}  # pixels that survive the convolutions
 
 
-def get_loc(data, attr=None, transform="affine", bounded=False):
+def get_loc(data, attr=None, transform="affine", bounded=False, stable=False):
     """The localisation network.
 
     Args:
         data: symbol (N, C, H, W), H and W at least 18.
-        attr: ``{"lr_mult": m}`` for its fully connected layers; by default 0.01.
-        transform, bounded: as for ``stn.localisation_head``.
+        attr: ``{"lr_mult": m}`` for its fully connected layers; by default 0.01,
+            1 with the stable head.
+        transform, bounded, stable: as for ``stn.localisation_head``.
 
     Returns:
         theta, symbol (N, parameters of the transform).
     """
     net = _conv_relu_pool(data, 8, 7, "stn_loc_", 1)
     net = _conv_relu_pool(net, 10, 5, "stn_loc_", 2)
-    return localisation_head(net, transform, num_hidden=32, bounded=bounded,
-                             attr={"lr_mult": 0.01} if attr is None else attr)
+    return localisation_head(net, transform, num_hidden=32, bounded=bounded, stable=stable,
+                             attr={"lr_mult": 1 if stable else 0.01} if attr is None else attr)
 
 
 def get_symbol(num_classes=10, flag="training", add_stn=True, image_shape=(1, 28, 28),
-               target_shape=None, transform="affine", bounded=False):
+               target_shape=None, transform="affine", bounded=False, stable=False):
     """The classifier, with or without the transformer.
 
     Args:
@@ -43,7 +44,7 @@ def get_symbol(num_classes=10, flag="training", add_stn=True, image_shape=(1, 28
         add_stn: whether a transformer straightens the image first.
         image_shape: (channels, height, width) of the input.
         target_shape: (height, width) of the transformer's output; by default the input's.
-        transform, bounded: of the transformer, as for ``stn.localisation_head``.
+        transform, bounded, stable: of the transformer, as for ``stn.localisation_head``.
 
     Returns:
         Symbol of the class probabilities (N, num_classes), with a SoftmaxOutput named "softmax".
@@ -60,7 +61,7 @@ def get_symbol(num_classes=10, flag="training", add_stn=True, image_shape=(1, 28
     net = mx.sym.Variable("data")  # (N, C, H, W)
     if add_stn:
         _check_size("localisation network", image_shape[1:])
-        loc = get_loc(net, transform=transform, bounded=bounded)
+        loc = get_loc(net, transform=transform, bounded=bounded, stable=stable)
         net = spatial_transformer(net, loc, target_shape or image_shape[1:], transform)
     net = _conv_relu_pool(net, 10, 5, "", 1)
     net = _conv_relu_pool(net, 20, 5, "", 2)

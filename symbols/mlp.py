@@ -14,13 +14,14 @@ import mxnet as mx
 from .stn import localisation_head, spatial_transformer
 
 
-def get_loc(data, attr=None, transform="affine", bounded=False, name="stn"):
+def get_loc(data, attr=None, transform="affine", bounded=False, name="stn",
+            stable=False):
     """The localisation network.
 
     Args:
         data: symbol (N, C, H, W), H and W at least 2.
         attr: ``{"lr_mult": m}`` for its layers; by default 1.
-        transform, bounded, name: as for ``stn.localisation_head``.
+        transform, bounded, name, stable: as for ``stn.localisation_head``.
 
     Returns:
         theta, symbol (N, parameters of the transform).
@@ -33,11 +34,12 @@ def get_loc(data, attr=None, transform="affine", bounded=False, name="stn"):
         net = mx.sym.FullyConnected(net, num_hidden=32, name=f"{name}_loc_hidden{index}",
                                     attr={key: str(value) for key, value in attr.items()})
         net = mx.sym.Activation(net, act_type="relu", name=f"{name}_loc_hidden{index}_relu")
-    return localisation_head(net, transform, num_hidden=32, bounded=bounded, attr=attr, name=name)
+    return localisation_head(net, transform, num_hidden=32, bounded=bounded, attr=attr, name=name,
+                             stable=stable)
 
 
 def get_symbol(num_classes=10, width=256, add_stn=True, image_shape=(1, 28, 28), target_shape=None,
-               pool=1, transform="affine", bounded=False):
+               pool=1, transform="affine", bounded=False, stable=False):
     """The classifier, with or without the transformer.
 
     Args:
@@ -47,7 +49,7 @@ def get_symbol(num_classes=10, width=256, add_stn=True, image_shape=(1, 28, 28),
         image_shape: (channels, height, width) of the input.
         target_shape: (height, width) of the transformer's output; by default the input's.
         pool: of the transformer, as for ``stn.spatial_transformer``; in the paper 2 for RTS and TC.
-        transform, bounded: of the transformer, as for ``stn.localisation_head``.
+        transform, bounded, stable: of the transformer, as for ``stn.localisation_head``.
 
     Returns:
         Symbol of the class probabilities (N, num_classes), with a SoftmaxOutput named "softmax".
@@ -60,7 +62,7 @@ def get_symbol(num_classes=10, width=256, add_stn=True, image_shape=(1, 28, 28),
 
     net = mx.sym.Variable("data")  # (N, C, H, W)
     if add_stn:
-        loc = get_loc(net, transform=transform, bounded=bounded)
+        loc = get_loc(net, transform=transform, bounded=bounded, stable=stable)
         net = spatial_transformer(net, loc, target_shape or image_shape[1:], transform, pool=pool)
     return classifier(net, num_classes, width)
 

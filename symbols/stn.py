@@ -40,6 +40,7 @@ import numpy as np
 
 LIMIT = 1e4  # of theta: past it the sampler's weights overflow, and 0 * inf is NaN
 SMALLEST_DENOMINATOR = 1e-4
+PACE, COMMON = 0.1, 0.01  # what the stable head takes of gradients: see ``localisation_head``
 
 
 class Transform:
@@ -236,12 +237,23 @@ def get_transform(transform):
 
 
 def localisation_head(features, transform="affine", num_hidden=32, attr=None, bounded=False,
-                      name="stn"):
+                      name="stn", stable=True):
     """Regresses theta from the features of a localisation network.
 
     In a Module it starts at the identity, whatever the initialiser: the start and the lr_mult are
     written on the Variables (weight 0, bias the identity), and so stay with the symbol when it is
     saved as JSON. Gluon's SymbolBlock reads neither: set them on its Parameters.
+
+    A step of SGD moves theta by rate x gradient x |h|^2, h being what the last layer sees. The
+    gradient is steep and most of it common to all images of a batch, which learn nothing from
+    moving together, but leave the picture, and do not come back: outside all is 0, and so is the
+    sampler's gradient. Hence, in the stable head,
+
+    - h has length 1;
+    - of the gradient that a batch has in common, only ``COMMON`` goes through;
+    - the last layer gets ``PACE`` times its gradient.
+
+    Adam and its kin divide by the size of the gradient, so that its factors change nothing there.
 
     Args:
         features: symbol (N, ...); flattened here.
@@ -252,6 +264,8 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
             matrix, from 0.1 to 1.9 and the rest of it up to 0.9, shifts and points of a spline up
             to 1 (half the picture), angles up to a half turn, the projective denominator from 0.1.
         name: prefix of the nodes ``<name>_loc_fc1`` and ``<name>_loc_fc2``.
+        stable: whether it is the stable head, which needs no other lr_mult than 1; else the
+            paper's, which many a rate kills, but which takes fewer operators.
 
     Returns:
         theta, symbol (N, parameters of the transform).
@@ -266,9 +280,14 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
         net = mx.sym.Flatten(features, name=f"{name}_loc_flatten")
         net = _dense(net, num_hidden, f"{name}_loc_fc1", lr_mult)
         net = mx.sym.Activation(net, act_type="relu", name=f"{name}_loc_fc1_relu")
+        if stable:
+            net = mx.sym.L2Normalization(net, mode="instance", name=f"{name}_loc_fc1_unit")
         theta = _dense(net, len(transform.identity), f"{name}_loc_fc2", lr_mult,
                        weight_init=mx.init.Zero(),
-                       bias_init=mx.init.Constant(mx.nd.array(transform.identity)))
+                       bias_init=mx.init.Constant(mx.nd.array(transform.identity)),
+                       pace=PACE if stable else 1)
+        if stable:
+            theta = _less_in_common(theta, f"{name}_loc_fc2")
     if not bounded:
         return theta
     with mx.name.Prefix(f"{name}_loc_bounded_"):
@@ -441,7 +460,24 @@ def _lr_mult(attr):
     return lr_mult
 
 
-def _dense(net, num_hidden, name, lr_mult, weight_init=None, bias_init=None):
+def _dense(net, num_hidden, name, lr_mult, weight_init=None, bias_init=None, pace=1):
     weight = mx.sym.Variable(f"{name}_weight", lr_mult=lr_mult, init=weight_init)
     bias = mx.sym.Variable(f"{name}_bias", lr_mult=lr_mult, init=bias_init)
+    if pace != 1:
+        weight, bias = _paced(weight, pace), _paced(bias, pace)
     return mx.sym.FullyConnected(net, weight, bias, num_hidden=num_hidden, name=name)
+
+
+def _paced(parameter, pace):
+    """A parameter whose gradient is ``pace`` times what it would be; its value is its own."""
+    with mx.name.Prefix(f"{parameter.name}_"):
+        fixed = mx.sym.BlockGrad(parameter, name="fixed")
+        return mx.sym.elemwise_add(fixed, (parameter - fixed) * pace, name="paced")
+
+
+def _less_in_common(theta, name):
+    """theta, but of the mean gradient of a batch's images only ``COMMON`` goes through."""
+    with mx.name.Prefix(f"{name}_"):
+        common = mx.sym.mean(theta, axis=0, keepdims=True, name="common")
+        nothing = (mx.sym.BlockGrad(common, name="common_fixed") - common) * (1 - COMMON)
+        return mx.sym.broadcast_add(theta, nothing, name="stable")

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 COUNT = 1000
 NETWORKS = {"plain": {"add_stn": False},
             **{transform: {"transform": transform} for transform in stn.TRANSFORMS},
-            "bounded": {"transform": "projective", "bounded": True}}
+            "bounded": {"transform": "projective", "bounded": True}, "stable": {"stable": True}}
 
 
 def expected(symbol, params, images):

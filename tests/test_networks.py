@@ -14,7 +14,7 @@ from symbols import stn
 SIZES = [(1, 28, 28), (1, 40, 30), (3, 32, 32)]
 TRANSFORMS = [*stn.TRANSFORMS, "tps:3"]
 VARIANTS = [{"add_stn": False}, *({"transform": transform} for transform in TRANSFORMS),
-            {"transform": "projective", "bounded": True}]
+            {"transform": "projective", "bounded": True}, {"stable": True}]
 EVERY = [pytest.param(network, variant, id=" ".join(map(str, [network, *variant.values()])))
          for network in symbols.NETWORKS for variant in VARIANTS]
 ONE_TRANSFORMER = sorted(set(symbols.NETWORKS) - {"addition"})
@@ -121,11 +121,12 @@ def with_lr_mult(network, transform, lr_mult):
 
 
 @pytest.mark.parametrize("network", symbols.NETWORKS)
-def test_the_localisation_layers_have_a_rate_of_their_own(network):
-    module = bound(symbols.get_symbol(network), (1, 28, 28))
+@pytest.mark.parametrize("stable", [False, True])
+def test_the_localisation_layers_have_a_rate_of_their_own(network, stable):
+    module = bound(symbols.get_symbol(network, stable=stable), (1, 28, 28))
     module.init_optimizer()
     rates = module._optimizer.lr_mult
-    assert set(rates.values()) == {LR_MULT[network]}
+    assert set(rates.values()) == {1 if stable else LR_MULT[network]}
     connected = [name for name in module.get_params()[0]
                  if name.startswith("stn") and "_fc" in name or "_hidden" in name]
     assert sorted(rates) == sorted(connected)

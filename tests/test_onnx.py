@@ -23,6 +23,7 @@ from tests.test_networks import predict
 SMALL = (1, 28, 28)
 CASES = [("lenet", {"transform": transform, "bounded": bounded}, SMALL)
          for transform in (*stn.TRANSFORMS, "tps:3") for bounded in (False, True)]
+CASES += [(name, {"stable": True}, SMALL) for name in ("lenet", "cnn", "mlp")]
 CASES += [("lenet", {"add_stn": False}, (3, 30, 26)), ("lenet", {"target_shape": (20, 30)}, SMALL),
           ("cnn", {"transform": "similarity", "pool": 2}, (1, 43, 60)),
           ("cnn", {"transform": "projective"}, SMALL), ("mlp", {"transform": "tps"}, SMALL),
@@ -143,6 +144,10 @@ OPERATORS = {
     "FullyConnected": lambda data: mx.sym.FullyConnected(data, num_hidden=3, no_bias=True),
     "Dropout 0.9": lambda data: mx.sym.Dropout(data, p=0.9, axes=(1,), cudnn_off=True),
     "Pooling": lambda data: mx.sym.Pooling(data, kernel=(2, 2), cudnn_off=True, layout="NCHW"),
+    "mean over the batch": lambda data: mx.sym.broadcast_add(
+        data, mx.sym.mean(data, axis=0, keepdims=True)),
+    "L2Normalization": lambda data: mx.sym.L2Normalization(data),
+    "L2Normalization 1": lambda data: mx.sym.L2Normalization(data, eps=1, mode="instance"),
     "InstanceNorm 1": lambda data: mx.sym.InstanceNorm(data, eps=1),
     "leaky 1": lambda data: mx.sym.LeakyReLU(data - 0.5, slope=1),
     "is_int": lambda data: mx.sym._internal._plus_scalar(data, scalar=0.5, is_int=False),

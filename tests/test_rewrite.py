@@ -123,6 +123,13 @@ def test_shared_parameters_count_once_and_moving_averages_not_at_all():
     assert found[1].shape == (2, 3)
 
 
+def test_weights_that_are_computed_count_like_others():
+    weight = mx.sym.Variable("weight") * 2
+    net = mx.sym.FullyConnected(DATA, weight, no_bias=True, num_hidden=4, name="fc")
+    found = layers(net, data=(2, 6))
+    assert [(layer.parameters, layer.flops) for layer in found] == [(24, 0), (0, 96)]
+
+
 @pytest.mark.parametrize("shape", [(0, -1), (-1, 11), (0, 0, -4, 3, -1, 0), (-3, 0, 0), (-2,)])
 def test_a_reshape_that_keeps_all_elements_passes(shape):
     check_reshapes(mx.sym.reshape(DATA, shape=shape) * 2, data=SHAPE)

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.data import synthetic
+from common.training.flags import SeededInit
 from symbols import stn
 
 FAMILIES = [*stn.TRANSFORMS, "tps:2", "tps:7"]
@@ -364,16 +366,140 @@ def test_bounded_scales_are_positive_and_horizons_far(far):
 # The localisation head
 
 
-@pytest.mark.parametrize("initializer", [mx.init.Xavier(), mx.init.Uniform(5), mx.init.One()])
-@pytest.mark.parametrize("bounded", [False, True])
-@pytest.mark.parametrize("transform", FAMILIES)
-def test_the_head_starts_at_the_identity_whatever_the_initialiser(transform, bounded, initializer):
-    theta = stn.localisation_head(mx.sym.Variable("data"), transform, bounded=bounded)
+def head_of(transform="affine", shape=(3, 2, 6, 5), initializer=None, **options):
+    """A Module of the localisation head alone, and the symbol."""
+    theta = stn.localisation_head(mx.sym.Variable("data"), transform, **options)
     module = mx.mod.Module(theta, label_names=None)
-    module.bind([("data", (3, 2, 6, 5))], for_training=False)
-    module.init_params(initializer)
-    module.forward(mx.io.DataBatch([mx.nd.random.uniform(shape=(3, 2, 6, 5))]))
-    np.testing.assert_allclose(module.get_outputs()[0].asnumpy(), thetas(transform, 3), atol=1e-6)
+    module.bind([("data", shape)], for_training=False)
+    module.init_params(initializer or mx.init.Xavier())
+    return module, theta
+
+
+def theta_of(module, features):
+    module.forward(mx.io.DataBatch([mx.nd.array(features)]))
+    return module.get_outputs()[0].asnumpy()
+
+
+@pytest.mark.parametrize("initializer", [mx.init.Xavier(), mx.init.Uniform(5), mx.init.One()])
+@pytest.mark.parametrize(("bounded", "stable"), [(False, True), (True, True), (True, False)])
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_the_head_starts_at_the_identity_whatever_the_initialiser(transform, bounded, stable,
+                                                                  initializer):
+    module, _ = head_of(transform, initializer=initializer, bounded=bounded, stable=stable)
+    np.testing.assert_allclose(theta_of(module, pictures(3, 2, 6, 5)), thetas(transform, 3),
+                               atol=1e-6)
+
+
+def moved(module, spread=0.3):
+    """The parameters of a head off the identity."""
+    rng = np.random.RandomState(0)
+    return {name: value + mx.nd.array(rng.uniform(-spread, spread, value.shape))
+            for name, value in module.get_params()[0].items()}
+
+
+def test_the_stable_head_sees_the_direction_of_its_features_alone():
+    module, _ = head_of()
+    params = moved(module)
+    params["stn_loc_fc1_bias"][:] = 0
+    module.set_params(params, {})
+    features = pictures(3, 2, 6, 5)
+    np.testing.assert_allclose(theta_of(module, 1000 * features), theta_of(module, features),
+                               atol=1e-5)
+    np.testing.assert_array_equal(theta_of(module, 0 * features),
+                                  np.tile(params["stn_loc_fc2_bias"].asnumpy(), (3, 1)))
+
+
+def test_the_stable_heads_json_is_the_same_network():
+    module, theta = head_of()
+    loaded = mx.mod.Module(mx.sym.load_json(theta.tojson()), label_names=None)
+    loaded.bind([("data", (3, 2, 6, 5))], for_training=False)
+    loaded.init_params(mx.init.Uniform(5))
+    features = pictures(3, 2, 6, 5)
+    np.testing.assert_array_equal(theta_of(loaded, features), theta_of(module, features))
+    params = moved(module)
+    for each in (module, loaded):
+        each.set_params(params, {})
+    np.testing.assert_array_equal(theta_of(loaded, features), theta_of(module, features))
+
+
+def test_gradients_of_the_stable_head():
+    """As of what differs from image to image; less for the last layer, and for what is common."""
+    def executor_of(stable):
+        theta = stn.localisation_head(mx.sym.Variable("data"), num_hidden=4, stable=stable)
+        if not stable:  # the same value by other means, for MXNet to differentiate
+            inner = theta.get_internals()["stn_loc_fc1_relu_output"]
+            unit = mx.sym.broadcast_div(inner, mx.sym.sqrt(mx.sym.sum(
+                inner * inner, axis=1, keepdims=True) + 1e-10))
+            theta = mx.sym.FullyConnected(unit, num_hidden=6, name="stn_loc_fc2")
+        return theta.simple_bind(mx.cpu(), data=(3, 5), grad_req="write", type_dict=dict.fromkeys(
+            theta.list_arguments(), "float64"))
+
+    rng = np.random.RandomState(1)
+    stable, plain = map(executor_of, (True, False))
+    for name, array in stable.arg_dict.items():
+        array[:] = plain.arg_dict[name][:] = mx.nd.array(rng.uniform(-1, 1, array.shape))
+    gradient = rng.uniform(-1, 1, (3, 6)) + 1
+    common = gradient.mean(axis=0)
+    for executor, left_out in ((stable, 0), (plain, common * (1 - stn.COMMON))):
+        executor.forward(is_train=True)
+        executor.backward(mx.nd.array(gradient - left_out, dtype="float64"))
+    np.testing.assert_allclose(stable.outputs[0].asnumpy(), plain.outputs[0].asnumpy(), rtol=1e-6)
+    for name, expected in plain.grad_dict.items():
+        factor = stn.PACE if "fc2" in name else 1
+        np.testing.assert_allclose(stable.grad_dict[name].asnumpy(), factor * expected.asnumpy(),
+                                   rtol=1e-5, atol=1e-7, err_msg=name)
+        assert np.abs(expected.asnumpy()).max() > 1e-3, name
+
+
+def test_the_stable_head_in_gluon():
+    module, theta = head_of()
+    module.set_params(moved(module), {})
+    block = mx.gluon.SymbolBlock(theta, mx.sym.Variable("data"))
+    block.hybridize()
+    features = mx.nd.array(pictures(3, 2, 6, 5))
+    block.collect_params().initialize()
+    block(features)  # tells the shapes
+    for name, value in module.get_params()[0].items():
+        block.collect_params()[name].set_data(value)
+    with mx.autograd.record():
+        found = block(features)
+    found.backward()
+    np.testing.assert_allclose(found.asnumpy(), theta_of(module, features.asnumpy()), atol=1e-6)
+    gradient = block.collect_params()["stn_loc_fc2_bias"].grad().asnumpy()
+    np.testing.assert_allclose(gradient, [3 * stn.PACE * stn.COMMON] * 6, rtol=1e-5)
+
+
+def accuracy_after_sgd(stable):
+    """Of a small network with momentum 0.9 and a rate of 0.1; stable is None for no transformer."""
+    images, labels = synthetic.draw(600, seed=0)
+    batches = mx.io.NDArrayIter(images[:, None] / np.float32(255), labels.astype(np.float32), 50)
+    net = data = mx.sym.Variable("data")
+    if stable is not None:
+        half = mx.sym.Pooling(data, pool_type="max", kernel=(2, 2), stride=(2, 2), name="half")
+        maps = mx.sym.Convolution(half, num_filter=8, kernel=(5, 5), name="stn_loc_conv")
+        loc = stn.localisation_head(mx.sym.Activation(maps, act_type="relu", name="stn_loc_relu"),
+                                    stable=stable)
+        net = stn.spatial_transformer(data, loc, (28, 28))
+    net = mx.sym.FullyConnected(net, num_hidden=64, name="fc1")
+    net = mx.sym.FullyConnected(mx.sym.Activation(net, act_type="relu", name="relu"),
+                                num_hidden=10, name="fc2")
+    module = mx.mod.Module(mx.sym.SoftmaxOutput(net, name="softmax"))
+    module.bind(batches.provide_data, batches.provide_label)
+    module.init_params(SeededInit(mx.init.Xavier(), seed=0))
+    module.init_optimizer(optimizer="sgd",
+                          optimizer_params={"learning_rate": 0.1, "momentum": 0.9})
+    for _ in range(4):
+        batches.reset()
+        for batch in batches:
+            module.forward_backward(batch)
+            module.update()
+    return dict(module.score(batches, "acc"))["accuracy"]
+
+
+def test_the_stable_head_survives_sgd_with_momentum_where_the_plain_one_dies():
+    assert accuracy_after_sgd(None) > 0.9
+    assert accuracy_after_sgd(False) < 0.2
+    assert accuracy_after_sgd(True) > 0.9
 
 
 # Several transformers

@@ -108,6 +108,7 @@ def test_reading_speed_and_monitor(train, tmp_path):
     (["--add-stn", "--transform", "tps:1"], ["--transform", "2 x 2 points or more"]),
     (["--transform", "tps"], ["--transform", "--add-stn"]),
     (["--bounded"], ["--bounded", "--add-stn"]),
+    (["--stable"], ["--stable", "--add-stn"]),
     (["--pool", "2"], ["--pool", "--add-stn"]),
     (["--visualize-every", "2"], ["--visualize-every", "--add-stn"]),
     (["--add-stn", "--pool", "2"], ["--pool: lenet has no such option", "cnn, mlp"]),
@@ -123,9 +124,10 @@ def test_bad_flags_are_refused(train, refused, tmp_path, flags, words):
 
 @pytest.mark.parametrize("transform", [*stn.TRANSFORMS, "tps:3"])
 def test_every_transform_trains_and_names_its_files(train, tmp_path, transform):
-    done = train(*QUICK, "--add-stn", "--transform", transform, "--bounded", cwd=str(tmp_path))
+    done = train(*QUICK, "--add-stn", "--transform", transform, "--bounded", "--stable",
+                 cwd=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    prefix = f"synthetic-lenet-stn-{transform.replace(':', '')}-bounded"
+    prefix = f"synthetic-lenet-stn-{transform.replace(':', '')}-bounded-stable"
     assert (tmp_path / "models" / f"{prefix}-export" / "model-symbol.json").exists()
 
 

@@ -54,7 +54,8 @@ def layers(symbol, **shapes):
         shape = by_name.get(f"{name}_output") or next(  # the first of several
             shape for output, shape in by_name.items() if output.startswith(f"{name}_"))
         if node["op"] in ("Convolution", "FullyConnected"):
-            count = 2 * math.prod(shape) * math.prod(by_name[sources[1]][1:])
+            weight = by_name.get(sources[1]) or by_name[f"{sources[1]}_output"]  # if it is computed
+            count = 2 * math.prod(shape) * math.prod(weight[1:])
         found.append(Layer(name, node["op"], shape,
                            sum(math.prod(by_name[one]) for one in own), count))
     return found

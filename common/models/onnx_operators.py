@@ -58,7 +58,8 @@ def _reduced(operator):
                 if number is not None}
         if exclude:
             axes = set(range(count)) - axes
-        if not axes or None in [node.in_shapes[0][number] for number in axes]:
+        over_batch = None in [node.in_shapes[0][number] for number in axes]
+        if not axes or (over_batch and not (axes == {0} and keepdims)):
             node.refuse(f"a {node.operator} over the batch")
         axes, keep = sorted(axes), int(keepdims)
         if operator == "ReduceSum":  # the only one whose axes are an input in opset 17
@@ -120,6 +121,14 @@ def _fully_connected(model, node):
 
 def _instance_norm(model, node, eps=1e-3):
     model.add("InstanceNormalization", node.inputs, node.outputs, epsilon=float(eps))
+
+
+def _l2_normalization(model, node, eps=1e-10):
+    axes = model.constant(range(1, len(node.in_shapes[0])), np.int64)
+    squares = model.add("Mul", [*node.inputs, *node.inputs])
+    total = model.add("ReduceSum", [squares, axes], keepdims=1)
+    length = model.add("Sqrt", [model.add("Add", [total, model.constant(eps)])])
+    model.add("Div", [*node.inputs, length], node.outputs)
 
 
 def _leaky_relu(model, node, act_type="leaky", slope=0.25):
@@ -274,7 +283,8 @@ TRANSLATIONS = {
     "Activation": _activation, "BatchNorm": _batch_norm, "BilinearSampler": _sampler,
     "Concat": _concat, "Convolution": _convolution, "Deconvolution": _deconvolution,
     "Flatten": _reshape, "FullyConnected": _fully_connected, "GridGenerator": _grid_generator,
-    "InstanceNorm": _instance_norm, "LeakyReLU": _leaky_relu, "Pad": _pad, "Pooling": _pooling,
+    "InstanceNorm": _instance_norm, "L2Normalization": _l2_normalization, "LeakyReLU": _leaky_relu,
+    "Pad": _pad, "Pooling": _pooling,
     "Reshape": _reshape, "SliceChannel": _split, "SpatialTransformer": _spatial_transformer,
     "broadcast_to": _broadcast_to, "clip": _clip, "dot": _dot, "expand_dims": _reshape,
     "log_softmax": _softmax, "ones_like": _like, "slice_axis": _slice_axis, "softmax": _softmax,
@@ -304,7 +314,8 @@ ONLY = {
     "BatchNorm": {"output_mean_var": (False,)}, "Convolution": CHANNELS_FIRST,
     "Deconvolution": dict(CHANNELS_FIRST, target_shape=((),)),
     "Dropout": {"mode": ("training",)}, "FullyConnected": {"flatten": (True,)},
-    "GridGenerator": {"transform_type": ("affine",)}, "Pooling": CHANNELS_FIRST,
+    "GridGenerator": {"transform_type": ("affine",)}, "L2Normalization": {"mode": ("instance",)},
+    "Pooling": CHANNELS_FIRST,
     "SliceChannel": {"squeeze_axis": (False,)},
     "SpatialTransformer": {"sampler_type": ("bilinear",), "transform_type": ("affine",)},
     "dot": {"transpose_a": (False,), "transpose_b": (False,)},

@@ -1,0 +1,336 @@
+"""Does a transformer make a network worse? Many short trainings, with it and without.
+
+    python -m experiments.robustness            # runs what is missing; then as --print
+    python -m experiments.robustness --print    # prints the tables of what there is
+
+Each network is trained by each optimizer, with each head of the localisation network and without
+a transformer, from the same start on the same batches of MNIST digits: 3 passes over 3,000 images,
+in batches of 32, by a constant rate. It starts from scratch, or goes on to the digits 5 to 9 from a
+network that has learnt 0 to 4 by Adam. A cell fails when the network with its transformer ends more
+than a point below the same one without, where that one learns at all. Runs are on one CPU device,
+one at a time, in an order that fills the tables evenly; stopped at any time, it goes on.
+"""
+import functools
+import itertools
+import json
+import statistics
+from typing import NamedTuple
+
+from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
+
+# isort: split
+import mxnet as mx
+import numpy as np
+
+import symbols
+from common import cli, files
+from common.data import batches, datasets
+from common.graph import rewrite
+from common.models.metrics import score
+from common.provenance import provenance
+from common.training.flags import SeededInit
+from common.training.fused_update import Module
+from symbols import stn
+
+RESULT = "results/robustness.json"
+BATCH, EPOCHS, TRAIN, TEST = 32, 3, 3000, 2000
+SEEDS = range(3)
+SETTINGS = {"batch": BATCH, "epochs": EPOCHS, "train": TRAIN, "test": TEST,
+            "head": [stn.PACE, stn.COMMON]}
+STARTS = {"scratch": "from scratch", "tuned": "fine-tuned"}
+LEARNS = 0.25  # of the network without a transformer: below, the rate does not train it at all
+WORSE = 0.01  # by how much a cell fails
+
+HEADS = {"stable": {"stable": True}, "plain, lr_mult 0.01": {"lr_mult": 0.01},
+         "plain, lr_mult 0.1": {"lr_mult": 0.1}, "plain, lr_mult 1": {"lr_mult": 1}}
+NETWORKS = ("lenet", "cnn", "mlp", "addition", "residual")
+TRANSFORMS = ("affine", "similarity", "projective", "tps")
+OPTIMIZERS = {
+    "SGD 0.01": ("sgd", {"learning_rate": 0.01}),
+    "SGD 0.05": ("sgd", {"learning_rate": 0.05}),
+    "SGD 0.1": ("sgd", {"learning_rate": 0.1}),
+    "SGD 0.01, momentum": ("sgd", {"learning_rate": 0.01, "momentum": 0.9}),
+    "SGD 0.05, momentum": ("sgd", {"learning_rate": 0.05, "momentum": 0.9}),
+    "SGD 0.1, momentum": ("sgd", {"learning_rate": 0.1, "momentum": 0.9}),
+    "NAG 0.05": ("nag", {"learning_rate": 0.05, "momentum": 0.9}),
+    "RMSProp 0.001": ("rmsprop", {"learning_rate": 0.001}),
+    "Adam 0.001": ("adam", {"learning_rate": 0.001}),
+    "Adam 0.003": ("adam", {"learning_rate": 0.003}),
+    "Adam 0.01": ("adam", {"learning_rate": 0.01}),
+}
+# Of other transforms than affine, and of fine-tuning, those alone:
+HARDEST = ("SGD 0.05, momentum", "SGD 0.1, momentum", "RMSProp 0.001", "Adam 0.01")
+TUNING = ("SGD 0.01", "SGD 0.05, momentum", "Adam 0.003")
+
+
+class Run(NamedTuple):
+    """A training; without a transformer, head and transform are None."""
+
+    network: str
+    transform: str
+    optimizer: str
+    start: str  # "scratch" or "tuned"
+    head: str
+    seed: int
+
+    @property
+    def name(self):
+        return "/".join(str(part) for part in self if part is not None)
+
+
+def all_runs():
+    """What is to be run: the cells that say most first, then further seeds, then further heads."""
+    scratch = [(network, "affine", optimizer, "scratch")
+               for optimizer in OPTIMIZERS for network in NETWORKS]
+    tuned = [(network, "affine", optimizer, "tuned")
+             for optimizer in TUNING for network in NETWORKS]
+    others = [(network, transform, optimizer, "scratch") for transform in TRANSFORMS[1:]
+              for optimizer in HARDEST for network in NETWORKS]
+    first, *more = HEADS
+    runs = [_run(cell, head, 0) for cells in (tuned, scratch) for cell in cells
+            for head in (None, first, more[-1])]
+    runs += [_run(cell, first, 0) for cell in others]
+    for cells in (tuned, scratch):
+        runs += [_run(cell, head, seed) for seed in SEEDS[1:] for cell in cells
+                 for head in (None, first)]
+        runs += [_run(cell, head, 0) for cell in cells for head in more]
+    runs += [_run(cell, first, seed) for seed in SEEDS[1:] for cell in others]
+    return list(dict.fromkeys(runs))
+
+
+def _run(cell, head, seed):
+    network, transform, optimizer, start = cell
+    return Run(network, transform if head else None, optimizer, start, head, seed)
+
+
+def residual(num_classes=10, add_stn=True, image_shape=(1, 28, 28), transform="affine",
+             stable=True):
+    """A small residual network with BatchNorm, and ``stn.py`` lifted into it, on feature maps."""
+    net = _normalised(mx.sym.Variable("data"), 8, "conv0", stride=(2, 2))
+    if add_stn:
+        features = mx.sym.Convolution(net, num_filter=8, kernel=(3, 3), stride=(2, 2),
+                                      name="stn_loc_conv1")
+        features = mx.sym.Activation(features, act_type="relu", name="stn_loc_relu1")
+        loc = stn.localisation_head(features, transform, stable=stable, attr={"lr_mult": 1})
+        net = stn.spatial_transformer(net, loc, [size // 2 for size in image_shape[1:]], transform)
+    for index, num_filter in enumerate((8, 16), start=1):
+        name, stride = f"block{index}", (index, index)
+        inner = _normalised(net, num_filter, f"{name}_conv1", stride)
+        inner = _normalised(inner, num_filter, f"{name}_conv2", act=False)
+        if index > 1:
+            net = _normalised(net, num_filter, f"{name}_shortcut", stride, (1, 1), act=False)
+        net = mx.sym.Activation(net + inner, act_type="relu", name=f"{name}_relu")
+    net = mx.sym.Pooling(net, pool_type="avg", global_pool=True, kernel=(1, 1), name="pool")
+    net = mx.sym.Flatten(net, name="flatten")
+    net = mx.sym.FullyConnected(net, num_hidden=num_classes, name="fc")
+    return mx.sym.SoftmaxOutput(net, name="softmax")
+
+
+def _normalised(net, num_filter, name, stride=(1, 1), kernel=(3, 3), act=True):
+    net = mx.sym.Convolution(net, num_filter=num_filter, kernel=kernel, stride=stride,
+                             pad=[size // 2 for size in kernel], no_bias=True, name=name)
+    net = mx.sym.BatchNorm(net, fix_gamma=False, name=f"{name}_bn")
+    return mx.sym.Activation(net, act_type="relu", name=f"{name}_relu") if act else net
+
+
+def network_of(run, num_classes, image_shape):
+    """The training symbol of a run."""
+    build = residual if run.network == "residual" else functools.partial(
+        symbols.get_symbol, run.network)
+    if run.head is None:
+        return build(num_classes=num_classes, add_stn=False, image_shape=image_shape)
+    head = HEADS[run.head]
+    symbol = build(num_classes=num_classes, image_shape=image_shape, transform=run.transform,
+                   stable=head.get("stable", False))
+    return symbol if "lr_mult" not in head else _with_lr_mult(symbol, head["lr_mult"])
+
+
+def _with_lr_mult(symbol, lr_mult):
+    """The symbol with another multiplier wherever it has one."""
+    nodes = json.loads(symbol.tojson())
+    for node in nodes["nodes"]:
+        if "__lr_mult__" in node.get("attrs", {}):
+            node["attrs"]["__lr_mult__"] = str(lr_mult)
+    return mx.sym.load_json(json.dumps(nodes))
+
+
+@functools.lru_cache(maxsize=None)
+def images_of(network, digits):
+    """Training and test images with the labels that are to be learnt, and their number."""
+    mnist = datasets.load("mnist")
+    parts = []
+    for images, labels, count, seed in ((mnist.train_images, mnist.train_labels, TRAIN, 0),
+                                        (mnist.test_images, mnist.test_labels, TEST, 1)):
+        chosen = np.flatnonzero(np.isin(labels, digits))[:count]
+        images, labels = images[chosen], labels[chosen] - min(digits)
+        if network == "addition":
+            partner = np.random.RandomState(seed).permutation(len(images))
+            images = np.stack([images, images[partner]], axis=1)
+            labels = labels + labels[partner]
+        parts.append((images, labels))
+    classes = len(digits) if network != "addition" else 2 * len(digits) - 1
+    return parts, classes
+
+
+def train(run, digits, optimizer, params=None):
+    """A Module trained on some of the digits, and its test accuracy."""
+    (train_part, test_part), classes = images_of(run.network, digits)
+    images = batches.ImageIter(*train_part, BATCH, seed=run.seed)
+    symbol = network_of(run, classes, images.image_shape)
+    fast = rewrite.for_cpu(symbol, [mx.cpu()], "float32", data=images.provide_data[0].shape)
+    module = Module(fast, context=[mx.cpu()])
+    module.bind(images.provide_data, images.provide_label)
+    start = SeededInit(mx.init.Xavier(), run.seed)
+    if params:  # the last layer is new
+        last = json.loads(symbol.tojson())["nodes"][-3]["name"]
+        params = [{name: value for name, value in part.items() if not name.startswith(f"{last}_")}
+                  for part in params]
+    module.init_params(start, *(params or (None, None)), allow_missing=True)
+    kind, options = OPTIMIZERS[optimizer]
+    module.init_optimizer(mx.kv.create("local"), kind, dict(options))
+    for epoch in range(EPOCHS):
+        images.seek(epoch)
+        mx.random.seed(batches.derive_seed(run.seed, epoch))
+        for batch in images:
+            module.forward_backward(batch)
+            module.update()
+    return module, score(module, batches.ImageIter(*test_part, 250)).accuracy
+
+
+@functools.lru_cache(maxsize=None)
+def learnt(run):
+    """The parameters of a network that has learnt 0 to 4 by Adam."""
+    module, _ = train(run, tuple(range(5)), "Adam 0.003")
+    return module.get_params()
+
+
+def accuracy(run):
+    """The test accuracy that a run ends with; NaN counts as none."""
+    if run.start == "scratch":
+        return train(run, tuple(range(10)), run.optimizer)[1]
+    base = learnt(run._replace(optimizer="Adam 0.003"))
+    return train(run, tuple(range(5, 10)), run.optimizer, base)[1]
+
+
+def load(path):
+    """The accuracies of the runs that are done, by name.
+
+    Raises ValueError if the file is no result, or one of other settings.
+    """
+    content = files.read_if_there(path)
+    if content is None:
+        return {}
+    try:
+        found = files.parse_json(content)
+        done, settings = found["accuracies"], found["settings"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: not a result of experiments.robustness") from None
+    if settings != SETTINGS:
+        raise ValueError(f"{path}: of other settings, {settings}: move it away to begin anew")
+    return done
+
+
+class Cell(NamedTuple):
+    """How a head does: differences to no transformer, in points, over the seeds there are."""
+
+    network: str
+    transform: str
+    optimizer: str
+    start: str
+    head: str
+    without: float  # accuracy, %
+    differences: list
+
+    @property
+    def learns(self):
+        return self.without >= 100 * LEARNS
+
+    @property
+    def failed(self):
+        return self.learns and statistics.mean(self.differences) < -100 * WORSE
+
+    @property
+    def surely(self):
+        """Whether it failed by more than twice the standard error; None of fewer than 3 seeds."""
+        count = len(self.differences)
+        if count < 3:
+            return None
+        error = statistics.stdev(self.differences) / count ** 0.5
+        return self.failed and statistics.mean(self.differences) + 2 * error < 0
+
+    @property
+    def dead(self):
+        """Whether it ends more than 20 points below: the classifier sees nothing."""
+        return self.learns and statistics.mean(self.differences) < -20
+
+
+def cells(done):
+    """The ``Cell`` of every combination that has been run with and without a transformer."""
+    found = {}
+    for run in all_runs():
+        plain = run._replace(transform=None, head=None)
+        if run.head and run.name in done and plain.name in done:
+            found.setdefault(run[:-1], []).append((100 * done[run.name], 100 * done[plain.name]))
+    return [Cell(*key, statistics.mean(without for _, without in pairs),
+                 [with_it - without for with_it, without in pairs])
+            for key, pairs in found.items()]
+
+
+def markdown(done):
+    """The tables: failed cells of each head, and each cell of the networks by optimizer."""
+    every = cells(done)
+    lines = ["| head | cells | worse by 1 point | of 3 seeds: cells, surely worse | by 20 points "
+             "| worst, points | mean, points |", "| --- |" + " --- |" * 6]
+    for head in HEADS:
+        counted = [cell for cell in every if cell.head == head and cell.learns]
+        if counted:
+            means = [statistics.mean(cell.differences) for cell in counted]
+            sure = [cell.surely for cell in counted if cell.surely is not None]
+            lines.append(f"| {head} | {len(counted)} | {sum(cell.failed for cell in counted)} "
+                         f"| {f'{len(sure)}, {sum(sure)}' if sure else ''} "
+                         f"| {sum(cell.dead for cell in counted)} | {min(means):+.1f} "
+                         f"| {statistics.mean(means):+.1f} |")
+    for start, transform in dict.fromkeys((cell.start, cell.transform) for cell in every):
+        some = [cell for cell in every if (cell.start, cell.transform) == (start, transform)]
+        lines += ["", f"| {STARTS[start]}, {transform} | head | {' | '.join(NETWORKS)} |",
+                  "| --- | --- |" + " --- |" * len(NETWORKS)]
+        for optimizer, head in itertools.product(OPTIMIZERS, HEADS):
+            row = {cell.network: cell for cell in some
+                   if (cell.optimizer, cell.head) == (optimizer, head)}
+            if row:
+                lines.append(f"| {optimizer} | {head} | "
+                             f"{' | '.join(_entry(row.get(name)) for name in NETWORKS)} |")
+    return "\n".join(lines)
+
+
+def _entry(cell):
+    if cell is None:
+        return ""
+    mean = statistics.mean(cell.differences)
+    spread = (f" ± {statistics.stdev(cell.differences):.1f}" if len(cell.differences) > 1 else "")
+    text = f"{cell.without:.1f} {mean:+.1f}{spread}"
+    return f"**{text}**" if cell.failed else text if cell.learns else f"({text})"
+
+
+def main():
+    parser = cli.Parser(prog="experiments.robustness",
+                        description="Short trainings with and without transformers.")
+    flag = parser.add_argument
+    flag("--print", action="store_true", help="train nothing, print the tables of what there is")
+    flag("--result", default=RESULT, help="file of the accuracies, as JSON")
+    args = parser.parse_args()
+    done = load(args.result)
+    if not args.print:
+        files.prepare_output(args.result)
+        runs = all_runs()
+        for number, run in enumerate(runs, start=1):
+            if run.name in done:
+                continue
+            done[run.name] = round(accuracy(run), 4)
+            files.write_json(args.result, dict(provenance(), settings=SETTINGS, accuracies=done))
+            print(f"{number} of {len(runs)}  {run.name}: {done[run.name]:.2%}", flush=True)
+    print(markdown(done))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,125 @@
+"""The trainings with and without transformers: what is run, that it goes on, and the tables."""
+import json
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from common.data import datasets
+from common.training.flags import SeededInit
+from experiments import robustness
+from experiments.robustness import Run
+
+PLAIN = Run("mlp", None, "SGD 0.1", "scratch", None, 0)
+STABLE = PLAIN._replace(transform="affine", head="stable")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Trainings of a second, on drawn digits."""
+    drawn = datasets.load("synthetic", num_examples=500)
+    monkeypatch.setattr(robustness.datasets, "load", lambda _: drawn)
+    monkeypatch.setitem(robustness.OPTIMIZERS, "standing still", ("sgd", {"learning_rate": 0}))
+    for name, value in (("TRAIN", 320), ("TEST", 50), ("EPOCHS", 1)):
+        monkeypatch.setattr(robustness, name, value)
+    for cached in (robustness.images_of, robustness.learnt):
+        cached.cache_clear()
+    yield
+    for cached in (robustness.images_of, robustness.learnt):
+        cached.cache_clear()
+
+
+def test_nothing_is_left_out_and_each_run_has_its_counterpart():
+    runs = robustness.all_runs()
+    assert len({run.name for run in runs}) == len(runs)
+    stable = [run for run in runs if run.head == "stable"]
+    for place, wanted in ((0, robustness.NETWORKS), (1, robustness.TRANSFORMS),
+                          (2, robustness.OPTIMIZERS), (3, robustness.STARTS),
+                          (5, robustness.SEEDS)):
+        assert {run[place] for run in stable} == set(wanted)
+    assert {run.head for run in runs} == {None, *robustness.HEADS}
+    assert all(run._replace(transform=None, head=None) in runs for run in runs)
+
+
+@pytest.mark.parametrize("network", robustness.NETWORKS)
+@pytest.mark.parametrize("head", [None, *robustness.HEADS])
+def test_every_network_learns(small, network, head):
+    run = Run(network, "affine" if head else None, "Adam 0.003", "scratch", head, 0)
+    before, after = (robustness.train(run, tuple(range(3)), optimizer)[0].get_params()[0]
+                     for optimizer in ("standing still", "Adam 0.003"))
+    for name, value in after.items():
+        assert np.isfinite(value.asnumpy()).all()
+        assert (value.asnumpy() != before[name].asnumpy()).any(), name
+
+
+@pytest.mark.parametrize("network", robustness.NETWORKS)
+def test_fine_tuning_begins_with_all_but_the_last_layer(small, network):
+    run = Run(network, "affine", "standing still", "tuned", "stable", 0)
+    base = robustness.learnt(run._replace(optimizer="Adam 0.003"))
+    module, _ = robustness.train(run, tuple(range(5, 10)), "standing still", base)
+    changed = {name.rpartition("_")[0] for name, value in module.get_params()[0].items()
+               if (value != base[0][name]).asnumpy().any()}
+    assert changed == {{"cnn": "fc1", "lenet": "fc2", "residual": "fc"}.get(network, "fc3")}
+
+
+def test_the_residual_network_starts_alike_with_and_without_its_transformer():
+    answers = []
+    for add_stn in (False, True):
+        module = mx.mod.Module(robustness.residual(add_stn=add_stn))
+        module.bind([("data", (4, 1, 28, 28))], [("softmax_label", (4,))])
+        module.init_params(SeededInit(mx.init.Xavier(), 0))
+        images = np.random.RandomState(0).rand(4, 1, 28, 28)
+        module.forward(mx.io.DataBatch([mx.nd.array(images)]), is_train=True)
+        answers.append(module.get_outputs()[0].asnumpy())
+    np.testing.assert_allclose(*answers, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", ["lenet", "mlp"])
+def test_multipliers_are_set_where_the_network_has_some(network):
+    run = Run(network, "affine", "SGD 0.1", "scratch", "plain, lr_mult 0.1", 0)
+    module = mx.mod.Module(robustness.network_of(run, 10, (1, 28, 28)))
+    module.bind([("data", (2, 1, 28, 28))], [("softmax_label", (2,))])
+    module.init_params()
+    module.init_optimizer()
+    assert set(module._optimizer.lr_mult.values()) == {0.1}
+    assert {name for name in module.get_params()[0] if "_loc_fc" in name} <= set(
+        module._optimizer.lr_mult)
+
+
+def test_a_stopped_one_goes_on(small, monkeypatch, tmp_path, capsys):
+    path = str(tmp_path / "a.json")
+    monkeypatch.setattr("sys.argv", ["robustness.py", "--result", path])
+    monkeypatch.setattr(robustness, "all_runs", lambda: [PLAIN])
+    robustness.main()
+    monkeypatch.setattr(robustness, "all_runs", lambda: [PLAIN, STABLE])
+    robustness.main()
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed if " of " in line and "/" in line] == [
+        f"1 of 1  {PLAIN.name}", f"2 of 2  {STABLE.name}"]
+    with open(path, encoding="utf-8") as file:
+        found = json.load(file)
+    assert list(found["accuracies"]) == [PLAIN.name, STABLE.name]
+    assert {"command", "versions", "settings"} <= set(found)
+
+
+def test_tables_say_which_cells_failed():
+    runs = [run for seed in range(3) for run in (PLAIN._replace(seed=seed),
+                                                 STABLE._replace(seed=seed))]
+    done = dict(zip((run.name for run in runs), (0.9, 0.88, 0.91, 0.885, 0.9, 0.885)))
+    lines = robustness.markdown(done).splitlines()
+    assert "| stable | 1 | 1 | 1, 1 | 0 | -2.0 | -2.0 |" in lines
+    assert "| SGD 0.1 | stable |  |  | **90.3 -2.0 ± 0.5** |  |  |" in lines
+    done[STABLE.name] = 0.95  # seeds that do not agree
+    assert "| stable | 1 | 0 | 1, 0 | 0 | +0.3 | +0.3 |" in robustness.markdown(done)
+    done.update({run.name: 0.2 for run in runs})
+    assert "(20.0 +0.0 ± 0.0)" in robustness.markdown(done)
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ("[]", "not a result"), ("{", "not a result"),
+    ('{"accuracies": {}, "settings": {"batch": 1}}', "of other settings")])
+def test_other_files_are_refused(tmp_path, content, words):
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=words):
+        robustness.load(str(path))

@@ -32,7 +32,7 @@ T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.
 
 
 def parse_flags():
-    """The flags, and those among them that runs get: name -> value."""
+    """The flags, those among them that runs get (name -> value), and the name of the model."""
     parser = cli.Parser(prog="compare_stn.py", description=__doc__.splitlines()[0])
     train_mnist.add_flags(parser)
     flag = parser.add_argument_group("comparison").add_argument
@@ -46,11 +46,10 @@ def parse_flags():
         if name in given:
             raise ValueError(f"--{name.replace('_', '-')} is for a single run, "
                              "not for a comparison")
-    complete = argparse.Namespace(**{**vars(args), "add_stn": True})
-    train_mnist.complete(complete)
-    args.name = os.path.basename(complete.model_prefix)
-    args.output = args.output or os.path.join("results", "compare", args.name)
-    return args, given
+    with_it = argparse.Namespace(**{**vars(args), "add_stn": True})
+    train_mnist.check(with_it)
+    name = os.path.basename(train_mnist.model_prefix(with_it))
+    return args, given, name
 
 
 def as_flags(given):
@@ -116,10 +115,11 @@ def _plus_minus(value, spread, sign=""):
 
 
 def curves(compared):
-    """A figure of accuracy and loss on the test images after each epoch."""
-    panels = {}
-    for title, name, factor in (("test accuracy, %", "test_accuracy", 100),
-                                ("test loss, nats", "test_loss", 1)):
+    """A figure of accuracy and loss after each epoch, on the images that are scored then."""
+    panels, epoch = {}, compared["arms"][ARMS[0]]["history"][0][0]
+    part = "validation" if "validation_accuracy" in epoch else "test"
+    for title, name, factor in ((f"{part} accuracy, %", f"{part}_accuracy", 100),
+                                (f"{part} loss, nats", f"{part}_loss", 1)):
         panels[title] = {f"{arm} transformer": factor * np.array(
             [[epoch[name] for epoch in history] for history in figures["history"]])
             for arm, figures in compared["arms"].items()}
@@ -127,16 +127,16 @@ def curves(compared):
 
 
 def main():
-    args, given = parse_flags()
-    files.prepare_output(os.path.join(args.output, "comparison.json"))
-    training_runs.train(runs_of(given, args.seeds), args.output,
-                        os.path.join("models", "compare", args.name))
-    compared = compare(args.output, args.seeds)
-    files.write_json(os.path.join(args.output, "comparison.json"), compared)
+    args, given, name = parse_flags()
+    folder = args.output or os.path.join("results", "compare", name)
+    files.prepare_output(os.path.join(folder, "comparison.json"))
+    training_runs.train(runs_of(given, args.seeds), folder, os.path.join("models", "compare", name))
+    compared = compare(folder, args.seeds)
+    files.write_json(os.path.join(folder, "comparison.json"), compared)
     table = markdown(compared)
-    files.write_bytes(os.path.join(args.output, "comparison.md"), (table + "\n").encode())
-    pictures.save(curves(compared), os.path.join(args.output, "curves.png"))
-    print(f"\n{table}\n\nWritten: {args.output}")
+    files.write_bytes(os.path.join(folder, "comparison.md"), (table + "\n").encode())
+    pictures.save(curves(compared), os.path.join(folder, "curves.png"))
+    print(f"\n{table}\n\nWritten: {folder}")
 
 
 if __name__ == "__main__":

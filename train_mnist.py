@@ -4,6 +4,7 @@
     python train_mnist.py --add-stn --gpus 0   # on the first GPU
 """
 import argparse
+import dataclasses
 import logging
 import os
 import sys
@@ -23,6 +24,10 @@ from common.graph import layers
 from common.models import export_folder
 from common.training import fit, flags
 from symbols import stn
+
+# Flags that decide the network and the images:
+DECISIVE = ("add_stn", "bounded", "data_dir", "dataset", "distort", "network", "num_examples",
+            "pool", "stable", "transform", "validation", "width")
 
 
 def add_flags(parser):
@@ -45,6 +50,9 @@ def add_flags(parser):
     flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
     flag("--num-examples", type=cli.number(int, least=1),
          help="training images to use; by default all, or 10000 of the synthetic ones")
+    flag("--validation", type=cli.number(int, least=0), default=0, metavar="N",
+         help="hold out the last N training images: they are scored after each epoch, and the test "
+              "images in the end alone; for choosing flags and checkpoints")
     flag("--distort", choices=TASKS,
          help="distort the images as the paper does, those for training anew in each epoch; "
               "addition: two digits in two channels, to be added")
@@ -58,26 +66,39 @@ def add_flags(parser):
     flags.add_training_flags(parser)
 
 
-def complete(args):
-    """Checks the flags against each other and fills in what depends on others."""
-    flags.complete(args)
+def check(args):
+    """Raises ValueError for flags that do not fit together."""
+    flags.check(args)
     if not args.add_stn and (args.transform or args.bounded or args.stable or args.pool):
         raise ValueError("--transform, --bounded, --stable and --pool are of the transformer: "
                          "they need --add-stn")
     if args.visualize_every and not args.add_stn:
         raise ValueError("--visualize-every draws what the transformer does: it needs --add-stn")
-    names = ("transform", "bounded", "stable", "pool", "width")
-    args.network_options = {name: value for name, value in vars(args).items()
-                            if name in names and value}
-    for name in args.network_options:
+    for name in network_options(args):
         able = [network for network in symbols.NETWORKS if name in symbols.options_of(network)]
         if args.network not in able:
             raise ValueError(f"--{name}: {args.network} has no such option, {', '.join(able)} have")
-    if args.model_prefix is None:
-        parts = [args.dataset, args.distort, args.network, "stn" if args.add_stn else None,
-                 args.transform, "bounded" if args.bounded else None,
-                 "stable" if args.stable else None]
-        args.model_prefix = "models/" + "-".join(filter(None, parts)).replace(":", "")
+
+
+def network_options(args):
+    """The options of the network among the flags that are given, by name."""
+    names = ("transform", "bounded", "stable", "pool", "width")
+    return {name: getattr(args, name) for name in names if getattr(args, name)}
+
+
+def model_prefix(args):
+    """The path and start of the names of all files, as given or after what is trained."""
+    parts = [args.dataset, args.distort, args.network, "stn" if args.add_stn else None,
+             args.transform, "bounded" if args.bounded else None,
+             "stable" if args.stable else None]
+    return args.model_prefix or "models/" + "-".join(filter(None, parts)).replace(":", "")
+
+
+def made_of(args, dataset):
+    """What decides the network and the images, for the recipe: flags, and the images' SHA-256."""
+    drawn = dataset.origin == "synthetic"  # by the code
+    return dict({name: getattr(args, name) for name in DECISIVE},
+                data_sha256=None if drawn else dataset.sha256)
 
 
 def _transform(name):
@@ -94,27 +115,33 @@ def main():
     parser = cli.Parser(prog="train_mnist.py", description=__doc__.splitlines()[0])
     add_flags(parser)
     args = parser.parse_args()
-    complete(args)
+    check(args)
+    recipe, prefix = flags.recipe(args), model_prefix(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.result is not None:
         files.prepare_output(args.result)
-    folder = f"{args.model_prefix}-export"
+    folder = f"{prefix}-export"
     export_folder.check_free(folder)
 
     dataset = datasets.load(args.dataset, args.data_dir, args.num_examples)
-    args.data_origin = dataset.origin
-    args.data_sha256 = None if args.dataset == "synthetic" else dataset.sha256
-    fresh, num_classes = augmentation(args.distort)
-    train = ImageIter(dataset.train_images, dataset.train_labels, args.batch_size,
-                      seed=args.seed, dtype=args.dtype, fresh=fresh)
-    test = ImageIter(*datasets.held_out(dataset, args.seed, fresh), args.batch_size,
-                     dtype=args.dtype)
+    recipe = dataclasses.replace(recipe, made_of=made_of(args, dataset))
+    about = dict(vars(args), model_prefix=prefix, data_origin=dataset.origin)
+    augment, num_classes = augmentation(args.distort)
+
+    def evaluation(images, labels):
+        return ImageIter(*datasets.for_evaluation(images, labels, args.seed, augment),
+                         args.batch_size, dtype=args.dtype)
+
+    kept, held_out = datasets.hold_out(dataset, args.validation)
+    train = ImageIter(*kept, args.batch_size, seed=args.seed, dtype=args.dtype, fresh=augment)
+    validation = evaluation(*held_out) if args.validation else None
+    test = evaluation(dataset.test_images, dataset.test_labels)
     if args.test_io:
         print(f"{fit.reading_speed(train):.0f} images/s read")
         return
 
     symbol = symbols.get_symbol(args.network, num_classes=num_classes, add_stn=args.add_stn,
-                                image_shape=train.image_shape, **args.network_options)
+                                image_shape=train.image_shape, **network_options(args))
     if args.draw_graph is not None:
         layers.draw(symbol, args.draw_graph, train.image_shape)
     if args.summary:
@@ -122,13 +149,14 @@ def main():
     if args.summary or args.draw_graph is not None:
         return
 
-    with files.exclusive(f"{args.model_prefix}.lock"):
-        module, figures = fit.fit(args, symbol, train, test)
+    with files.exclusive(f"{prefix}.lock"):
+        module, figures = fit.fit(symbol, train, test, recipe, flags.output(args, prefix, **about),
+                                  flags.watch(args), validation)
         params = module.get_params()
         figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed)
         exported = export_folder.export(folder, symbol, *params, train.image_shape,
                                         classes=datasets.class_names(dataset.origin, num_classes),
-                                        about=export_folder.about(dict(figures, flags=vars(args))))
+                                        about=export_folder.about(dict(figures, flags=about)))
     if args.result is not None:
         files.write_json(args.result, figures)
     print(f"Test accuracy: {figures['test_accuracy']:.4f}")

@@ -33,10 +33,7 @@ def parse_flags():
     flag("--num-images", type=cli.number(int, least=1, most=100), default=10, help="how many")
     flag("--animate", action="store_true", help="draw all checkpoints of the prefix, as a GIF")
     flag("--output", help="file to write; by default <model>-stn.png or .gif")
-    args = parser.parse_args()
-    if args.output is None:
-        args.output = args.model.rstrip("/") + ("-stn.gif" if args.animate else "-stn.png")
-    return args
+    return parser.parse_args()
 
 
 def shown_images(args):
@@ -49,32 +46,34 @@ def shown_images(args):
     return chosen.images[shown], chosen.labels[shown], chosen.words
 
 
-def animate(args, images, labels):
+def animate(prefix, images, labels, output):
     """Draws each checkpoint of a prefix and joins the pictures."""
-    epochs = checkpoint.epochs(args.model)
+    epochs = checkpoint.epochs(prefix)
     if not epochs:
-        raise FileNotFoundError(f"{args.model}: not the prefix of checkpoints, such as "
+        raise FileNotFoundError(f"{prefix}: not the prefix of checkpoints, such as "
                                 "models/mnist-lenet-stn")
     with tempfile.TemporaryDirectory() as folder:
         film = visualise.Film(folder, images, labels)
         for epoch in epochs:
-            film.take(trained.load(args.model, epoch), epoch)
-        film.join(args.output)
+            film.take(trained.load(prefix, epoch), epoch)
+        film.join(output)
 
 
 def main():
     args = parse_flags()
     logging.basicConfig(format="%(message)s")
-    files.prepare_output(args.output)
+    suffix = "-stn.gif" if args.animate else "-stn.png"
+    output = args.output or args.model.rstrip("/") + suffix
+    files.prepare_output(output)
     images, labels, words = shown_images(args)
     if args.animate:
-        animate(args, images, labels)
+        animate(args.model, images, labels, output)
     else:
         seen = visualise.look(trained.load(args.model, args.load_epoch), images)
-        pictures.save(visualise.draw(seen, labels), args.output)
+        pictures.save(visualise.draw(seen, labels), output)
         print("\n".join(visualise.describe(seen, labels, args.first)))
     print(f"Test images: {words}")
-    print(f"Drawn: {args.output}")
+    print(f"Drawn: {output}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 The usual one is a Module on one context, with the graph as it is written.
 """
-import argparse
 import sys
 import time
 
@@ -17,8 +16,9 @@ from common.data.batches import ImageIter
 from common.graph import layers, rewrite
 from common.models import devices
 from common.models.predict import Predictor
-from common.training import fit, flags
+from common.training import fit
 from common.training.fused_update import Module
+from common.training.recipe import Recipe
 from experiments.protocol import rate, serve
 
 PLAIN = "--plain" in sys.argv
@@ -76,20 +76,16 @@ def predict(add_stn, batch_size, seconds):
 
 def epoch(count, seconds):
     """Images/s of an epoch of ``count`` real images, as it is trained, and of its bare steps."""
-    args = argparse.ArgumentParser()
-    flags.add_training_flags(args)
-    args = args.parse_args([])
-    flags.complete(args)
-    images = datasets.load("mnist", num_examples=count)
-    batches = ImageIter(images.train_images, images.train_labels, args.batch_size, seed=0)
-    contexts = devices.contexts(None, None, args.batch_size)
-    module, _ = fit.start(args, {}, contexts, symbols.get_symbol("lenet"), batches)
-    steps = _steps(module, args.batch_size, seconds)
+    images, batch_size = datasets.load("mnist", num_examples=count), Recipe.batch_size
+    recipe = Recipe(devices=tuple(devices.contexts(None, None, batch_size)))
+    batches = ImageIter(images.train_images, images.train_labels, batch_size, seed=recipe.seed)
+    module, _ = fit.start(symbols.get_symbol("lenet"), batches, recipe)
+    steps = _steps(module, batch_size, seconds)
     begin = time.monotonic()
-    fit.train_epoch(args, module, batches, 0)
+    fit.train_epoch(module, batches, recipe, 0)
     mx.nd.waitall()
     passed = time.monotonic() - begin
-    return {"epoch": batches.num_batches * args.batch_size / passed, "steps": steps}
+    return {"epoch": batches.num_batches * batch_size / passed, "steps": steps}
 
 
 def roofline(seconds):

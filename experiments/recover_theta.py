@@ -20,7 +20,7 @@ import symbols
 from common import cli, files
 from common.data import datasets
 from common.provenance import provenance
-from common.training.flags import SeededInit
+from common.training.recipe import SeededInit
 from symbols import stn
 
 SHAPE = (28, 28)

@@ -28,8 +28,8 @@ from common.data import batches, datasets
 from common.graph import rewrite
 from common.models.metrics import score
 from common.provenance import provenance
-from common.training.flags import SeededInit
 from common.training.fused_update import Module
+from common.training.recipe import SeededInit
 from symbols import stn
 
 RESULT = "results/robustness.json"

@@ -12,11 +12,12 @@ from common.models import export_folder, trained
 from common.reports import training_runs
 from common.storage import checkpoint
 from common.training import resume
+from common.training.recipe import Recipe
 from tests import hostile_symbols, mutations
 from tests.conftest import run_script
 
 SHAPES = {"data": (2, 1, 28, 28), "softmax_label": (2,)}
-RECIPE = {"lr": 0.1, "lr_schedule": "linear", "num_epochs": 2}  # of a run that goes on
+RECIPE = Recipe(lr=0.1, num_epochs=2)  # of a run that goes on
 IMAGES = synthetic.draw(4, seed=0)[0]
 DATA = ["--dataset", "synthetic", "--num-examples", "100"]
 TRAIN = ["train_mnist.py", *DATA, "--batch-size", "20", "--cpus", "1", "--add-stn",
@@ -75,8 +76,8 @@ def load_foreign(folder):
 def load_meta(folder):
     """As train_mnist.py goes on from it, and export.py writes it on a card."""
     prefix = os.path.join(folder, "b")
-    meta = checkpoint.load_state(prefix, 1)[1]
-    return resume.saved_progress(prefix, RECIPE, meta, 1, 5), export_folder.about(meta)
+    run, _ = resume.load(resume.Source(prefix, 1, 1), RECIPE, 5)
+    return run, export_folder.about(checkpoint.load_state(prefix, 1)[1])
 
 
 def load_shapes(folder):

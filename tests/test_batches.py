@@ -175,10 +175,20 @@ def test_what_is_made_fresh_differs_by_epoch_but_not_by_batch_size(digits, monke
 
 
 def test_the_test_images_are_distorted_by_the_seed_alone():
+    given = datasets.load("synthetic", num_examples=500)[2:4]
+    augment, _ = augmentation("R")
+    images, labels = datasets.for_evaluation(*given, 3, augment)
+    np.testing.assert_array_equal(images, datasets.for_evaluation(*given, 3, augment)[0])
+    np.testing.assert_array_equal(labels, given[1])
+    assert (images != datasets.for_evaluation(*given, 4, augment)[0]).any()
+    assert datasets.for_evaluation(*given, 3)[0] is given[0]
+
+
+def test_the_last_training_images_are_held_out():
     dataset = datasets.load("synthetic", num_examples=500)
-    fresh, _ = augmentation("R")
-    images, labels = datasets.held_out(dataset, 3, fresh)
-    np.testing.assert_array_equal(images, datasets.held_out(dataset, 3, fresh)[0])
-    np.testing.assert_array_equal(labels, dataset.test_labels)
-    assert (images != datasets.held_out(dataset, 4, fresh)[0]).any()
-    assert datasets.held_out(dataset, 3, None)[0] is dataset.test_images
+    kept, held_out = datasets.hold_out(dataset, 60)
+    assert (len(kept[0]), len(held_out[0])) == (440, 60)
+    for whole, parts in zip(dataset[:2], zip(kept, held_out)):
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+    with pytest.raises(ValueError, match="--validation 500 leaves none of 500 training images"):
+        datasets.hold_out(dataset, 500)

@@ -9,10 +9,10 @@ import symbols
 from common.data import synthetic
 from common.data.batches import ImageIter
 from common.storage import params_file
-from common.training import diagnosis, fit
+from common.training import diagnosis
 from common.training.diagnosis import Diagnosis, diagnose
 from symbols import stn
-from tests.test_fit import iterators, parsed, same
+from tests.test_fit import iterators, parsed, run, same
 
 SHAPE = (1, 28, 28)
 
@@ -106,7 +106,7 @@ def test_each_epoch_is_diagnosed_with_its_own_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(diagnosis, "diagnose", keep)
     args, symbol = parsed(tmp_path, "--lr", "0.01"), symbols.get_symbol("lenet")
     train, test = iterators(args)
-    _, figures = fit.fit(args, symbol, train, test)
+    _, figures = run(args, symbol, (train, test))
     theta = symbol.get_internals()["stn_theta_output"]
     for epoch, found in enumerate(kept, start=1):
         params, _ = params_file.read(str(tmp_path / f"a-{epoch:04d}.params"))
@@ -120,10 +120,10 @@ def test_it_leaves_the_training_alone(tmp_path, monkeypatch, flags):
     symbol, figures = symbols.get_symbol("lenet"), []
     for name in "ab":
         args = parsed(tmp_path, *flags, "--model-prefix", str(tmp_path / name))
-        figures.append(fit.fit(args, symbol, *iterators(args))[1])
+        figures.append(run(args, symbol)[1])
         monkeypatch.setattr(diagnosis, "diagnose", lambda *_: [])
     assert same(tmp_path, "a", "b")
-    assert ["transformers" in run for run in figures] == [True, False]
+    assert ["transformers" in found for found in figures] == [True, False]
     for name in ("test_accuracy", "test_loss", "train_accuracy", "train_loss"):
         assert figures[0][name] == figures[1][name]
 

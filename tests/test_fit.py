@@ -16,17 +16,19 @@ from common.data.batches import ImageIter
 from common.models import devices
 from common.storage import checkpoint, state_file
 from common.training import fit, flags
+from common.training.recipe import INITIALIZERS, SeededInit
 
 COUNT, BATCH = 200, 25
 
 
 def parsed(tmp_path, *given):
+    """The parsed flags of a short run, checked."""
     parser = cli.Parser()
     flags.add_training_flags(parser)
     args = parser.parse_args([
         "--batch-size", str(BATCH), "--num-epochs", "2", "--model-prefix", str(tmp_path / "a"),
         "--disp-batches", "1000", *given])
-    flags.complete(args)
+    flags.check(args)
     return args
 
 
@@ -36,8 +38,12 @@ def iterators(args):
             ImageIter(*synthetic.draw(60, seed=1), args.batch_size, dtype=args.dtype))
 
 
-def run(args, add_stn=True):
-    return fit.fit(args, symbols.get_symbol("lenet", add_stn=add_stn), *iterators(args))
+def run(args, symbol=None, batches=None, validation=None):
+    """Trains, by default the LeNet with its transformer; the Module and its figures."""
+    symbol = symbols.get_symbol("lenet") if symbol is None else symbol
+    return fit.fit(symbol, *(batches or iterators(args)),
+                   flags.recipe(args), flags.output(args, args.model_prefix), flags.watch(args),
+                   validation)
 
 
 def same(tmp_path, one, other, epoch=2):
@@ -70,7 +76,7 @@ def run_until(args, symbol, epoch, batch, message=None):
     train, test = iterators(args)
     train.__class__ = Stopping
     with pytest.raises(cli.Terminated, match=message):
-        fit.fit(args, symbol, train, test)
+        run(args, symbol, (train, test))
 
 
 SCHEDULES = [["--lr-schedule", "linear"], ["--lr-schedule", "cosine"],
@@ -87,24 +93,22 @@ OTHERS = [["--cpus", "1"], ["--cpus", "3"], ["--kv-store", "device"], ["--dtype"
 @pytest.mark.parametrize("add_stn", [True, False])
 def test_resume_is_exact(tmp_path, caplog, flags, add_stn):
     caplog.set_level("INFO")
-    flags = [*flags, "--num-epochs", "3"]
-    _, undisturbed = run(parsed(tmp_path, *flags), add_stn)
+    flags, symbol = [*flags, "--num-epochs", "3"], symbols.get_symbol("lenet", add_stn=add_stn)
+    _, undisturbed = run(parsed(tmp_path, *flags), symbol)
     for epoch in (1, 2):
         rename(tmp_path, "a", "b", epoch)
         args = parsed(tmp_path, *flags, "--model-prefix", str(tmp_path / "b"),
                       "--load-epoch", str(epoch), "--overwrite")
-        check_same(tmp_path, "b", undisturbed, run(args, add_stn)[1])
+        check_same(tmp_path, "b", undisturbed, run(args, symbol)[1])
     args = parsed(tmp_path, *flags, "--model-prefix", str(tmp_path / "c"), "--resume")
     for place, message in (((0, 2), "in epoch 0, after 3 of 8 batches"),
                            ((0, 6), "in epoch 0, after 7 of 8 batches"),
                            ((1, 7), "in epoch 2, after 0 of 8 batches"),
                            ((2, 1), "in epoch 2, after 2 of 8 batches")):
-        run_until(args, symbols.get_symbol("lenet", add_stn=add_stn), *place, message)
-        caplog.clear()
-        args.load_epoch = None
-        if place == (2, 1):
-            check_same(tmp_path, "c", undisturbed, run(args, add_stn)[1])
-            assert f"Resumes {message}" in caplog.text
+        run_until(args, symbol, *place, message)
+    caplog.clear()
+    check_same(tmp_path, "c", undisturbed, run(args, symbol)[1])
+    assert f"Resumes {message}" in caplog.text
     assert not list(tmp_path.glob("*stopped*"))
 
 
@@ -112,10 +116,10 @@ def test_a_stop_within_an_epoch_keeps_the_moving_means(tmp_path):
     net = mx.sym.Flatten(mx.sym.BatchNorm(mx.sym.Variable("data"), name="norm"), name="flatten")
     net = mx.sym.FullyConnected(mx.sym.Dropout(net, name="drop"), num_hidden=10, name="fc")
     symbol = mx.sym.SoftmaxOutput(net, name="softmax")
-    fit.fit(parsed(tmp_path), symbol, *iterators(parsed(tmp_path)))
+    run(parsed(tmp_path), symbol)
     args = parsed(tmp_path, "--model-prefix", str(tmp_path / "b"), "--resume")
     run_until(args, symbol, 1, 5)
-    fit.fit(args, symbol, *iterators(args))
+    run(args, symbol)
     assert same(tmp_path, "a", "b")
 
 
@@ -317,22 +321,47 @@ def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch, accuracies, left):
     monkeypatch.setattr(fit, "score", scored)
     keep = ["--keep-last", "1", "--keep-best", "--lr-schedule", "constant"]
     for more in (["--num-epochs", "2"], ["--num-epochs", "4", "--resume"]):
-        run(parsed(tmp_path, *keep, *more), add_stn=False)
+        run(parsed(tmp_path, *keep, *more), symbols.get_symbol("lenet", add_stn=False))
     assert checkpoint.epochs(str(tmp_path / "a")) == left
 
 
-def test_training_that_turns_non_finite_stops_before_it_is_saved(tmp_path):
-    args = parsed(tmp_path, "--num-epochs", "3")
+def test_validation_images_are_scored_after_each_epoch_and_the_test_images_once(
+        tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    args = parsed(tmp_path, "--keep-last", "1", "--keep-best", "--num-epochs", "3", "--lr", "0.01")
     train, test = iterators(args)
-    symbol = symbols.get_symbol("lenet")
-    args.num_epochs = 1
-    fit.fit(args, symbol, train, test)
+    validation = ImageIter(*synthetic.draw(90, seed=2), args.batch_size)
+    scored, score = [], fit.score
+
+    def recorded(module, batches):
+        scored.append((batches, score(module, batches)))
+        return scored[-1][1]
+
+    monkeypatch.setattr(fit, "score", recorded)
+    module, figures = run(args, batches=(train, test), validation=validation)
+    assert [batches for batches, _ in scored] == [validation] * 3 + [test]
+    accuracies = [tally.accuracy for _, tally in scored]
+    assert [epoch["validation_accuracy"] for epoch in figures["history"]] == accuracies[:3]
+    assert not any("test_accuracy" in epoch for epoch in figures["history"])
+    assert figures["test_accuracy"] == accuracies[3] == score(module, test).accuracy
+    assert f"Test-accuracy={accuracies[3]:f}" in caplog.text
+    best = 1 + int(np.argmax(accuracies[:3]))
+    assert checkpoint.epochs(args.model_prefix) == sorted({best, 3})
+
+    again = run(parsed(tmp_path, "--num-epochs", "3", "--lr", "0.01", "--resume"),
+                batches=(train, test), validation=validation)[1]
+    assert [batches for batches, _ in scored[4:]] == [test]  # of a finished run, too
+    assert dict(again, transformers=None) == dict(figures, transformers=None)
+
+
+def test_training_that_turns_non_finite_stops_before_it_is_saved(tmp_path):
+    run(parsed(tmp_path, "--num-epochs", "1"))
     before = (tmp_path / "a-0001.params").read_bytes()
     args = parsed(tmp_path, "--num-epochs", "3", "--load-epoch", "1", "--optimizer", "sgd",
                   "--lr", "1e38", "--lr-schedule", "constant")
     without_state(tmp_path)
     with pytest.raises(cli.Diverged, match=r"non-finite in epoch 1.*--load-epoch 1"):
-        fit.fit(args, symbol, train, test)
+        run(args)
     assert (tmp_path / "a-0001.params").read_bytes() == before
     assert not list(tmp_path.glob("a-0002*"))
 
@@ -340,13 +369,14 @@ def test_training_that_turns_non_finite_stops_before_it_is_saved(tmp_path):
 def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
     args = parsed(tmp_path, "--optimizer", "sgd", "--lr", "1e38", "--lr-schedule", "constant")
     train, _ = iterators(args)
-    symbol = symbols.get_symbol("lenet")
-    module, _ = fit.start(args, {}, [mx.cpu()], symbol, train)
+    symbol, recipe = symbols.get_symbol("lenet"), flags.recipe(args)
+    module, done = fit.start(symbol, train, recipe)
     for _ in range(3):
         module.forward_backward(next(train))
         module.update()
+    done.epochs = 1
     with pytest.raises(cli.Diverged, match="became non-finite in epoch 0"):
-        fit.save(args, symbol, module, 0, {})
+        fit.save(symbol, module, recipe, fit.Output(args.model_prefix), done, train.image_shape)
     assert not list(tmp_path.iterdir())
 
 
@@ -354,8 +384,8 @@ def test_the_train_metric_is_of_the_images_that_were_trained(tmp_path):
     args = parsed(tmp_path, "--lr", "1e-30", "--cpus", "2")
     symbol = symbols.get_symbol("mlp")  # no dropout: training and prediction agree
     train, _ = iterators(args)
-    module, _ = fit.start(args, {}, devices.contexts(None, 2, BATCH), symbol, train)
-    tally = fit.train_epoch(args, module, train, 0)
+    module, _ = fit.start(symbol, train, flags.recipe(args))
+    tally = fit.train_epoch(module, train, flags.recipe(args), 0)
     test = ImageIter(train.images, train.labels, BATCH)
     assert tally.count == COUNT
     assert tally.correct == fit.score(module, test).correct
@@ -370,7 +400,7 @@ def test_the_train_metric_is_of_the_images_that_were_trained(tmp_path):
 ])
 def test_schedules(tmp_path, schedule, expected):
     args = parsed(tmp_path, "--num-epochs", "8", "--lr", "1", *schedule)
-    rate = flags.optimizer_params(args, 100)["lr_scheduler"]
+    rate = flags.recipe(args).optimizer_params(100)["lr_scheduler"]
     rates = [rate(step) for step in (100, 201, 500)]
     np.testing.assert_allclose(rates, expected, rtol=0.02)
 
@@ -378,7 +408,7 @@ def test_schedules(tmp_path, schedule, expected):
 def test_initial_values_hang_on_the_name_alone():
     draws = []
     for names in (["b"], ["a", "b", "c"]):
-        initializer = flags.SeededInit(mx.init.Xavier(), 0)
+        initializer = SeededInit(mx.init.Xavier(), 0)
         arrays = {name: mx.nd.zeros((4, 4)) for name in names}
         for name, array in arrays.items():
             initializer(mx.init.InitDesc(name + "_weight"), array)
@@ -386,7 +416,7 @@ def test_initial_values_hang_on_the_name_alone():
     np.testing.assert_array_equal(*draws)
 
 
-@pytest.mark.parametrize("name", flags.INITIALIZERS)
+@pytest.mark.parametrize("name", INITIALIZERS)
 def test_every_initializer_trains(tmp_path, name):
     run(parsed(tmp_path, "--num-epochs", "1", "--initializer", name))
 
@@ -409,7 +439,7 @@ def test_scoring_does_not_disturb_the_steps_that_are_still_queued(tmp_path):
     for wait in (True, False):
         args = parsed(tmp_path, "--batch-size", str(COUNT))  # slow enough to queue up
         train, test = iterators(args)
-        module, _ = fit.start(args, {}, [mx.cpu()], symbols.get_symbol("lenet"), train)
+        module, _ = fit.start(symbols.get_symbol("lenet"), train, flags.recipe(args))
         mx.random.seed(0)
         for _ in range(10):
             module.forward_backward(next(train))

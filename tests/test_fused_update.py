@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 import symbols
-from common.training import flags
 from common.training.callbacks import Monitor
 from common.training.fused_update import Module
+from common.training.recipe import OPTIMIZERS, WITH_MOMENTUM
 
 BATCH = 12
 
@@ -64,11 +64,11 @@ def check_equal(one, other, tolerance=0):
 
 @pytest.mark.parametrize("devices", [1, 2, 3])
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("optimizer", [(name, wd) for name in flags.OPTIMIZERS
+@pytest.mark.parametrize("optimizer", [(name, wd) for name in OPTIMIZERS
                                        for wd in (0.0, 0.05)], ids=str)
 def test_it_trains_as_mxnets_own_does(network, optimizer, devices):
     name, wd = optimizer
-    params = {"wd": wd, **({"momentum": 0.9} if name in flags.WITH_MOMENTUM else {})}
+    params = {"wd": wd, **({"momentum": 0.9} if name in WITH_MOMENTUM else {})}
     upstream, ours = (started(kind, network, name, devices, **params)
                       for kind in (mx.mod.Module, Module))
     start = parameters(ours)
@@ -90,7 +90,7 @@ def test_fixed_parameters_stay():
     assert (before["fc1_weight"] != after["fc1_weight"]).any()
 
 
-@pytest.mark.parametrize("optimizer", flags.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_it_goes_on_from_its_state(optimizer):
     undisturbed, stopped = (started(Module, "lenet", optimizer, 2, wd=0.01) for _ in range(2))
     for number in range(4):

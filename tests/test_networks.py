@@ -8,7 +8,7 @@ import pytest
 import symbols
 from common.data import synthetic
 from common.data.batches import ImageIter
-from common.training import flags
+from common.training.recipe import SeededInit
 from symbols import stn
 
 SIZES = [(1, 28, 28), (1, 40, 30), (3, 32, 32)]
@@ -25,7 +25,7 @@ def bound(symbol, image_shape, batch_size=4, seed=0):
     """A Module that is ready to train, started as training starts it."""
     module = mx.mod.Module(symbol)
     module.bind([("data", (batch_size, *image_shape))], [("softmax_label", (batch_size,))])
-    module.init_params(flags.SeededInit(mx.init.Xavier(), seed))
+    module.init_params(SeededInit(mx.init.Xavier(), seed))
     return module
 
 

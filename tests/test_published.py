@@ -39,7 +39,8 @@ def distortion(name):
 @functools.lru_cache(maxsize=None)
 def mnist(distorted_by=None):
     """The test images of MNIST and their labels, distorted as training with seed 0 does."""
-    return datasets.held_out(datasets.load("mnist", DATA), 0, augmentation(distorted_by)[0])
+    images, labels = datasets.load("mnist", DATA)[2:4]
+    return datasets.for_evaluation(images, labels, 0, augmentation(distorted_by)[0])
 
 
 def test_set(name):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.data import datasets
-from common.training.flags import SeededInit
+from common.training.recipe import SeededInit
 from experiments import robustness
 from experiments.robustness import Run
 

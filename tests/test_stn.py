@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.data import synthetic
-from common.training.flags import SeededInit
+from common.training.recipe import SeededInit
 from symbols import stn
 
 FAMILIES = [*stn.TRANSFORMS, "tps:2", "tps:7"]

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto import event_pb2
 
+import symbols
 from common.training.tensorboard import Board, _visible
 from tests.test_fit import parsed, run
 from tests.test_train_mnist import QUICK
@@ -66,7 +67,8 @@ def test_a_run_and_its_continuation(train, tmp_path):
 
 
 def test_without_a_transformer(tmp_path):
-    run(parsed(tmp_path, "--tensorboard", str(tmp_path / "board")), add_stn=False)
+    run(parsed(tmp_path, "--tensorboard", str(tmp_path / "board")),
+        symbols.get_symbol("lenet", add_stn=False))
     assert {tag.partition("/")[0] for tag, _ in values(tmp_path / "board")} == {
         "learning_rate", "accuracy", "loss"}
 

@@ -15,6 +15,8 @@ from PIL import Image
 
 import train_mnist
 from common.data import idx, mnist, synthetic
+from common.models import export_folder
+from common.storage import checkpoint
 from symbols import stn
 from tests.conftest import ROOT, hear_interrupts, run_script
 
@@ -97,6 +99,7 @@ def test_reading_speed_and_monitor(train, tmp_path):
     (["--load-epoch", "1", "--model-prefix", "nowhere/a"], ["nowhere/a-0001.params", "no such"]),
     (["--load-epoch", "2"], ["--load-epoch 2", "nothing to train"]),
     (["--load-epoch", "1", "--resume"], ["--resume", "--load-epoch"]),
+    (["--validation", "300"], ["--validation 300", "300 training images"]),
     (["--keep-best"], ["--keep-best", "--keep-last"]),
     (["--keep-last", "0"], ["--keep-last", "at least 1"]),
     (["--model-prefix", "file/a"], ["file"]),
@@ -288,6 +291,25 @@ def test_a_finished_run_is_resumed_to_the_same_figures(train, tmp_path):
     assert f"Trained by: `{found[0][1]['command']}`" in card
     assert "first.json" in card
     assert "All 2 epochs are trained" in done.stderr
+
+
+def test_images_are_held_out_to_choose_by(train, refused, tmp_path):
+    flags = [*QUICK, "--add-stn", "--distort", "R", "--validation", 100, "--model-prefix",
+             tmp_path / "a", "--result", tmp_path / "result.json"]
+    done = train(*flags)
+    assert done.returncode == 0, done.stderr
+    assert "with 200 images on" in done.stderr
+    figures = json.loads((tmp_path / "result.json").read_text())
+    assert figures["validation_accuracy"] == figures["history"][-1]["validation_accuracy"]
+    assert round(100 * figures["validation_accuracy"], 9) % 1 == 0  # of 100 images
+    assert f"Test-accuracy={figures['test_accuracy']:f}" in done.stderr
+    told = [export_folder.read_card(str(tmp_path / "a-export")),
+            export_folder.about(checkpoint.load_state(str(tmp_path / "a"), 2)[1])]
+    for said in told:
+        assert said["Validation accuracy"] == f"{figures['validation_accuracy']:.4f}"
+    assert told[0]["Test accuracy"] == f"{figures['test_accuracy']:.4f}"
+    assert "Test accuracy" not in told[1]
+    refused(train(*flags, "--resume", "--validation", 0), "--validation 100 there")
 
 
 @pytest.mark.parametrize("damage", [lambda c: c[:100], lambda c: c[:-1], lambda c: b"x" + c[1:]])

@@ -69,7 +69,18 @@ def class_names(origin, count):
     return names if len(names) == count else [str(number) for number in range(count)]
 
 
-def held_out(dataset, seed, fresh=None):
-    """The test images and labels of a ``Dataset``, or what ``fresh`` makes of them for a seed."""
-    images, labels = dataset.test_images, dataset.test_labels
-    return fresh(images, labels, derive_seed(seed, TEST)) if fresh else (images, labels)
+def hold_out(dataset, count):
+    """The training images and labels of a ``Dataset`` without the last ones, and those.
+
+    Raises ValueError if none would be left.
+    """
+    images, labels = dataset.train_images, dataset.train_labels
+    if count >= len(images):
+        raise ValueError(f"--validation {count} leaves none of {len(images)} training images")
+    left = len(images) - count
+    return (images[:left], labels[:left]), (images[left:], labels[left:])
+
+
+def for_evaluation(images, labels, seed, augment=None):
+    """Images and labels to score a network on: what ``augment`` makes of them for a run's seed."""
+    return augment(images, labels, derive_seed(seed, TEST)) if augment else (images, labels)

@@ -71,7 +71,8 @@ def test_images(args):
         same = (was == taken and loaded.origin in datasets.DATASETS  # own files may be others
                 and (dataset != "synthetic" or count == known.get("num_examples")))
         words += ", as in the training" if same else f"; the network was trained on {was}"
-    images, labels = datasets.held_out(loaded, seed, augmentation(distort)[0])
+    images, labels = datasets.for_evaluation(loaded.test_images, loaded.test_labels, seed,
+                                             augmentation(distort)[0])
     return TestImages(images, labels, loaded.origin, distort, seed, words)
 
 

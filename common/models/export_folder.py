@@ -201,8 +201,10 @@ def about(meta):
         if flags.get("num_examples"):
             told["Training images"] = str(flags["num_examples"])
         told["Seed"] = str(flags.get("seed", 0))
-    if meta.get("history"):
-        told["Test accuracy"] = f"{meta['history'][-1]['test_accuracy']:.4f}"
+    figures = {**(meta.get("history") or [{}])[-1], **meta}
+    for part in ("Test", "Validation"):
+        if f"{part.lower()}_accuracy" in figures:
+            told[f"{part} accuracy"] = f"{figures[f'{part.lower()}_accuracy']:.4f}"
     if meta.get("command"):
         told["Trained by"] = f"`{meta['command']}`"
     return told

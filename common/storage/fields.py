@@ -55,8 +55,10 @@ def _is_history(value):
 
 
 def _is_figures(value):
-    return (_is_object(value) and _is_share(value.get("test_accuracy"))
-            and _is_number(value.get("test_loss", 0)))
+    if not _is_object(value):
+        return False
+    part = "validation" if "validation_accuracy" in value else "test"
+    return _is_share(value.get(f"{part}_accuracy")) and _is_number(value.get(f"{part}_loss", 0))
 
 
 def _is_flags(value):
@@ -92,5 +94,6 @@ FIELDS = {  # name -> whether a value is fit for it
     "test_accuracy": _is_share,
     "under_way": _is_under_way,
     "updates": _is_count,
+    "validation_accuracy": _is_share,
     "versions": _is_object,
 }

@@ -6,9 +6,11 @@ bits, and a network starts from the same classifier with and without its transfo
 generator can be seeded, but its state not be saved: a run that was stopped within an epoch draws
 again what it had drawn in it.
 """
+import contextlib
 import logging
 import math
 import time
+from typing import Mapping, NamedTuple, Optional
 
 import mxnet as mx
 import numpy as np
@@ -17,142 +19,144 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from common import cli, files
 from common.data.batches import derive_seed
 from common.graph import rewrite
-from common.models import devices
 from common.models.metrics import Tally, keep_in_flight, outputs_to_keep, score
 from common.provenance import provenance
 from common.storage import checkpoint
-from common.training import flags, resume
+from common.training import resume
 from common.training.callbacks import Monitor
 from common.training.fused_update import Module
 from common.training.observers import EpochObservers
 from common.training.progress import Interruption, Progress, log_epoch
 
 
-def fit(args, symbol, train, test):
+class Output(NamedTuple):
+    """Where a run writes its checkpoints, and what it does with those that are there.
+
+    Attributes:
+        prefix: path and start of the names of all files.
+        about: what else the checkpoints are to say, as JSON can hold it.
+        Others are as the flags of the same names.
+    """
+
+    prefix: str
+    save_period: int = 1
+    keep_last: Optional[int] = None
+    keep_best: bool = False
+    resume: bool = False
+    load_epoch: Optional[int] = None
+    overwrite: bool = False
+    about: Mapping = {}
+
+
+class Watch(NamedTuple):
+    """What is shown of a run, and changes no bit of it; as the flags of the same names."""
+
+    disp_batches: int = 100
+    tensorboard: Optional[str] = None
+    visualize_every: Optional[int] = None
+    monitor: int = 0
+
+
+def fit(symbol, train, test, recipe, output, watch=None, validation=None):
     """Trains a network, with a checkpoint and an evaluation after each epoch.
 
     Args:
-        args: the flags of ``flags.add_training_flags``, completed.
         symbol: a training symbol with inputs "data" and "softmax_label".
-        train: an ``ImageIter`` with a seed.
-        test: an ``ImageIter`` without.
+        train: an ``ImageIter`` with the seed, the batches and the type of the recipe.
+        test: an ``ImageIter`` without a seed.
+        recipe: a ``Recipe``.
+        output: an ``Output``.
+        watch: a ``Watch``, or None for that of the defaults.
+        validation: as ``test``, to be scored after each epoch in its place, so that the test set is
+            scored in the end alone.
 
     Returns:
-        The trained Module and its figures: accuracy and mean cross-entropy on both sets, the
+        The trained Module and its figures: accuracy and mean cross-entropy on all sets, the
         seconds and the number of epochs, the command and the versions that trained it; under
         "history" the same after each epoch; and under "transformers", where the symbol has any,
         what they do in the end.
 
     Raises:
-        ValueError, OSError: no such device, an unfit checkpoint, a prefix that cannot be written or
-            has files of another run, or no tensorboardX where ``args.tensorboard`` asks for it.
+        ValueError, OSError: an unfit checkpoint, a prefix that cannot be written or has files of
+            another run, or no tensorboardX where ``watch`` asks for it.
         cli.Diverged: a loss or parameter became non-finite; the checkpoints written are good.
         KeyboardInterrupt, cli.Terminated: after Ctrl-C or SIGTERM; the message says how to go on.
     """
-    contexts = devices.contexts(args.gpus, args.cpus, args.batch_size)
-    files.prepare_output(f"{args.model_prefix}-symbol.json")
-    recipe = flags.recipe(args, contexts)
-    source, args.load_epoch = resume.source(args, recipe, train.num_batches)
-    watch = EpochObservers(args, symbol, test)
-    module, run = start(args, recipe, contexts, symbol, train, source)
-    if args.load_epoch == args.num_epochs:
-        return module, _finished(args, module, run["history"], test, watch)
-    begin = time.monotonic() - run["seconds"]
-    monitor = Monitor(args.monitor, pattern=".*") if args.monitor else None
-    if monitor:
-        module.install_monitor(monitor)
-    meta = dict(recipe=recipe, flags=vars(args), image_shape=train.image_shape, **provenance())
-    with Interruption() as interruption, watch:
-        if source is None:
-            watch.start(module)
-        if args.overwrite:
-            resume.clear(args.model_prefix, args.load_epoch)
-        for epoch in range(args.load_epoch or 0, args.num_epochs):
-            trained = train_epoch(args, module, train, epoch, monitor, interruption,
-                                  run["under_way"])
-            if train.position < train.num_batches:
-                run["seconds"] = time.monotonic() - begin
-                run["under_way"] = {"epoch": epoch, "batch": train.position,
-                                    "num_batches": train.num_batches, "tally": vars(trained)}
-                save(args, symbol, module, epoch, dict(meta, **run))
-                interruption.leave(f"in epoch {epoch}, after {train.position} of "
-                                   f"{train.num_batches} batches; --resume goes on from there")
-            tested = score(module, test)
-            log_epoch(epoch, "Validation", tested)
-            run["updates"] += train.num_batches
-            run["seconds"] = time.monotonic() - begin
-            run["history"] = run["history"] + [_figures(trained, tested, run["seconds"])]
-            run["under_way"] = None
-            if (epoch + 1) % args.save_period == 0 or epoch + 1 == args.num_epochs:
-                save(args, symbol, module, epoch, dict(meta, **run))
-                checkpoint.remove(args.model_prefix, checkpoint.STOPPED)
-                if args.keep_last:
-                    _remove_old(args, epoch + 1, run["history"])
-            watch.look(module, epoch, trained, tested)
+    watch = watch or Watch()
+    part, held_out = ("test", test) if validation is None else ("validation", validation)
+    files.prepare_output(f"{output.prefix}-symbol.json")
+    source = resume.source(output, recipe, train.num_batches)
+    observers = EpochObservers(watch, output.prefix, symbol, held_out,
+                               finished=source.epochs if source else 0)
+    module, run = start(symbol, train, recipe, source)
+    monitor = _monitor(watch, module)
+    begin = time.monotonic() - run.seconds
+
+    if run.epochs == recipe.num_epochs:
+        logging.info("All %d epochs are trained", run.epochs)
+        observers.look(module, run.epochs)
+    else:
+        with Interruption() as interruption, observers, _saying_how_to_go_on(output.prefix):
+            if source is None:
+                observers.before(module)
+            if output.overwrite:
+                resume.clear(output.prefix, source and source.epochs)
+            run.trained_by = provenance()
+            while run.epochs < recipe.num_epochs:
+                trained = train_epoch(module, train, recipe, run.epochs, run.stopped_at,
+                                      watch.disp_batches, monitor, interruption)
+                if train.position < train.num_batches:
+                    run.stop(train, trained, time.monotonic() - begin)
+                    save(symbol, module, recipe, output, run, train.image_shape)
+                    interruption.leave(f"in epoch {run.epochs}, after {train.position} of "
+                                       f"{train.num_batches} batches; --resume goes on from there")
+                scored = score(module, held_out)
+                log_epoch(run.epochs, "Validation", scored)
+                run.finish_epoch(train, {
+                    f"{part}_accuracy": scored.accuracy, f"{part}_loss": scored.loss,
+                    "train_accuracy": trained.accuracy, "train_loss": trained.loss,
+                    "seconds": time.monotonic() - begin})
+                if run.epochs % output.save_period == 0 or run.epochs == recipe.num_epochs:
+                    save(symbol, module, recipe, output, run, train.image_shape)
+                    remove_old(output, run)
+                observers.after_epoch(module, run.epochs, trained, scored)
+
     mx.nd.waitall()  # so that the last batches, which are NumPy's memory, are freed before Python
-    return module, dict(_figures(trained, tested, time.monotonic() - begin),
-                        epochs=args.num_epochs, history=run["history"], **watch.figures(),
-                        **provenance())
+    figures = dict(run.history[-1]) if run.history else {}  # which older checkpoints lack
+    if "test_accuracy" not in figures:
+        tested = score(module, test)
+        log_epoch(run.epochs - 1, "Test", tested)
+        figures.update(test_accuracy=tested.accuracy, test_loss=tested.loss)
+    return module, dict(figures, epochs=run.epochs, history=run.history, **observers.figures(),
+                        **run.trained_by)
 
 
-def _finished(args, module, history, test, watch):
-    """The figures of a run that was resumed when it had already been trained to the end."""
-    logging.info("All %d epochs are trained: their last checkpoint is evaluated", args.num_epochs)
-    tested = score(module, test)
-    watch.review(module, args.num_epochs - 1)
-    figures = history[-1] if history else {}  # which older checkpoints lack
-    meta = checkpoint.load_state(args.model_prefix, args.num_epochs)[1]
-    return dict(figures, test_accuracy=tested.accuracy, test_loss=tested.loss,
-                epochs=args.num_epochs, history=history, **watch.figures(),
-                **{name: meta[name] for name in provenance() if name in meta})
-
-
-def _remove_old(args, epoch, history):
-    """Removes the checkpoints before the last ones, and before ``epoch``, that are not to stay."""
-    accuracies = {epoch - back: figures["test_accuracy"]
-                  for back, figures in enumerate(reversed(history))}
-    there = [one for one in checkpoint.epochs(args.model_prefix) if one <= epoch]
-    best = max(there, key=lambda one: accuracies.get(one, -math.inf)) if args.keep_best else None
-    for one in there[:-args.keep_last]:
-        if one != best:
-            checkpoint.remove(args.model_prefix, one)
-
-
-def _figures(trained, tested, seconds):
-    return {"test_accuracy": tested.accuracy, "test_loss": tested.loss,
-            "train_accuracy": trained.accuracy, "train_loss": trained.loss, "seconds": seconds}
-
-
-def start(args, recipe, contexts, symbol, train, source=None):
+def start(symbol, train, recipe, source=None):
     """Binds a Module for training and starts it, or resumes it from a checkpoint.
 
     Args:
-        args, symbol, train: as for ``fit``.
-        recipe, contexts: of ``flags``.
-        source: what ``checkpoint`` knows the checkpoint by.
+        symbol, train, recipe: as for ``fit``.
+        source: a ``resume.Source``, or None.
 
     Returns:
-        The Module, and what it has behind it, as of ``resume.saved_progress``.
+        The Module, and what it has behind it, a ``resume.RunSoFar``.
     """
-    executed = rewrite.for_cpu(symbol, contexts, args.dtype, data=train.provide_data[0].shape)
+    contexts = list(recipe.devices)
+    executed = rewrite.for_cpu(symbol, contexts, recipe.dtype, data=train.provide_data[0].shape)
     module = Module(executed, context=contexts)
     module.bind(train.provide_data, train.provide_label)
-    run = {"updates": 0, "seconds": 0.0, "history": [], "under_way": None}
-    arrays, done = None, 0
+    run, arrays, done = resume.RunSoFar(), None, 0
     if source is None:
-        module.init_params(
-            flags.SeededInit(flags.INITIALIZERS[args.initializer](), args.seed))
+        module.init_params(recipe.first_values())
     else:
-        checkpoint.finish_renames(args.model_prefix, source)
+        checkpoint.finish_renames(source.prefix, source.name)
         shapes = {desc.name: desc.shape for desc in train.provide_data + train.provide_label}
-        module.init_params(None, *checkpoint.load_params(args.model_prefix, source, symbol,
+        module.init_params(None, *checkpoint.load_params(source.prefix, source.name, symbol,
                                                          **shapes))
-        arrays, meta = checkpoint.load_state(args.model_prefix, source)
-        run = resume.saved_progress(checkpoint.paths(args.model_prefix, source)[2], recipe, meta,
-                                    args.load_epoch, train.num_batches)
-        done = run["updates"] + (run["under_way"] or {"batch": 0})["batch"]
-    module.init_optimizer(mx.kv.create(args.kv_store), args.optimizer,
-                          flags.optimizer_params(args, train.num_batches, done))
+        run, arrays = resume.load(source, recipe, train.num_batches)
+        done = run.updates + (run.stopped_at["batch"] if run.stopped_at else 0)
+    module.init_optimizer(mx.kv.create(recipe.kv_store), recipe.optimizer,
+                          recipe.optimizer_params(train.num_batches, done))
     if arrays is not None:
         module.set_optimizer_state(arrays)
     logging.info("Training %d parameters with %d images on %s",
@@ -161,38 +165,52 @@ def start(args, recipe, contexts, symbol, train, source=None):
     return module, run
 
 
-def train_epoch(args, module, batches, epoch, monitor=None, interruption=None, under_way=None):
+def train_epoch(module, batches, recipe, epoch, stopped_at=None, disp_batches=100, monitor=None,
+                interruption=None):
     """Trains a Module for one epoch of an ``ImageIter``, or until it is interrupted.
 
     Args:
-        args: as for ``fit``.
         module, batches: what to train, and with what; afterwards ``batches.position`` says how far.
+        recipe: a ``Recipe``.
         epoch: counted from 0.
+        stopped_at: where the epoch was stopped before, as of ``resume.RunSoFar``, or None.
+        disp_batches: between two log lines.
         monitor: a ``callbacks.Monitor``, or None.
         interruption: a ``progress.Interruption``, or None.
-        under_way: where the epoch was stopped before, or None.
 
     Returns:
         The ``Tally`` of the training images as the network saw them: with dropout.
     """
-    begin, tally = time.monotonic(), Tally(**under_way["tally"] if under_way else {})
+    begin, tally = time.monotonic(), Tally(**stopped_at["tally"] if stopped_at else {})
     batches.seek(epoch)
-    mx.random.seed(derive_seed(args.seed, epoch))
-    if under_way:
-        _draw_again(module, batches, under_way["batch"])
-        batches.seek(epoch, under_way["batch"])
-    with logging_redirect_tqdm(), Progress(epoch, args.num_epochs, batches,
-                                           args.disp_batches) as progress:
+    mx.random.seed(derive_seed(recipe.seed, epoch))
+    if stopped_at:
+        _draw_again(module, batches, stopped_at["batch"])
+        batches.seek(epoch, stopped_at["batch"])
+    with logging_redirect_tqdm(), Progress(epoch, recipe.num_epochs, batches,
+                                           disp_batches) as progress:
         for outputs, batch in keep_in_flight(_steps(module, batches, monitor, interruption)):
             tally.add(outputs.asnumpy(), batch.label[0].asnumpy())
             if not math.isfinite(tally.loss):
-                raise cli.Diverged(f"the loss became non-finite in epoch {epoch}: lower --lr "
-                                   f"({args.lr:g}); {_last_checkpoint(args, epoch)}")
+                raise _diverged("the loss", recipe, epoch)
             progress.update(tally)
     if batches.position == batches.num_batches:
         log_epoch(epoch, "Train", tally)
         logging.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begin)
     return tally
+
+
+def _diverged(what, recipe, epoch):
+    return cli.Diverged(f"{what} became non-finite in epoch {epoch}: lower --lr ({recipe.lr:g})")
+
+
+def _monitor(watch, module):
+    """The ``Monitor`` of a Module, None if none is wanted."""
+    if not watch.monitor:
+        return None
+    monitor = Monitor(watch.monitor, pattern=".*")
+    module.install_monitor(monitor)
+    return monitor
 
 
 def _draw_again(module, batches, count):
@@ -221,39 +239,59 @@ def _steps(module, batches, monitor, interruption):
         yield outputs_to_keep(module), batch
 
 
-def save(args, symbol, module, epoch, meta):
-    """Writes the checkpoint of a Module that trains a symbol.
+def save(symbol, module, recipe, output, run, image_shape):
+    """Writes a checkpoint: that after the epochs that are finished, or within one.
 
     Args:
-        args: as for ``fit``.
-        symbol, module: the network.
-        epoch: that has been trained, counted from 0, or in part where ``meta`` says so.
-        meta: for ``checkpoint.save``.
+        symbol, recipe, output: as for ``fit``.
+        module: that trains the symbol.
+        run: the ``resume.RunSoFar``.
+        image_shape: (C, H, W).
 
     Raises:
         cli.Diverged: a parameter is not finite; nothing is written.
         OSError: it cannot be written, which leaves the checkpoints before.
     """
+    epoch = run.epochs if run.stopped_at else run.epochs - 1
     arg_params, aux_params = module.get_params()
     for name, value in {**arg_params, **aux_params}.items():
         if not np.isfinite(value.asnumpy()).all():
-            raise cli.Diverged(f"{name} became non-finite in epoch {epoch}: lower --lr "
-                               f"({args.lr:g}); {_last_checkpoint(args, epoch)}")
-    name = checkpoint.STOPPED if meta.get("under_way") else epoch + 1
+            raise _diverged(name, recipe, epoch)
+    meta = dict(recipe=recipe.as_json(), flags=output.about, image_shape=image_shape,
+                **run.as_meta())
+    name = checkpoint.STOPPED if run.stopped_at else run.epochs
+    checkpoint.save(output.prefix, name, symbol, arg_params, aux_params, module.optimizer_state(),
+                    meta)
+    if not run.stopped_at:
+        checkpoint.remove(output.prefix, checkpoint.STOPPED)
+
+
+def remove_old(output, run):
+    """Removes the checkpoints up to a run's last that are not to stay."""
+    if not output.keep_last:
+        return
+    there = [epoch for epoch in checkpoint.epochs(output.prefix) if epoch <= run.epochs]
+    best = max(there, key=run.accuracy_after) if output.keep_best else None
+    for epoch in there[:-output.keep_last]:
+        if epoch != best:
+            checkpoint.remove(output.prefix, epoch)
+
+
+@contextlib.contextmanager
+def _saying_how_to_go_on(prefix):
+    """Adds to what ends a run which checkpoint is the newest."""
     try:
-        checkpoint.save(args.model_prefix, name, symbol, arg_params, aux_params,
-                        module.optimizer_state(), meta)
-    except OSError as error:
-        raise OSError(f"{cli.one_line(error)}; {_last_checkpoint(args, epoch)}") from None
+        yield
+    except (cli.Diverged, OSError) as error:
+        raise type(error)(f"{cli.one_line(error)}; {_last_checkpoint(prefix)}") from None
 
 
-def _last_checkpoint(args, epoch):
-    """Says which checkpoint is the newest while ``epoch`` is being trained."""
-    saved = max(epoch - epoch % args.save_period, args.load_epoch or 0)
-    if not saved:
+def _last_checkpoint(prefix):
+    epochs = checkpoint.epochs(prefix)
+    if not epochs:
         return "there is no checkpoint yet"
-    return (f"the last checkpoint is {checkpoint.paths(args.model_prefix, saved)[1]}, "
-            f"--load-epoch {saved} or --resume goes on from it")
+    return (f"the last checkpoint is {checkpoint.paths(prefix, epochs[-1])[1]}, "
+            f"--load-epoch {epochs[-1]} or --resume goes on from it")
 
 
 def reading_speed(batches):

@@ -11,7 +11,7 @@ class Module(mx.mod.Module):
     MXNet adds up, updates and sends out each parameter by itself; with layers as small as a LeNet's
     that takes as long as a good part of forward and backward. Here the kvstore and the optimizer
     see one vector for all parameters that share their multipliers of rate and of weight decay. So
-    the optimizer must treat each number by itself, as all of ``flags.OPTIMIZERS`` do.
+    the optimizer must treat each number by itself, as all of ``recipe.OPTIMIZERS`` do.
     """
 
     def init_optimizer(self, kvstore, optimizer, optimizer_params):

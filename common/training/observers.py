@@ -13,23 +13,24 @@ class EpochObservers:
     """Watches a run; a context manager, since files are open meanwhile.
 
     Args:
-        args: the flags of ``flags.add_training_flags``.
+        watch: the ``fit.Watch``.
+        prefix: path and start of the names of the run's files.
         symbol: the network.
-        test: an ``ImageIter`` without a seed.
+        batches: an ``ImageIter`` without a seed, of the images to look at.
+        finished: epochs that a resumed run has behind it.
 
     Raises:
         ValueError, OSError: TensorBoard's files cannot be written.
     """
 
-    def __init__(self, args, symbol, test):
-        self.symbol, self.test, self.every = symbol, test, args.visualize_every
-        self.finished = args.load_epoch or 0
-        self.board = args.tensorboard and Board(args.tensorboard, self.finished)
+    def __init__(self, watch, prefix, symbol, batches, finished=0):
+        self.symbol, self.batches, self.every = symbol, batches, watch.visualize_every
+        self.finished = finished
+        self.board = watch.tensorboard and Board(watch.tensorboard, finished)
         self.film = None
         if self.every:
             from common.reports.visualise import Film  # here, since matplotlib takes time to import
-            self.film = Film(f"{args.model_prefix}-film", test.images[:FILMED],
-                             test.labels[:FILMED])
+            self.film = Film(f"{prefix}-film", batches.images[:FILMED], batches.labels[:FILMED])
         self.diagnoses = []
 
     def __enter__(self):
@@ -43,33 +44,33 @@ class EpochObservers:
         if self.board:
             self.board.__exit__(*error)
 
-    def start(self, module):
+    def before(self, module):
         """Draws the network as it is before the first step."""
         if self.film:
             self._film(module, 0)
 
-    def look(self, module, epoch, trained, tested):
-        """Looks at a Module that has trained an epoch, counted from 0.
+    def after_epoch(self, module, epochs, trained, scored):
+        """Looks at a Module that has just trained an epoch.
 
         Args:
             module: a ``fused_update.Module``.
-            epoch: its number.
-            trained, tested: ``Tally`` of both sets.
+            epochs: that are finished.
+            trained, scored: ``Tally`` of the training images and of those held out.
         """
-        self.review(module, epoch)
+        self.look(module, epochs)
         if self.board:
-            self.board.write(epoch + 1, module.learning_rate, trained, tested, self.diagnoses)
+            self.board.write(epochs, module.learning_rate, trained, scored, self.diagnoses)
 
-    def review(self, module, epoch):
-        """As ``look``, but not for TensorBoard: of an epoch that was trained by another process."""
-        self.diagnoses = diagnosis.diagnose(self.symbol, module, self.test)
-        diagnosis.log_diagnoses(epoch, self.diagnoses)
-        if self.film and (epoch + 1) % self.every == 0:
-            self._film(module, epoch + 1)
+    def look(self, module, epochs):
+        """As ``after_epoch``, but not for TensorBoard: also of what another process trained."""
+        self.diagnoses = diagnosis.diagnose(self.symbol, module, self.batches)
+        diagnosis.log_diagnoses(epochs - 1, self.diagnoses)
+        if self.film and epochs % self.every == 0:
+            self._film(module, epochs)
 
-    def _film(self, module, epoch):
+    def _film(self, module, epochs):
         params = module.get_params()
-        self.film.take(Trained(self.film.folder, label_free(self.symbol), *params), epoch)
+        self.film.take(Trained(self.film.folder, label_free(self.symbol), *params), epochs)
 
     def figures(self):
         """What the transformers do in the end, as JSON can hold it; joins the film."""

@@ -1,36 +1,95 @@
 """What a run goes on from, and what of other runs it must not overwrite."""
+import dataclasses
 import logging
 import os
+from typing import Any, Mapping, NamedTuple, Optional
 
+from common.provenance import provenance
 from common.storage import checkpoint
-from common.training import flags
+from common.training.recipe import LOOKING_AHEAD
 
 ROUNDING = ("devices", "kv_store")  # they change a run in its last bits alone
+BEFORE = {"stable": False, "validation": 0}  # what runs did before their recipe had a word for it
 
 
-def source(args, recipe, num_batches):
+class Source(NamedTuple):
+    """A checkpoint to go on from: its name for ``checkpoint``, and the epochs finished there."""
+
+    prefix: str
+    name: Any
+    epochs: int
+
+
+@dataclasses.dataclass
+class RunSoFar:
+    """What a run has behind it.
+
+    Attributes:
+        epochs: that are finished.
+        updates: steps in them.
+        seconds: of training, over all processes.
+        history: the figures after each epoch.
+        stopped_at: where it was stopped within an epoch, ``{"epoch", "batch", "num_batches",
+            "tally"}``, or None.
+        trained_by: the command and the versions, as of ``provenance``.
+    """
+
+    epochs: int = 0
+    updates: int = 0
+    seconds: float = 0.0
+    history: list = dataclasses.field(default_factory=list)
+    stopped_at: Optional[dict] = None
+    trained_by: Mapping = dataclasses.field(default_factory=dict)
+
+    def finish_epoch(self, train, figures):
+        """Takes note of an epoch of an ``ImageIter``, and of the figures after it."""
+        self.epochs, self.updates = self.epochs + 1, self.updates + train.num_batches
+        self.seconds, self.history = figures["seconds"], [*self.history, figures]
+        self.stopped_at = None
+
+    def stop(self, train, tally, seconds):
+        """Takes note of where an epoch is left."""
+        self.seconds = seconds
+        self.stopped_at = {"epoch": self.epochs, "batch": train.position,
+                           "num_batches": train.num_batches, "tally": vars(tally)}
+
+    def accuracy_after(self, epoch):
+        """That which was measured after so many epochs; -1 if none was."""
+        back = self.epochs - epoch
+        if back >= len(self.history):
+            return -1
+        figures = self.history[-1 - back]
+        return figures.get("validation_accuracy", figures.get("test_accuracy"))
+
+    def as_meta(self):
+        """What a checkpoint keeps of it."""
+        return {"updates": self.updates, "seconds": self.seconds, "history": self.history,
+                "under_way": self.stopped_at, **self.trained_by}
+
+
+def source(output, recipe, num_batches):
     """What a run goes on from.
 
     Args:
-        args: the flags of ``flags.add_training_flags``, completed.
-        recipe: of ``flags.recipe``.
+        output: the ``fit.Output``.
+        recipe: a ``Recipe``.
         num_batches: in an epoch.
 
     Returns:
-        What ``checkpoint`` knows it by, and how many epochs are finished there; None twice to start
-        anew.
+        A ``Source``; None to start anew.
 
     Raises:
         ValueError: there are files of another run, or of this one, that are not to be overwritten;
             or none is whole, or they are of more epochs than are to be trained.
     """
-    if args.resume and not args.overwrite and checkpoint.begun(args.model_prefix):
-        return _newest(args, recipe, num_batches)
-    if not args.overwrite:
-        _check_free(args, recipe)
-    if args.resume:
+    prefix, epoch = output.prefix, output.load_epoch
+    if output.resume and not output.overwrite and checkpoint.begun(prefix):
+        return _newest(prefix, recipe, num_batches)
+    if not output.overwrite:
+        _check_free(prefix, epoch, recipe)
+    if output.resume:
         logging.info("No checkpoint to resume from: starts anew")
-    return args.load_epoch, args.load_epoch
+    return Source(prefix, epoch, epoch) if epoch else None
 
 
 def clear(prefix, epoch):
@@ -42,91 +101,86 @@ def clear(prefix, epoch):
         checkpoint.remove(prefix, later)
 
 
-def saved_progress(path, recipe, meta, epoch, num_batches):
-    """What a run has behind it, by the meta of a checkpoint; warns if it goes on differently.
+def load(source, recipe, num_batches):
+    """What a run has behind it at a checkpoint; warns if it goes on differently.
 
     Args:
-        path: of the state that the meta is from.
-        recipe: as for ``source``.
-        meta: None for a checkpoint of another program.
-        epoch: finished epochs.
+        source: a ``Source``.
+        recipe: a ``Recipe``.
         num_batches: in an epoch.
 
     Returns:
-        ``{"updates": steps, "seconds": time, "history": the figures after each epoch,
-        "under_way": where the run was stopped within an epoch, or None}``; the steps are those of
-        whole epochs.
+        The ``RunSoFar``, and the optimizer's arrays; None for them where another program wrote the
+        checkpoint.
 
     Raises:
-        ValueError: the meta is not that of a training.
+        ValueError: the checkpoint is not that of a training.
     """
+    arrays, meta = checkpoint.load_state(source.prefix, source.name)
     if meta is None:
         logging.warning("The checkpoint has no state: the optimizer starts anew")
-        return {"updates": epoch * num_batches, "seconds": 0.0, "history": [], "under_way": None}
+        return RunSoFar(source.epochs, updates=source.epochs * num_batches), None
+    path = checkpoint.paths(source.prefix, source.name)[2]
     _check_complete(path, meta)
     differences = _differences(recipe, meta)
-    if differences and epoch < recipe["num_epochs"]:
-        logging.warning("Goes on, but not as the run would have: %s",
-                        "; ".join(differences))
-    return {"updates": meta["updates"], "seconds": meta["seconds"],
-            "history": meta.get("history", []),  # which older checkpoints lack
-            "under_way": meta.get("under_way")}
+    if differences and source.epochs < recipe.num_epochs:
+        logging.warning("Goes on, but not as the run would have: %s", "; ".join(differences))
+    return RunSoFar(
+        source.epochs, meta["updates"], meta["seconds"], meta.get("history", []),  # or an older one
+        meta.get("under_way"), {name: meta[name] for name in provenance() if name in meta}), arrays
 
 
-def _newest(args, recipe, num_batches):
-    """What ``--resume`` goes on from, where there is any checkpoint."""
-    prefix = args.model_prefix
-    place = epoch = checkpoint.newest(prefix)
-    if epoch is not None and epoch > args.num_epochs:
-        raise ValueError(f"{checkpoint.paths(prefix, epoch)[1]} is of more epochs than "
-                         f"--num-epochs {args.num_epochs}: give another --model-prefix")
-    stopped = _stopped(prefix, recipe)
-    if stopped and stopped["epoch"] >= (epoch or 0):
-        place, epoch = checkpoint.STOPPED, stopped["epoch"]
-    if place is None:
+def _newest(prefix, recipe, num_batches):
+    """The ``Source`` that ``--resume`` goes on from, where there is any checkpoint."""
+    name = epochs = checkpoint.newest(prefix)
+    if epochs is not None and epochs > recipe.num_epochs:
+        raise ValueError(f"{checkpoint.paths(prefix, epochs)[1]} is of more epochs than "
+                         f"--num-epochs {recipe.num_epochs}: give another --model-prefix")
+    stopped_at = _stopped_at(prefix, recipe)
+    if stopped_at and stopped_at["epoch"] >= (epochs or 0):
+        name, epochs = checkpoint.STOPPED, stopped_at["epoch"]
+    if name is None:
         raise ValueError(f"{prefix}: there are checkpoints, but none that --resume can go on from: "
                          "--load-epoch takes one without a state, --overwrite begins anew")
-    path, meta = checkpoint.paths(prefix, place)[1], checkpoint.load_state(prefix, place)[1]
+    path, meta = checkpoint.paths(prefix, name)[1], checkpoint.load_state(prefix, name)[1]
     _check_complete(path, meta)
     differences = _differences(recipe, meta, ROUNDING)
     if differences:
-        from_there = f", with --load-epoch {place} to go on from it"
-        if place in (checkpoint.STOPPED, args.num_epochs):
+        from_there = f", with --load-epoch {name} to go on from it"
+        if name in (checkpoint.STOPPED, recipe.num_epochs):
             from_there = ""
         raise ValueError(f"{path}: of another run than --resume asks for "
                          f"({'; '.join(differences)}): give another --model-prefix, or --overwrite "
                          f"to begin anew in its place{from_there}")
-    if place == checkpoint.STOPPED:
-        if stopped["num_batches"] != num_batches:
-            raise ValueError(f"{path}: stopped in an epoch of {stopped['num_batches']} batches, "
+    if name == checkpoint.STOPPED:
+        if stopped_at["num_batches"] != num_batches:
+            raise ValueError(f"{path}: stopped in an epoch of {stopped_at['num_batches']} batches, "
                              f"where there are {num_batches} now: the images are not the same")
-        logging.info("Resumes in epoch %d, after %d of %d batches", epoch, stopped["batch"],
+        logging.info("Resumes in epoch %d, after %d of %d batches", epochs, stopped_at["batch"],
                      num_batches)
     else:
-        logging.info("Resumes from the checkpoint after %d epochs", epoch)
-    return place, epoch
+        logging.info("Resumes from the checkpoint after %d epochs", epochs)
+    return Source(prefix, name, epochs)
 
 
-def _stopped(prefix, recipe):
+def _stopped_at(prefix, recipe):
     """Where a run was stopped within an epoch; None if none was."""
     try:
         meta = checkpoint.check(prefix, checkpoint.STOPPED)
         if meta is None:
             return None
-        path, under_way = checkpoint.paths(prefix, checkpoint.STOPPED)[2], meta.get("under_way")
+        path, stopped_at = checkpoint.paths(prefix, checkpoint.STOPPED)[2], meta.get("under_way")
         _check_complete(path, meta)
-        if under_way is None or under_way["epoch"] >= recipe["num_epochs"]:
+        if stopped_at is None or stopped_at["epoch"] >= recipe.num_epochs:
             raise ValueError(f"{path}: it does not say where the run was stopped")
-        return under_way
+        return stopped_at
     except (ValueError, OSError) as error:
         logging.warning("The checkpoint within an epoch is passed over: %s", error)
         return None
 
 
-def _check_free(args, recipe):
-    """Raises ValueError if a run that starts, or goes on from --load-epoch, would overwrite files.
-    """
-    prefix, epoch = args.model_prefix, args.load_epoch
+def _check_free(prefix, epoch, recipe):
+    """Raises ValueError if a run that starts, or goes on from an epoch, would overwrite files."""
     export = f"{prefix}-export"
     in_the_way = [checkpoint.paths(prefix, later)[1] for later in reversed(_later(prefix, epoch))]
     in_the_way += [export] if os.path.isdir(export) and os.listdir(export) else []
@@ -175,20 +229,21 @@ def _differences(recipe, meta, apart=()):
     """What a checkpoint's run has otherwise than a recipe, in words; beside what it does not say.
 
     Args:
-        recipe: as for ``source``.
+        recipe: a ``Recipe``.
         meta: of the checkpoint.
         apart: names that do not count.
     """
-    former, alike = {**meta.get("flags", {}), **meta["recipe"]}, set(apart)
-    if recipe["lr_schedule"] not in flags.LOOKING_AHEAD:
+    here, there = recipe.as_json(), {**BEFORE, **meta.get("flags", {}), **meta["recipe"]}
+    alike = set(apart)
+    if recipe.lr_schedule not in LOOKING_AHEAD:
         alike.add("num_epochs")
-    if recipe.get("data_sha256") and recipe["data_sha256"] == former.get("data_sha256"):
+    if here.get("data_sha256") and here["data_sha256"] == there.get("data_sha256"):
         alike |= {"data_dir", "num_examples"}
-    unlike = [name for name, value in recipe.items()
-              if name not in alike and name in former and former[name] != value]
+    unlike = [name for name in here
+              if name not in alike and name in there and there[name] != here[name]]
     if set(unlike) & {"dataset", "data_dir", "num_examples"}:
         unlike = [name for name in unlike if name != "data_sha256"]
-    return [f"{_as_flag(name, former[name])} there, {_as_flag(name, recipe[name])} here"
+    return [f"{_as_flag(name, there[name])} there, {_as_flag(name, here[name])} here"
             for name in unlike]
 
 
@@ -196,6 +251,6 @@ def _as_flag(name, value):
     if name == "data_sha256":
         return f"images with the SHA-256 {str(value)[:8]}..."
     flag = "on" if name == "devices" else f"--{name.replace('_', '-')}"
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, bool) or (name, value) == ("validation", 0):
         return flag if value else f"no {flag}"
     return f"{flag} {','.join(map(str, value)) if isinstance(value, list) else value}"

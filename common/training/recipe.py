@@ -1,0 +1,117 @@
+"""What decides a run: its recipe, and what that makes of optimizer, schedule and first values."""
+import dataclasses
+import zlib
+from typing import Mapping, Optional, Tuple
+
+import mxnet as mx
+
+from common.data.batches import derive_seed
+
+OPTIMIZERS = ("adagrad", "adam", "nag", "rmsprop", "sgd", "signum")
+WITH_MOMENTUM = ("nag", "sgd", "signum")
+SCHEDULES = ("linear", "cosine", "step", "constant")
+LOOKING_AHEAD = ("linear", "cosine")  # schedules that depend on the number of epochs from the start
+INITIALIZERS = {
+    "msra": mx.init.MSRAPrelu,
+    "normal": mx.init.Normal,
+    "uniform": mx.init.Uniform,
+    "xavier": mx.init.Xavier,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What decides the bits of a run, beside its code; by default the zoo's own for the LeNet.
+
+    Attributes:
+        lr_schedule: of ``SCHEDULES``; None for "step" where there are steps, else "linear".
+        lr_step_epochs: rising, for "step".
+        warmup_epochs: in which the rate rises from 0; None for a quarter of all where the schedule
+            looks ahead, else none.
+        devices: the ``mx.Context`` that a batch is split over.
+        made_of: what decides the network and the images, by name.
+        Others are as the flags of the same names.
+
+    Raises:
+        ValueError: schedule, steps, warm-up and epochs do not fit together.
+    """
+
+    num_epochs: int = 20
+    batch_size: int = 128
+    lr: float = 0.003
+    lr_schedule: Optional[str] = None
+    lr_step_epochs: Tuple[float, ...] = ()
+    lr_factor: float = 0.1
+    warmup_epochs: Optional[float] = None
+    optimizer: str = "adam"
+    mom: float = 0.9
+    wd: float = 0.0
+    initializer: str = "msra"
+    seed: int = 0
+    kv_store: str = "local"
+    dtype: str = "float32"
+    devices: Tuple[mx.Context, ...] = (mx.cpu(),)
+    made_of: Mapping = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.lr_schedule is None:
+            self._complete(lr_schedule="step" if self.lr_step_epochs else "linear")
+        if (self.lr_schedule == "step") != bool(self.lr_step_epochs):
+            raise ValueError("--lr-schedule step and --lr-step-epochs go together")
+        if self.warmup_epochs is None:
+            ahead = self.lr_schedule in LOOKING_AHEAD
+            self._complete(warmup_epochs=self.num_epochs / 4 if ahead else 0)
+        if self.warmup_epochs >= self.num_epochs:
+            raise ValueError(f"--warmup-epochs {self.warmup_epochs:g} must be less than "
+                             f"--num-epochs {self.num_epochs}")
+
+    def _complete(self, **fields):
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)  # as a frozen dataclass has to
+
+    def as_json(self):
+        """All of it by name, as JSON can hold it."""
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**found, **found.pop("made_of"), "devices": list(map(str, self.devices)),
+                "lr_step_epochs": list(self.lr_step_epochs) or None}
+
+    def optimizer_params(self, batches_per_epoch, updates=0):
+        """What ``Module.init_optimizer`` needs besides the optimizer's name.
+
+        Args:
+            batches_per_epoch: steps in an epoch.
+            updates: steps already made, where a run is resumed.
+        """
+        params = {"learning_rate": self.lr, "wd": self.wd, "begin_num_update": updates,
+                  "lr_scheduler": self._scheduler(batches_per_epoch)}
+        if self.optimizer in WITH_MOMENTUM:
+            params["momentum"] = self.mom
+        return params
+
+    def _scheduler(self, batches_per_epoch):
+        total = self.num_epochs * batches_per_epoch
+        common = {"base_lr": self.lr, "warmup_steps": int(self.warmup_epochs * batches_per_epoch)}
+        if self.lr_schedule == "linear":
+            return mx.lr_scheduler.PolyScheduler(total + 1, pwr=1, **common)
+        if self.lr_schedule == "cosine":
+            return mx.lr_scheduler.CosineScheduler(total + 1, **common)
+        if self.lr_schedule == "step":
+            steps = [max(1, int(epoch * batches_per_epoch)) for epoch in self.lr_step_epochs]
+            return mx.lr_scheduler.MultiFactorScheduler(steps, factor=self.lr_factor, **common)
+        return mx.lr_scheduler.FactorScheduler(total + 1, **common)
+
+    def first_values(self):
+        """The initialiser of the parameters that do not bring their own."""
+        return SeededInit(INITIALIZERS[self.initializer](), self.seed)
+
+
+class SeededInit(mx.init.Initializer):
+    """Draws each parameter from (seed, its name), so that no layer changes another's start."""
+
+    def __init__(self, initializer, seed):
+        super().__init__()
+        self.initializer, self.seed = initializer, seed
+
+    def __call__(self, desc, array):
+        mx.random.seed(derive_seed(self.seed, zlib.crc32(desc.encode())))
+        self.initializer(desc, array)

@@ -31,7 +31,7 @@ class Recipe(NamedTuple):
     """How long a network is trained, at what rate, and on how many devices."""
 
     epochs: int
-    rate: float
+    lr: float
     cpus: int = 1
 
 
@@ -107,7 +107,7 @@ def run_of(row, column, seed, epochs=None):
     if transform:
         flags += ["--add-stn", "--transform", transform]
         flags += ["--pool", 2] if column in POOLED else []
-    flags += ["--cpus", recipe.cpus, "--batch-size", 128, "--lr", recipe.rate,
+    flags += ["--cpus", recipe.cpus, "--batch-size", 128, "--lr", recipe.lr,
               "--warmup-epochs", 2]
     name = f"{column}/{row.lower().replace(' ', '-')}/seed-{seed}"
     return training_runs.Run(name, list(map(str, flags)))

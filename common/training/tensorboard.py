@@ -48,16 +48,16 @@ class Board:
         with files.name_os_errors(self._path):
             self._writer.close()
 
-    def write(self, step, rate, trained, tested, diagnoses):
+    def write(self, step, lr, trained, tested, diagnoses):
         """Writes what there is to say after an epoch.
 
         Args:
             step: finished epochs.
-            rate: learning rate.
+            lr: learning rate.
             trained, tested: ``Tally`` of both sets.
             diagnoses: list of ``Diagnosis``.
         """
-        scalars = {"learning_rate": rate}
+        scalars = {"learning_rate": lr}
         for part, tally in (("train", trained), ("validation", tested)):
             scalars.update({f"accuracy/{part}": tally.accuracy, f"loss/{part}": tally.loss})
         for one in diagnoses:

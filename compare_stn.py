@@ -25,7 +25,6 @@ from common.reports import pictures, training_runs
 ARMS = ("without", "with")
 UNFIT = ("add_stn", "draw_graph", "load_epoch", "model_prefix", "overwrite", "result", "resume",
          "seed", "summary", "tensorboard", "test_io", "visualize_every")  # flags of a single run
-TRANSFORMER = ("bounded", "pool", "stable", "transform")
 # 97.5% quantiles of Student's t for 1, 2, ... degrees of freedom.
 T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
      2.12, 2.11, 2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04)
@@ -64,7 +63,7 @@ def as_flags(given):
 
 def runs_of(given, seeds):
     """The runs of both arms, seed by seed."""
-    plain = {name: value for name, value in given.items() if name not in TRANSFORMER}
+    plain = {name: value for name, value in given.items() if name not in train_mnist.TRANSFORMER}
     flags = {"without": as_flags(plain), "with": [*as_flags(given), "--add-stn"]}
     return [training_runs.Run(f"{arm}/seed-{seed}", [*flags[arm], "--seed", str(seed)])
             for seed in range(seeds) for arm in ARMS]

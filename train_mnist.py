@@ -25,9 +25,10 @@ from common.models import export_folder
 from common.training import fit, flags
 from symbols import stn
 
+TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool")  # its options
 # Flags that decide the network and the images:
 DECISIVE = ("add_stn", "bounded", "data_dir", "dataset", "distort", "network", "num_examples",
-            "pool", "stable", "transform", "validation", "width")
+            "outside", "pool", "stable", "transform", "validation", "width")
 
 
 def add_flags(parser):
@@ -42,6 +43,8 @@ def add_flags(parser):
          help="keep the warp near the identity: scales positive, denominators away from 0")
     flag("--stable", action="store_true",
          help="a localisation head that bears the usual rates: see docs/when-a-transformer-dies.md")
+    flag("--outside", choices=stn.OUTSIDE,
+         help="what is sampled outside the picture: 0, or its border; by default zero")
     flag("--pool", type=cli.number(int, least=1),
          help="average its output over squares of that many pixels; 2 in the paper for RTS and TC")
     flag("--width", type=cli.number(int, least=1),
@@ -69,9 +72,9 @@ def add_flags(parser):
 def check(args):
     """Raises ValueError for flags that do not fit together."""
     flags.check(args)
-    if not args.add_stn and (args.transform or args.bounded or args.stable or args.pool):
-        raise ValueError("--transform, --bounded, --stable and --pool are of the transformer: "
-                         "they need --add-stn")
+    if not args.add_stn and any(getattr(args, name) for name in TRANSFORMER):
+        options = ", ".join(f"--{name}" for name in TRANSFORMER)
+        raise ValueError(f"{options} are of the transformer: they need --add-stn")
     if args.visualize_every and not args.add_stn:
         raise ValueError("--visualize-every draws what the transformer does: it needs --add-stn")
     for name in network_options(args):
@@ -82,7 +85,7 @@ def check(args):
 
 def network_options(args):
     """The options of the network among the flags that are given, by name."""
-    names = ("transform", "bounded", "stable", "pool", "width")
+    names = (*TRANSFORMER, "width")
     return {name: getattr(args, name) for name in names if getattr(args, name)}
 
 
@@ -90,7 +93,7 @@ def model_prefix(args):
     """The path and start of the names of all files, as given or after what is trained."""
     parts = [args.dataset, args.distort, args.network, "stn" if args.add_stn else None,
              args.transform, "bounded" if args.bounded else None,
-             "stable" if args.stable else None]
+             "stable" if args.stable else None, args.outside]
     return args.model_prefix or "models/" + "-".join(filter(None, parts)).replace(":", "")
 
 

@@ -6,7 +6,8 @@
 Each network is trained by each optimizer, with each head of the localisation network and without
 a transformer, from the same start on the same batches of MNIST digits: 3 passes over 3,000 images,
 in batches of 32, by a constant rate. It starts from scratch, or goes on to the digits 5 to 9 from a
-network that has learnt 0 to 4 by Adam. A cell fails when the network with its transformer ends more
+network that has learnt 0 to 4 by Adam, or from scratch with digits black on white, whose background
+is not the 0 that is sampled outside. A cell fails when the network with its transformer ends more
 than a point below the same one without, where that one learns at all. Runs are on one CPU device,
 one at a time, in an order that fills the tables evenly; stopped at any time, it goes on.
 """
@@ -37,12 +38,14 @@ BATCH, EPOCHS, TRAIN, TEST = 32, 3, 3000, 2000
 SEEDS = range(3)
 SETTINGS = {"batch": BATCH, "epochs": EPOCHS, "train": TRAIN, "test": TEST,
             "head": [stn.PACE, stn.COMMON]}
-STARTS = {"scratch": "from scratch", "tuned": "fine-tuned"}
+STARTS = {"scratch": "from scratch", "tuned": "fine-tuned", "white": "black on white"}
 LEARNS = 0.25  # of the network without a transformer: below, the rate does not train it at all
 WORSE = 0.01  # by how much a cell fails
 
 HEADS = {"stable": {"stable": True}, "plain, lr_mult 0.01": {"lr_mult": 0.01},
-         "plain, lr_mult 0.1": {"lr_mult": 0.1}, "plain, lr_mult 1": {"lr_mult": 1}}
+         "plain, lr_mult 0.1": {"lr_mult": 0.1}, "plain, lr_mult 1": {"lr_mult": 1},
+         "stable, border": {"stable": True, "outside": "border"},
+         "plain, lr_mult 1, border": {"lr_mult": 1, "outside": "border"}}
 NETWORKS = ("lenet", "cnn", "mlp", "addition", "residual")
 TRANSFORMS = ("affine", "similarity", "projective", "tps")
 OPTIMIZERS = {
@@ -61,6 +64,7 @@ OPTIMIZERS = {
 # Of other transforms than affine, and of fine-tuning, those alone:
 HARDEST = ("SGD 0.05, momentum", "SGD 0.1, momentum", "RMSProp 0.001", "Adam 0.01")
 TUNING = ("SGD 0.01", "SGD 0.05, momentum", "Adam 0.003")
+WHITE = ("SGD 0.05", "SGD 0.05, momentum", "Adam 0.003")
 
 
 class Run(NamedTuple):
@@ -69,7 +73,7 @@ class Run(NamedTuple):
     network: str
     transform: str
     optimizer: str
-    start: str  # "scratch" or "tuned"
+    start: str  # of STARTS
     head: str
     seed: int
 
@@ -86,7 +90,9 @@ def all_runs():
              for optimizer in TUNING for network in NETWORKS]
     others = [(network, transform, optimizer, "scratch") for transform in TRANSFORMS[1:]
               for optimizer in HARDEST for network in NETWORKS]
-    first, *more = HEADS
+    white = [(network, "affine", optimizer, "white")
+             for optimizer in WHITE for network in NETWORKS]
+    first, *more = [head for head in HEADS if "border" not in head]
     runs = [_run(cell, head, 0) for cells in (tuned, scratch) for cell in cells
             for head in (None, first, more[-1])]
     runs += [_run(cell, first, 0) for cell in others]
@@ -95,6 +101,8 @@ def all_runs():
                  for head in (None, first)]
         runs += [_run(cell, head, 0) for cell in cells for head in more]
     runs += [_run(cell, first, seed) for seed in SEEDS[1:] for cell in others]
+    runs += [_run(cell, head, seed) for seed in SEEDS for cell in white
+             for head in (None, first, f"{first}, border", more[-1], f"{more[-1]}, border")]
     return list(dict.fromkeys(runs))
 
 
@@ -104,7 +112,7 @@ def _run(cell, head, seed):
 
 
 def residual(num_classes=10, add_stn=True, image_shape=(1, 28, 28), transform="affine",
-             stable=True):
+             stable=True, outside="zero"):
     """A small residual network with BatchNorm, and ``stn.py`` lifted into it, on feature maps."""
     net = _normalised(mx.sym.Variable("data"), 8, "conv0", stride=(2, 2))
     if add_stn:
@@ -112,7 +120,8 @@ def residual(num_classes=10, add_stn=True, image_shape=(1, 28, 28), transform="a
                                       name="stn_loc_conv1")
         features = mx.sym.Activation(features, act_type="relu", name="stn_loc_relu1")
         loc = stn.localisation_head(features, transform, stable=stable, attr={"lr_mult": 1})
-        net = stn.spatial_transformer(net, loc, [size // 2 for size in image_shape[1:]], transform)
+        net = stn.spatial_transformer(net, loc, [size // 2 for size in image_shape[1:]], transform,
+                                      outside=outside)
     for index, num_filter in enumerate((8, 16), start=1):
         name, stride = f"block{index}", (index, index)
         inner = _normalised(net, num_filter, f"{name}_conv1", stride)
@@ -141,7 +150,7 @@ def network_of(run, num_classes, image_shape):
         return build(num_classes=num_classes, add_stn=False, image_shape=image_shape)
     head = HEADS[run.head]
     symbol = build(num_classes=num_classes, image_shape=image_shape, transform=run.transform,
-                   stable=head.get("stable", False))
+                   stable=head.get("stable", False), outside=head.get("outside", "zero"))
     return symbol if "lr_mult" not in head else _with_lr_mult(symbol, head["lr_mult"])
 
 
@@ -155,7 +164,7 @@ def _with_lr_mult(symbol, lr_mult):
 
 
 @functools.lru_cache(maxsize=None)
-def images_of(network, digits):
+def images_of(network, digits, white=False):
     """Training and test images with the labels that are to be learnt, and their number."""
     mnist = datasets.load("mnist")
     parts = []
@@ -163,6 +172,7 @@ def images_of(network, digits):
                                         (mnist.test_images, mnist.test_labels, TEST, 1)):
         chosen = np.flatnonzero(np.isin(labels, digits))[:count]
         images, labels = images[chosen], labels[chosen] - min(digits)
+        images = 255 - images if white else images
         if network == "addition":
             partner = np.random.RandomState(seed).permutation(len(images))
             images = np.stack([images, images[partner]], axis=1)
@@ -174,7 +184,7 @@ def images_of(network, digits):
 
 def train(run, digits, optimizer, params=None):
     """A Module trained on some of the digits, and its test accuracy."""
-    (train_part, test_part), classes = images_of(run.network, digits)
+    (train_part, test_part), classes = images_of(run.network, digits, run.start == "white")
     images = batches.ImageIter(*train_part, BATCH, seed=run.seed)
     symbol = network_of(run, classes, images.image_shape)
     fast = rewrite.for_cpu(symbol, [mx.cpu()], "float32", data=images.provide_data[0].shape)
@@ -206,7 +216,7 @@ def learnt(run):
 
 def accuracy(run):
     """The test accuracy that a run ends with; NaN counts as none."""
-    if run.start == "scratch":
+    if run.start != "tuned":
         return train(run, tuple(range(10)), run.optimizer)[1]
     base = learnt(run._replace(optimizer="Adam 0.003"))
     return train(run, tuple(range(5, 10)), run.optimizer, base)[1]

@@ -27,7 +27,7 @@ def get_loc(data, attr=None, transform="affine", bounded=False, name="stn0",
 
 
 def get_symbol(num_classes=19, width=256, add_stn=True, image_shape=(2, 42, 42), target_shape=None,
-               pool=1, transform="affine", bounded=False, stable=False):
+               pool=1, transform="affine", bounded=False, stable=False, outside="zero"):
     """The classifier, with two transformers or none.
 
     Args:
@@ -38,6 +38,7 @@ def get_symbol(num_classes=19, width=256, add_stn=True, image_shape=(2, 42, 42),
         target_shape: (height, width) of the transformers' outputs; by default the input's.
         pool: of the transformers, as for ``stn.spatial_transformer``; in the paper 2.
         transform, bounded, stable: of the transformers, as for ``stn.localisation_head``.
+        outside: what is around the image, as for ``stn.spatial_transformer``.
 
     Returns:
         Symbol of the class probabilities (N, num_classes), with a SoftmaxOutput named "softmax".
@@ -54,5 +55,5 @@ def get_symbol(num_classes=19, width=256, add_stn=True, image_shape=(2, 42, 42),
     for name in ("stn0", "stn1"):
         loc = get_loc(data, transform=transform, bounded=bounded, name=name,
                       stable=stable)
-        pictures.append(spatial_transformer(data, loc, shape, transform, name, pool))
+        pictures.append(spatial_transformer(data, loc, shape, transform, name, pool, outside))
     return mlp.classifier(mx.sym.concat(*pictures, dim=1, name="stn_pictures"), num_classes, width)

@@ -38,7 +38,7 @@ def get_loc(data, attr=None, transform="affine", bounded=False, stable=False):
 
 
 def get_symbol(num_classes=10, width=64, add_stn=True, image_shape=(1, 28, 28), target_shape=None,
-               pool=1, transform="affine", bounded=False, stable=False):
+               pool=1, transform="affine", bounded=False, stable=False, outside="zero"):
     """The classifier, with or without the transformer.
 
     Args:
@@ -49,6 +49,7 @@ def get_symbol(num_classes=10, width=64, add_stn=True, image_shape=(1, 28, 28), 
         target_shape: (height, width) of the transformer's output; by default the input's.
         pool: of the transformer, as for ``stn.spatial_transformer``; in the paper 2 for RTS and TC.
         transform, bounded, stable: of the transformer, as for ``stn.localisation_head``.
+        outside: what is around the image, as for ``stn.spatial_transformer``.
 
     Returns:
         Symbol of the class probabilities (N, num_classes), with a SoftmaxOutput named "softmax".
@@ -64,7 +65,7 @@ def get_symbol(num_classes=10, width=64, add_stn=True, image_shape=(1, 28, 28), 
     if add_stn:
         _check_size("localisation network", image_shape[1:])
         loc = get_loc(net, transform=transform, bounded=bounded, stable=stable)
-        net = spatial_transformer(net, loc, shape, transform, pool=pool)
+        net = spatial_transformer(net, loc, shape, transform, pool=pool, outside=outside)
         shape = [size // pool for size in shape]
     _check_size("classifier", shape)
     for index, (num_filter, kernel) in enumerate(((32, 9), (width, 7)), start=1):

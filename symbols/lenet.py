@@ -34,7 +34,8 @@ def get_loc(data, attr=None, transform="affine", bounded=False, stable=False):
 
 
 def get_symbol(num_classes=10, flag="training", add_stn=True, image_shape=(1, 28, 28),
-               target_shape=None, transform="affine", bounded=False, stable=False):
+               target_shape=None, transform="affine", bounded=False, stable=False,
+               outside="zero"):
     """The classifier, with or without the transformer.
 
     Args:
@@ -45,6 +46,7 @@ def get_symbol(num_classes=10, flag="training", add_stn=True, image_shape=(1, 28
         image_shape: (channels, height, width) of the input.
         target_shape: (height, width) of the transformer's output; by default the input's.
         transform, bounded, stable: of the transformer, as for ``stn.localisation_head``.
+        outside: what is around the image, as for ``stn.spatial_transformer``.
 
     Returns:
         Symbol of the class probabilities (N, num_classes), with a SoftmaxOutput named "softmax".
@@ -62,7 +64,8 @@ def get_symbol(num_classes=10, flag="training", add_stn=True, image_shape=(1, 28
     if add_stn:
         _check_size("localisation network", image_shape[1:])
         loc = get_loc(net, transform=transform, bounded=bounded, stable=stable)
-        net = spatial_transformer(net, loc, target_shape or image_shape[1:], transform)
+        net = spatial_transformer(net, loc, target_shape or image_shape[1:], transform,
+                                  outside=outside)
     net = _conv_relu_pool(net, 10, 5, "", 1)
     net = _conv_relu_pool(net, 20, 5, "", 2)
     net = mx.sym.Dropout(net, p=0.5, mode=flag, name="dropout1")

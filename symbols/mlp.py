@@ -39,7 +39,7 @@ def get_loc(data, attr=None, transform="affine", bounded=False, name="stn",
 
 
 def get_symbol(num_classes=10, width=256, add_stn=True, image_shape=(1, 28, 28), target_shape=None,
-               pool=1, transform="affine", bounded=False, stable=False):
+               pool=1, transform="affine", bounded=False, stable=False, outside="zero"):
     """The classifier, with or without the transformer.
 
     Args:
@@ -50,6 +50,7 @@ def get_symbol(num_classes=10, width=256, add_stn=True, image_shape=(1, 28, 28),
         target_shape: (height, width) of the transformer's output; by default the input's.
         pool: of the transformer, as for ``stn.spatial_transformer``; in the paper 2 for RTS and TC.
         transform, bounded, stable: of the transformer, as for ``stn.localisation_head``.
+        outside: what is around the image, as for ``stn.spatial_transformer``.
 
     Returns:
         Symbol of the class probabilities (N, num_classes), with a SoftmaxOutput named "softmax".
@@ -63,7 +64,8 @@ def get_symbol(num_classes=10, width=256, add_stn=True, image_shape=(1, 28, 28),
     net = mx.sym.Variable("data")  # (N, C, H, W)
     if add_stn:
         loc = get_loc(net, transform=transform, bounded=bounded, stable=stable)
-        net = spatial_transformer(net, loc, target_shape or image_shape[1:], transform, pool=pool)
+        net = spatial_transformer(net, loc, target_shape or image_shape[1:], transform, pool=pool,
+                                  outside=outside)
     return classifier(net, num_classes, width)
 
 

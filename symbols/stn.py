@@ -23,8 +23,8 @@ Conventions:
 
 - An angle t is in radians; the grid turns clockwise, so the picture turns counter-clockwise. Turns
   are rigid in the target's pixels, also where it is a rectangle.
-- Sampling is bilinear (equation 5); outside the source everything is 0. Hence: sample first and
-  normalise afterwards, if the normalised background is not 0.
+- Sampling is bilinear (equation 5). Outside the source everything is 0; where its background is not
+  0, as in photographs or behind a normalisation, outside="border" goes on with its edge.
 - Any finite theta gives a finite grid: theta is clipped to +-10,000 and the projective denominator
   kept 0.0001 away from 0.
 
@@ -40,6 +40,7 @@ import numpy as np
 
 LIMIT = 1e4  # of theta: past it the sampler's weights overflow, and 0 * inf is NaN
 SMALLEST_DENOMINATOR = 1e-4
+OUTSIDE = ("zero", "border")  # what is sampled outside the source
 PACE, COMMON = 0.1, 0.01  # what the stable head takes of gradients: see ``localisation_head``
 
 
@@ -58,10 +59,12 @@ class Transform:
         """The source points (N, 2, height, width), symbol, for theta (N, parameters), symbol."""
         raise NotImplementedError
 
-    def sampled(self, data, theta, target_shape, name):
+    def sampled(self, data, theta, target_shape, name, outside="zero"):
         """The images (N, C, H, W) that theta warps; ``name`` is of the last node."""
         with mx.name.Prefix(f"{name}_grid_"):
             grid = self.grid(theta, target_shape)  # (N, 2, height, width)
+            if outside == "border":
+                grid = mx.sym.clip(grid, a_min=-1, a_max=1, name="border")
         return mx.sym.BilinearSampler(data, grid, name=name)
 
     def bounded(self, theta):
@@ -102,7 +105,9 @@ class Affine(Transform):
         return _as_grid(mx.sym.dot(matrix, _homogeneous(_lattice(theta, target_shape))),
                         target_shape)
 
-    def sampled(self, data, theta, target_shape, name):
+    def sampled(self, data, theta, target_shape, name, outside="zero"):
+        if outside != "zero":
+            return super().sampled(data, theta, target_shape, name, outside)
         with mx.name.Prefix(f"{name}_grid_"):
             affine = self.affine(theta, target_shape)  # (N, 6)
         return mx.sym.SpatialTransformer(data, affine, target_shape=target_shape, name=name,
@@ -294,7 +299,8 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
         return transform.bounded(theta)
 
 
-def spatial_transformer(data, loc, target_shape, transform="affine", name="stn", pool=1):
+def spatial_transformer(data, loc, target_shape, transform="affine", name="stn", pool=1,
+                        outside="zero"):
     """Warps each image by its own map.
 
     Args:
@@ -305,15 +311,18 @@ def spatial_transformer(data, loc, target_shape, transform="affine", name="stn",
         name: of the node, whose output is ``<name>_output``; that of ``<name>_theta`` is theta.
         pool: the target is averaged over squares of that many pixels, so that a picture which the
             map makes smaller loses less; the node is ``<name>_pool``.
+        outside: "zero", or "border" for the nearest pixel of the source.
 
     Returns:
         Symbol (N, C, height, width), or of a ``pool``-th of that size.
 
     Raises:
-        ValueError: no such transform, a name that data or theta come from, or the target is too
-            small for coordinates from -1 to 1, or for the pooling.
+        ValueError: no such transform or outside, a name that data or theta come from, or the target
+            is too small for coordinates from -1 to 1, or for the pooling.
     """
     transform, target_shape = get_transform(transform), _checked(target_shape)
+    if outside not in OUTSIDE:
+        raise ValueError(f"outside must be {' or '.join(OUTSIDE)}, got {outside!r}")
     if not isinstance(pool, Integral) or not 1 <= pool <= min(target_shape):
         raise ValueError(f"pool must be a whole number from 1 to {min(target_shape)}, got {pool!r}")
     name = _full_name(name)
@@ -328,7 +337,7 @@ def spatial_transformer(data, loc, target_shape, transform="affine", name="stn",
         theta = mx.sym.broadcast_to(loc, shape=(0, len(transform.identity)),
                                     name=f"{name}_loc_copy", attr=own)
         theta = mx.sym.clip(theta, a_min=-LIMIT, a_max=LIMIT, name=f"{name}_theta")
-        net = transform.sampled(data, theta, target_shape, name)
+        net = transform.sampled(data, theta, target_shape, name, outside)
         if pool == 1:
             return net
         return mx.sym.Pooling(net, pool_type="avg", kernel=(pool, pool), stride=(pool, pool),

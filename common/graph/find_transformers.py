@@ -47,6 +47,8 @@ def transformers(symbol):
         grid = nodes[node["inputs"][1][0]]
         if grid["op"] == "GridGenerator" and attributes(grid)["transform_type"] == "affine":
             attrs, (where,) = attributes(grid), internals[where].get_children().list_outputs()
+        elif grid["op"] == "clip":  # outside is the border: before it, the grid says what is
+            where, = internals[where].get_children().list_outputs()
         theta = f"{name}_theta_output"
         found.append(Transformer(name, source, where, theta if theta in outputs else where,
                                  attrs.get("target_shape")))

@@ -9,7 +9,8 @@ from common.storage import checkpoint
 from common.training.recipe import LOOKING_AHEAD
 
 ROUNDING = ("devices", "kv_store")  # they change a run in its last bits alone
-BEFORE = {"stable": False, "validation": 0}  # what runs did before their recipe had a word for it
+# What runs did before their recipes had a word for it:
+BEFORE = {"outside": None, "stable": False, "validation": 0}
 
 
 class Source(NamedTuple):

@@ -309,7 +309,8 @@ def test_images_are_held_out_to_choose_by(train, refused, tmp_path):
         assert said["Validation accuracy"] == f"{figures['validation_accuracy']:.4f}"
     assert told[0]["Test accuracy"] == f"{figures['test_accuracy']:.4f}"
     assert "Test accuracy" not in told[1]
-    refused(train(*flags, "--resume", "--validation", 0), "--validation 100 there")
+    refused(train(*flags, "--resume", "--validation", 0),
+            "(--validation 100 there, no --validation here)")
 
 
 @pytest.mark.parametrize("damage", [lambda c: c[:100], lambda c: c[:-1], lambda c: b"x" + c[1:]])

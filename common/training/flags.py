@@ -80,7 +80,8 @@ def add_device_flags(parser):
 
 
 def check(args):
-    """Raises ValueError for flags that do not fit together."""
+    """Raises ValueError for flags that do not fit together, or to this machine."""
+    recipe(args)
     if args.resume and args.load_epoch:
         raise ValueError("--resume chooses the checkpoint itself: it does not go with --load-epoch")
     if args.keep_best and not args.keep_last:

@@ -71,8 +71,9 @@ class Recipe:
 
     def as_json(self):
         """All of it by name, as JSON can hold it."""
-        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**found, **found.pop("made_of"), "devices": list(map(str, self.devices)),
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
+               if field.name != "made_of"}
+        return {**own, **self.made_of, "devices": list(map(str, self.devices)),
                 "lr_step_epochs": list(self.lr_step_epochs) or None}
 
     def optimizer_params(self, batches_per_epoch, updates=0):

@@ -69,7 +69,7 @@ def test_a_checkpoint_gives_the_export_of_its_training(trained_once, run, tmp_pa
     for name in export_folder.FILES:
         assert (folder / name).read_bytes() == (tmp_path / "new" / "out" / name).read_bytes()
     card = (tmp_path / "new" / "out" / "README.md").read_text()
-    for words in ("Test accuracy: 0.", "Data: synthetic, distorted by RTS", "export.py"):
+    for words in ("Test accuracy: 0.", "Data: synthetic, distorted by RTS", "Written by: `python "):
         assert words in card
 
 

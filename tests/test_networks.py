@@ -74,8 +74,8 @@ def predict(module, batch):
 def test_every_operator_has_a_name_of_its_own(network):
     unnamed = sorted({words for variant in VARIANTS for words in unnamed_in(network, variant)})
     assert not unnamed, (
-        f"in {network}, no name of its own has {', nor '.join(unnamed)}. Give each a name=\"...\"; "
-        "instead of a + b, write mx.sym.elemwise_add(a, b, name=\"...\")")
+        f"{network} has operators without a name of their own: {', '.join(unnamed)}. Give each a "
+        "name=\"...\"; instead of a + b, write mx.sym.elemwise_add(a, b, name=\"...\")")
 
 
 def unnamed_in(network, variant):

@@ -123,7 +123,7 @@ def data():
     """The datasets' files."""
     from common.data import mnist
     logging.disable(logging.WARNING)  # of what has a row here
-    for dataset in mnist.SHA256:
+    for dataset in mnist.PUBLISHED:
         folder = mnist.default_folder(dataset)
         found = mnist.inspect(dataset, folder)
         whole = [name for name, state in found.items() if state == "whole"]

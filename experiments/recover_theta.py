@@ -25,7 +25,8 @@ from symbols import stn
 
 SHAPE = (28, 28)
 BATCH = 100
-# The distortions: how far from the identity each parameter is drawn, uniformly.
+# The distortions: how far from the identity each parameter is drawn, uniformly. What is not here is
+# drawn from a fifth of its reach.
 SPREAD = {
     "translation": [0.3, 0.3],
     "attention": [0.3, 0.2, 0.2],
@@ -48,8 +49,9 @@ def whole_batches(images, labels):
 
 def draw(transform, count, rng):
     """Random thetas (count, parameters)."""
-    identity, spread = stn.get_transform(transform).identity, np.array(SPREAD[transform])
-    return identity + rng.uniform(-spread, spread, (count, len(spread)))
+    family = stn.get_transform(transform)
+    spread = np.array(SPREAD.get(transform, np.array(family.reach) / 5))
+    return family.identity + rng.uniform(-spread, spread, (count, len(spread)))
 
 
 class Warp:
@@ -206,7 +208,8 @@ def row(transform, figures):
 def parse_flags():
     parser = cli.Parser(prog="experiments.recover_theta", description=__doc__.splitlines()[0])
     flag = parser.add_argument
-    flag("--transforms", nargs="+", choices=SPREAD, default=list(SPREAD), help="which to train")
+    flag("--transforms", nargs="+", choices=stn.TRANSFORMS, default=list(stn.TRANSFORMS),
+         help="which to train")
     flag("--num-epochs", type=cli.number(int, least=1), default=10, help="of training")
     flag("--num-examples", type=cli.number(int, least=BATCH), default=20000,
          help=f"training images to use, rounded down to a multiple of {BATCH}")

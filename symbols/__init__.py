@@ -2,9 +2,19 @@
 import inspect
 from collections import Counter
 
-from . import addition, cnn, lenet, mlp
+from . import (
+    addition,
+    cnn,
+    lenet,
+    mlp,
+)
 
-NETWORKS = {"addition": addition, "cnn": cnn, "lenet": lenet, "mlp": mlp}
+NETWORKS = {
+    "addition": addition,
+    "cnn": cnn,
+    "lenet": lenet,
+    "mlp": mlp,
+}
 
 
 def options_of(network):

@@ -135,7 +135,7 @@ def test_a_folder_with_another_comparison_is_refused(undisturbed, refused):
     (["--add-stn"], ["--add-stn", "not for a comparison"]),
     (["--overwrite"], ["--overwrite", "not for a comparison"]),
     (["--seeds", 1000], ["--seeds", "at most 31"]),
-    (["--transform", "zoom"], ["--transform", "'zoom'"]),
+    (["--transform", "no-such-transform"], ["--transform", "'no-such-transform'"]),
     (["--warmup-epochs", 5], ["--warmup-epochs 5", "less than --num-epochs"]),
     (["--output", "/proc/a"], ["/proc/a"]),
 ])

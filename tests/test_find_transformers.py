@@ -18,15 +18,18 @@ def points(symbol, transformer, theta):
     return source_grid(value, transformer)
 
 
+@pytest.mark.parametrize("outside", stn.OUTSIDE)
 @pytest.mark.parametrize("transform", FAMILIES)
-def test_the_source_points_are_those_of_stn(transform):
-    symbol = stn.spatial_transformer(DATA, mx.sym.Variable("theta"), TARGET, transform)
+def test_the_source_points_are_those_of_stn(transform, outside):
+    symbol = stn.spatial_transformer(DATA, mx.sym.Variable("theta"), TARGET, transform,
+                                     outside=outside)
     (transformer,) = transformers(symbol)
     identity = np.array([stn.get_transform(transform).identity])
     theta = identity + np.random.RandomState(0).uniform(-0.2, 0.2, (3, identity.size))
     found = points(symbol, transformer, theta)
     expected = stn.source_points(theta, TARGET, SOURCE, transform)
     assert found.shape == (3, *TARGET, 2)
+    assert (np.abs(found) > 1.01).any()  # where they are, not the border that is sampled instead
     np.testing.assert_allclose((found + 1) / 2 * (SOURCE[1] - 1, SOURCE[0] - 1), expected,
                                atol=1e-5)
 

@@ -18,7 +18,7 @@ from tests.pairwise import pairwise
 SIZES = [(1, 28, 28), (1, 40, 30), (3, 32, 32)]
 TRANSFORMS = [*stn.TRANSFORMS, "tps:3"]
 VARIANTS = [{"add_stn": False}, *({"transform": transform} for transform in TRANSFORMS),
-            {"transform": "projective", "bounded": True}, {"stable": True}]
+            {"transform": "projective", "bounded": True}, {"stable": True}, {"outside": "border"}]
 EVERY = [(network, variant) for network in symbols.NETWORKS for variant in VARIANTS]
 OTHERS = [network for network in symbols.NETWORKS if network != "lenet"]
 STARTS = [*product(["lenet"], VARIANTS[1:], SIZES), *pairwise(OTHERS, VARIANTS[1:], SIZES)]

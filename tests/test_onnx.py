@@ -24,6 +24,8 @@ SMALL = (1, 28, 28)
 CASES = [("lenet", {"transform": transform, "bounded": bounded}, SMALL)
          for transform in (*stn.TRANSFORMS, "tps:3") for bounded in (False, True)]
 CASES += [(name, {"stable": True}, SMALL) for name in ("lenet", "cnn", "mlp")]
+CASES += [("lenet", {"transform": transform, "outside": "border"}, SMALL)
+          for transform in ("affine", "projective", "tps")]
 CASES += [("lenet", {"add_stn": False}, (3, 30, 26)), ("lenet", {"target_shape": (20, 30)}, SMALL),
           ("cnn", {"transform": "similarity", "pool": 2}, (1, 43, 60)),
           ("cnn", {"transform": "projective"}, SMALL), ("mlp", {"transform": "tps"}, SMALL),

@@ -95,9 +95,9 @@ def bound(symbol, images, theta, dtype="float32", grad_req="write"):
     return symbol.bind(mx.cpu(), arrays, gradients, grad_req)
 
 
-def transform_symbol(transform, target_shape, name="stn"):
+def transform_symbol(transform, target_shape, name="stn", **options):
     return stn.spatial_transformer(mx.sym.Variable("data"), mx.sym.Variable("theta"), target_shape,
-                                   transform, name)
+                                   transform, name, **options)
 
 
 def transformed(transform, images, theta, target_shape, dtype="float32"):
@@ -134,6 +134,28 @@ def test_agrees_with_numpy(transform, shape, target_shape, spread):
     rounding = 5e-6 if transform == "tps:7" else 5e-7
     np.testing.assert_allclose(transformed(transform, images, theta, target_shape), expected,
                                atol=max(1e-5, rounding * pixels))
+
+
+@pytest.mark.parametrize("target_shape", [(5, 4), (8, 9)])
+@pytest.mark.parametrize("transform", FAMILIES)
+def test_outside_the_border_goes_on(transform, target_shape):
+    images = pictures(3, 2, 7, 6)
+    theta = thetas(transform, 3, 0.45 if transform == "projective" else 1.5)
+    points = np.stack([grid(transform, one, target_shape) for one in theta])
+    assert (np.abs(points) > 1).any()
+    symbol = transform_symbol(transform, target_shape, outside="border")
+    executor = bound(symbol, images, theta, "float64")
+    np.testing.assert_allclose(executor.forward(is_train=True)[0].asnumpy(),
+                               sample(images, np.clip(points, -1, 1)), atol=1e-10)
+    executor.backward(mx.nd.ones((3, 2, *target_shape), dtype="float64"))
+    # Each point's weights add up to 1, also outside, so that no brightness is lost.
+    np.testing.assert_allclose(executor.grad_dict["data"].asnumpy().sum(axis=(1, 2, 3)),
+                               2 * np.prod(target_shape), rtol=1e-9)
+
+
+def test_what_is_outside_has_two_names():
+    with pytest.raises(ValueError, match="outside must be zero or border, got 'edge'"):
+        transform_symbol("affine", (5, 5), outside="edge")
 
 
 @pytest.mark.parametrize("size", [(5, 5), (28, 28), (17, 33), (224, 224)])

@@ -113,6 +113,7 @@ def test_reading_speed_and_monitor(train, tmp_path):
     (["--transform", "tps"], ["--transform", "--add-stn"]),
     (["--bounded"], ["--bounded", "--add-stn"]),
     (["--stable"], ["--stable", "--add-stn"]),
+    (["--outside", "border"], ["--outside", "--add-stn"]),
     (["--pool", "2"], ["--pool", "--add-stn"]),
     (["--visualize-every", "2"], ["--visualize-every", "--add-stn"]),
     (["--add-stn", "--pool", "2"], ["--pool: lenet has no such option", "cnn", "mlp"]),

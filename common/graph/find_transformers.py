@@ -47,7 +47,7 @@ def transformers(symbol):
         grid = nodes[node["inputs"][1][0]]
         if grid["op"] == "GridGenerator" and attributes(grid)["transform_type"] == "affine":
             attrs, (where,) = attributes(grid), internals[where].get_children().list_outputs()
-        elif grid["op"] == "clip":  # outside is the border: before it, the grid says what is
+        elif (node["op"], grid["op"]) == ("BilinearSampler", "clip"):  # its border goes on outside
             where, = internals[where].get_children().list_outputs()
         theta = f"{name}_theta_output"
         found.append(Transformer(name, source, where, theta if theta in outputs else where,

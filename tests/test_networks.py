@@ -201,6 +201,17 @@ def test_nodes_can_be_found_by_name(network, transform):
             (2, 1, 28, 28), (2, len(stn.get_transform(transform).identity))]
 
 
+@pytest.mark.parametrize("network", symbols.NETWORKS)
+@pytest.mark.parametrize(("option", "part"), [("bounded", "loc_bounded"),
+                                              ("stable", "loc_fc1_unit")])
+def test_each_transformer_gets_the_options_of_its_head(network, option, part):
+    for wanted in (False, True):
+        symbol = build(network, **{option: wanted})
+        outputs = symbol.get_internals().list_outputs()
+        for name in transformers(symbol):
+            assert any(output.startswith(f"{name}_{part}") for output in outputs) is wanted
+
+
 def found(symbol, name, image_shape=(1, 28, 28)):
     """The shapes of the picture and of theta of the transformer of that name."""
     internals = symbol.get_internals()

@@ -19,7 +19,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 import numpy as np
 
 import train_mnist
-from common import cli, files
+from common import cli, files, markdown
 from common.reports import pictures, training_runs
 
 ARMS = ("without", "with")
@@ -97,18 +97,17 @@ def compare(folder, seeds):
             / arms["without"]["seconds_per_epoch"] - 1}
 
 
-def markdown(compared):
-    """The table of a comparison."""
-    lines = ["| transformer | seeds | test accuracy, % | parameters | s per epoch |",
-             "| --- | --- | --- | --- | --- |"]
-    for arm, figures in compared["arms"].items():
-        lines.append(f"| {arm} | {len(figures['accuracies'])} | "
-                     f"{_plus_minus(figures['mean'], figures['spread'])} | "
-                     f"{figures['parameters']:,} | {figures['seconds_per_epoch']:.1f} |")
+def report(compared):
+    """The table of a comparison and, below it, what the transformer gains."""
+    table = markdown.table(
+        ["transformer", "seeds", "test accuracy, %", "parameters", "s per epoch"],
+        [[arm, len(figures["accuracies"]), _plus_minus(figures["mean"], figures["spread"]),
+          f"{figures['parameters']:,}", f"{figures['seconds_per_epoch']:.1f}"]
+         for arm, figures in compared["arms"].items()])
     gain = _plus_minus(compared["difference"], compared["interval"], "+")
     sure = " (95% confidence)" if compared["interval"] is not None else ""
-    return "\n".join([*lines, "", f"With the transformer: {gain} points{sure}, paired by seed, "
-                                  f"for {compared['overhead']:+.0%} of time."])
+    return (f"{table}\n\nWith the transformer: {gain} points{sure}, paired by seed, "
+            f"for {compared['overhead']:+.0%} of time.")
 
 
 def _plus_minus(value, spread, sign=""):
@@ -133,10 +132,10 @@ def main():
                         os.path.join("models", "compare", args.name))
     compared = compare(args.output, args.seeds)
     files.write_json(os.path.join(args.output, "comparison.json"), compared)
-    table = markdown(compared)
-    files.write_bytes(os.path.join(args.output, "comparison.md"), (table + "\n").encode())
+    text = report(compared)
+    files.write_bytes(os.path.join(args.output, "comparison.md"), f"{text}\n".encode())
     pictures.save(curves(compared), os.path.join(args.output, "curves.png"))
-    print(f"\n{table}\n\nWritten: {args.output}")
+    print(f"\n{text}\n\nWritten: {args.output}")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def test_every_flag_in_the_pages_exists():
 def test_the_tables_are_those_of_the_results():
     folder = os.path.join(ROOT, "results")
     assert results.table(folder) in PAGES["training.md"]
-    assert paper.markdown(os.path.join(folder, "paper")) in PAGES["paper.md"]
+    assert paper.tables(os.path.join(folder, "paper")) in PAGES["paper.md"]
     assert paper.gains(os.path.join(folder, "paper")) in PAGES["README.md"]
     measured = benchmark.load(os.path.join(folder, "benchmark.json"))
     assert set(measured) >= {benchmark.key(*case) for case in benchmark.cases()}

@@ -7,7 +7,7 @@ import glob
 import os
 import statistics
 
-from common import cli
+from common import cli, markdown
 from common.reports import training_runs
 
 
@@ -22,9 +22,9 @@ def table(folder):
     rows = {}
     for path in paths:
         rows.setdefault(os.path.basename(os.path.dirname(path)), []).append(_figures(path))
-    lines = ["| run | seeds | test accuracy, % | lowest | highest | parameters |",
-             "| --- | --- | --- | --- | --- | --- |"]
-    return "\n".join(lines + [_row(name, figures) for name, figures in rows.items()])
+    return markdown.table(
+        ["run", "seeds", "test accuracy, %", "lowest", "highest", "parameters"],
+        [_row(name, figures) for name, figures in rows.items()])
 
 
 def _figures(path):
@@ -34,8 +34,8 @@ def _figures(path):
 
 def _row(name, figures):
     accuracies = [100 * accuracy for accuracy, _ in figures]
-    return (f"| {name} | {len(figures)} | {mean_and_spread(accuracies)} | {min(accuracies):.2f} "
-            f"| {max(accuracies):.2f} | {figures[0][1]:,} |")
+    return [name, len(figures), mean_and_spread(accuracies), f"{min(accuracies):.2f}",
+            f"{max(accuracies):.2f}", f"{figures[0][1]:,}"]
 
 
 def mean_and_spread(values):

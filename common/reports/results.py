@@ -1,13 +1,9 @@
-"""Renders the figures of many runs as the Markdown table of docs/training.md.
-
-``python -m common.reports.results FOLDER`` reads ``FOLDER/<row>/seed-<n>.json``, as
-``make accuracy`` writes them with ``train_mnist.py --result``.
-"""
+"""The figures of many runs, as Markdown."""
 import glob
 import os
 import statistics
 
-from common import cli, markdown
+from common import markdown
 from common.reports import training_runs
 
 
@@ -42,14 +38,3 @@ def mean_and_spread(values):
     """The mean and, of more than one value, the standard deviation, as text."""
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{spread}"
-
-
-def main():
-    parser = cli.Parser(prog="common.reports.results",
-                        description="Renders results as a Markdown table.")
-    parser.add_argument("folder", help="folder of the results")
-    print(table(parser.parse_args().folder))
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -78,23 +78,26 @@ def compare(folder, seeds):
         ``{"arms": {arm: figures}, "difference": percentage points, "interval": half the width of
         its 95% confidence interval, None for one seed, "overhead": of the time}``.
     """
-    figures = {arm: [training_runs.read(training_runs.result_path(folder, f"{arm}/seed-{seed}"))
-                     for seed in range(seeds)] for arm in ARMS}
-    accuracies = {arm: [100 * run["test_accuracy"] for run in figures[arm]] for arm in ARMS}
-    gains = [with_it - without for without, with_it in zip(*(accuracies[arm] for arm in ARMS))]
-    arms = {arm: {
-        "accuracies": accuracies[arm],
-        "mean": statistics.mean(accuracies[arm]),
-        "spread": statistics.stdev(accuracies[arm]) if seeds > 1 else None,
-        "parameters": figures[arm][0]["parameters"],
-        "seconds_per_epoch": statistics.median(
-            run["seconds"] / run["epochs"] for run in figures[arm]),
-        "history": [run["history"] for run in figures[arm]],
-    } for arm in ARMS}
+    arms = {arm: _arm([
+        training_runs.read(training_runs.result_path(folder, f"{arm}/seed-{seed}"))
+        for seed in range(seeds)]) for arm in ARMS}
+    pairs = zip(arms["without"]["accuracies"], arms["with"]["accuracies"])
+    gains = [with_it - without for without, with_it in pairs]
     interval = T[seeds - 2] * statistics.stdev(gains) / seeds ** 0.5 if seeds > 1 else None
     return {"arms": arms, "difference": statistics.mean(gains), "interval": interval,
             "overhead": arms["with"]["seconds_per_epoch"]
             / arms["without"]["seconds_per_epoch"] - 1}
+
+
+def _arm(runs):
+    """The figures of an arm."""
+    accuracies = [100 * run["test_accuracy"] for run in runs]
+    return {"accuracies": accuracies,
+            "mean": statistics.mean(accuracies),
+            "spread": statistics.stdev(accuracies) if len(runs) > 1 else None,
+            "parameters": runs[0]["parameters"],
+            "seconds_per_epoch": statistics.median(run["seconds"] / run["epochs"] for run in runs),
+            "history": [run["history"] for run in runs]}
 
 
 def report(compared):
@@ -116,13 +119,15 @@ def _plus_minus(value, spread, sign=""):
 
 def curves(compared):
     """A figure of accuracy and loss on the test images after each epoch."""
-    panels = {}
-    for title, name, factor in (("test accuracy, %", "test_accuracy", 100),
-                                ("test loss, nats", "test_loss", 1)):
-        panels[title] = {f"{arm} transformer": factor * np.array(
-            [[epoch[name] for epoch in history] for history in figures["history"]])
-            for arm, figures in compared["arms"].items()}
-    return pictures.curves(panels, "epochs")
+    def of_arms(name, factor=1):
+        curves = {}
+        for arm, figures in compared["arms"].items():
+            runs = [[epoch[name] for epoch in history] for history in figures["history"]]
+            curves[f"{arm} transformer"] = factor * np.array(runs)
+        return curves
+
+    return pictures.curves({"test accuracy, %": of_arms("test_accuracy", 100),
+                            "test loss, nats": of_arms("test_loss")}, "epochs")
 
 
 def main():

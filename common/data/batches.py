@@ -128,7 +128,7 @@ class ImageIter(mx.io.DataIter):
                                provide_data=self.provide_data, provide_label=self.provide_label)
 
     def _made_fresh(self, start, stop):
-        """Some of the epoch's images, fresh: in blocks, so that batches of any size see the same."""
+        """Images of the epoch, made fresh: in blocks, so that any size of batches sees the same."""
         numbers = range(start // BLOCK, (stop - 1) // BLOCK + 1)
         self._blocks = {number: self._blocks.get(number) or self._fresh_block(number)
                         for number in numbers}

@@ -80,6 +80,9 @@ $(READY): requirements.txt requirements-test.txt
 	$(RUN) -m pip install -q --only-binary=:all: --no-deps $(MXNET)==1.9.1
 	touch $@
 
+accuracy: setup
+	$(RUN) -m experiments.accuracy $(ARGS)
+
 paper: setup
 	$(RUN) -m experiments.paper $(ARGS)
 
@@ -118,26 +121,3 @@ bench: setup .venv-torch/ready
 	$(RUN) -m venv --clear .venv-torch
 	.venv-torch/bin/python -m pip install -q torch==2.13.0 numpy tqdm
 	touch $@
-
-SEEDS := 0 1 2 3 4
-MORE_SEEDS := 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19
-ROWS := lenet-stn lenet lenet-stn-3-epochs mlp-stn mlp
-RESULTS := $(foreach row,$(ROWS),$(SEEDS:%=results/$(row)/seed-%.json)) \
-    $(MORE_SEEDS:%=results/lenet-stn/seed-%.json)
-
-accuracy: $(RESULTS)
-	@$(RUN) -m common.reports.results results
-
-TRAIN_SEED = $(RUN) train_mnist.py --resume --seed $* --model-prefix models/$(@D)/seed-$* \
-    --result $@
-
-results/lenet-stn/seed-%.json: | setup
-	$(TRAIN_SEED) --add-stn
-results/lenet-stn-3-epochs/seed-%.json: | setup
-	$(TRAIN_SEED) --num-epochs 3 --add-stn
-results/lenet/seed-%.json: | setup
-	$(TRAIN_SEED)
-results/mlp-stn/seed-%.json: | setup
-	$(TRAIN_SEED) --network mlp --add-stn
-results/mlp/seed-%.json: | setup
-	$(TRAIN_SEED) --network mlp

@@ -19,7 +19,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 import numpy as np
 
 import train_mnist
-from common import cli, files
+from common import cli, files, markdown
 from common.reports import pictures, training_runs
 
 ARMS = ("without", "with")
@@ -76,37 +76,39 @@ def compare(folder, seeds):
         ``{"arms": {arm: figures}, "difference": percentage points, "interval": half the width of
         its 95% confidence interval, None for one seed, "overhead": of the time}``.
     """
-    figures = {arm: [training_runs.read(training_runs.result_path(folder, f"{arm}/seed-{seed}"))
-                     for seed in range(seeds)] for arm in ARMS}
-    accuracies = {arm: [100 * run["test_accuracy"] for run in figures[arm]] for arm in ARMS}
-    gains = [with_it - without for without, with_it in zip(*(accuracies[arm] for arm in ARMS))]
-    arms = {arm: {
-        "accuracies": accuracies[arm],
-        "mean": statistics.mean(accuracies[arm]),
-        "spread": statistics.stdev(accuracies[arm]) if seeds > 1 else None,
-        "parameters": figures[arm][0]["parameters"],
-        "seconds_per_epoch": statistics.median(
-            run["seconds"] / run["epochs"] for run in figures[arm]),
-        "history": [run["history"] for run in figures[arm]],
-    } for arm in ARMS}
+    arms = {arm: _arm([
+        training_runs.read(training_runs.result_path(folder, f"{arm}/seed-{seed}"))
+        for seed in range(seeds)]) for arm in ARMS}
+    pairs = zip(arms["without"]["accuracies"], arms["with"]["accuracies"])
+    gains = [with_it - without for without, with_it in pairs]
     interval = T[seeds - 2] * statistics.stdev(gains) / seeds ** 0.5 if seeds > 1 else None
     return {"arms": arms, "difference": statistics.mean(gains), "interval": interval,
             "overhead": arms["with"]["seconds_per_epoch"]
             / arms["without"]["seconds_per_epoch"] - 1}
 
 
-def markdown(compared):
-    """The table of a comparison."""
-    lines = ["| transformer | seeds | test accuracy, % | parameters | s per epoch |",
-             "| --- | --- | --- | --- | --- |"]
-    for arm, figures in compared["arms"].items():
-        lines.append(f"| {arm} | {len(figures['accuracies'])} | "
-                     f"{_plus_minus(figures['mean'], figures['spread'])} | "
-                     f"{figures['parameters']:,} | {figures['seconds_per_epoch']:.1f} |")
+def _arm(runs):
+    """The figures of an arm."""
+    accuracies = [100 * run["test_accuracy"] for run in runs]
+    return {"accuracies": accuracies,
+            "mean": statistics.mean(accuracies),
+            "spread": statistics.stdev(accuracies) if len(runs) > 1 else None,
+            "parameters": runs[0]["parameters"],
+            "seconds_per_epoch": statistics.median(run["seconds"] / run["epochs"] for run in runs),
+            "history": [run["history"] for run in runs]}
+
+
+def report(compared):
+    """The table of a comparison and, below it, what the transformer gains."""
+    table = markdown.table(
+        ["transformer", "seeds", "test accuracy, %", "parameters", "s per epoch"],
+        [[arm, len(figures["accuracies"]), _plus_minus(figures["mean"], figures["spread"]),
+          f"{figures['parameters']:,}", f"{figures['seconds_per_epoch']:.1f}"]
+         for arm, figures in compared["arms"].items()])
     gain = _plus_minus(compared["difference"], compared["interval"], "+")
     sure = " (95% confidence)" if compared["interval"] is not None else ""
-    return "\n".join([*lines, "", f"With the transformer: {gain} points{sure}, paired by seed, "
-                                  f"for {compared['overhead']:+.0%} of time."])
+    return (f"{table}\n\nWith the transformer: {gain} points{sure}, paired by seed, "
+            f"for {compared['overhead']:+.0%} of time.")
 
 
 def _plus_minus(value, spread, sign=""):
@@ -115,14 +117,18 @@ def _plus_minus(value, spread, sign=""):
 
 def curves(compared):
     """A figure of accuracy and loss after each epoch, on the images that are scored then."""
-    panels, epoch = {}, compared["arms"][ARMS[0]]["history"][0][0]
+    epoch = compared["arms"][ARMS[0]]["history"][0][0]
     part = "validation" if "validation_accuracy" in epoch else "test"
-    for title, name, factor in ((f"{part} accuracy, %", f"{part}_accuracy", 100),
-                                (f"{part} loss, nats", f"{part}_loss", 1)):
-        panels[title] = {f"{arm} transformer": factor * np.array(
-            [[epoch[name] for epoch in history] for history in figures["history"]])
-            for arm, figures in compared["arms"].items()}
-    return pictures.curves(panels, "epochs")
+
+    def of_arms(name, factor=1):
+        curves = {}
+        for arm, figures in compared["arms"].items():
+            runs = [[epoch[name] for epoch in history] for history in figures["history"]]
+            curves[f"{arm} transformer"] = factor * np.array(runs)
+        return curves
+
+    return pictures.curves({f"{part} accuracy, %": of_arms(f"{part}_accuracy", 100),
+                            f"{part} loss, nats": of_arms(f"{part}_loss")}, "epochs")
 
 
 def main():
@@ -132,10 +138,10 @@ def main():
     training_runs.train(runs_of(given, args.seeds), folder, os.path.join("models", "compare", name))
     compared = compare(folder, args.seeds)
     files.write_json(os.path.join(folder, "comparison.json"), compared)
-    table = markdown(compared)
-    files.write_bytes(os.path.join(folder, "comparison.md"), (table + "\n").encode())
+    text = report(compared)
+    files.write_bytes(os.path.join(folder, "comparison.md"), f"{text}\n".encode())
     pictures.save(curves(compared), os.path.join(folder, "curves.png"))
-    print(f"\n{table}\n\nWritten: {folder}")
+    print(f"\n{text}\n\nWritten: {folder}")
 
 
 if __name__ == "__main__":

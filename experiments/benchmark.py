@@ -16,7 +16,7 @@ import tempfile
 import time
 from functools import partial
 
-from common import cli, files
+from common import cli, files, markdown
 
 BATCHES = {"train": (64, 256, 1024), "predict": (1, 64, 256, 1024)}
 EPOCHS = (15000, 30000, 60000)  # images
@@ -106,27 +106,25 @@ def learn(command):
 def table(results):
     """The Markdown table of the rates."""
     names = list(COMPETITORS)
-    lines = ["| images/s | " + " | ".join(names) + " | here / faster PyTorch | here / MXNet |",
-             "| --- |" + " --- |" * (len(names) + 2)]
+    rows = []
     for case in filter(results.__contains__, (key(*case) for case in cases())):
         rates = results[case]
         over = rates["here"] / max(rates["PyTorch"], rates["compiled"])
-        lines.append(" | ".join([f"| {case}", *(f"{rates[name]:,.0f}" for name in names),
-                                 f"{over:.2f}", f"{rates['here'] / rates['MXNet']:.2f} |"]))
-    return "\n".join(lines)
+        rows.append([case, *(f"{rates[name]:,.0f}" for name in names), f"{over:.2f}",
+                     f"{rates['here'] / rates['MXNet']:.2f}"])
+    return markdown.table(["images/s", *names, "here / faster PyTorch", "here / MXNet"], rows)
 
 
 def learning_table(results):
     """The Markdown table of the times to an accuracy, medians over the seeds."""
-    lines = ["| | " + " | ".join(f"s to {target:.2%}" for target in TARGETS) + " | peak MiB |",
-             "| --- |" + " --- |" * (len(TARGETS) + 1)]
+    rows = []
     for name in LEARNERS:
         runs = [run for case, run in results.items() if case.startswith(f"learn, {name}, seed ")]
         if runs:
             cells = [_median_time([run[str(target)] for run in runs]) for target in TARGETS]
             peak = statistics.median(run["peak_mib"] for run in runs)
-            lines.append(f"| {name} | " + " | ".join(cells) + f" | {peak:.0f} |")
-    return "\n".join(lines)
+            rows.append([name, *cells, f"{peak:.0f}"])
+    return markdown.table(["", *(f"s to {target:.2%}" for target in TARGETS), "peak MiB"], rows)
 
 
 def _median_time(times):

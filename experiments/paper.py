@@ -19,7 +19,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 # isort: split
 import numpy as np
 
-from common import cli, files
+from common import cli, files, markdown
 from common.data import datasets
 from common.data.distort import DISTORTIONS, distort
 from common.find_mxnet import usable_cores
@@ -113,8 +113,8 @@ def run_of(row, column, seed, epochs=None):
     return training_runs.Run(name, list(map(str, flags)))
 
 
-def markdown(folder, epochs=None):
-    """The tables as Markdown: mean and standard deviation, the paper's figure, the difference.
+def tables(folder, epochs=None):
+    """The tables, in Markdown: mean and standard deviation, the paper's figure, the difference.
 
     Raises ValueError if a file in the folder is no result, or of other flags.
     """
@@ -122,13 +122,11 @@ def markdown(folder, epochs=None):
 
 
 def _table(folder, title, table, epochs):
-    columns = table["columns"]
-    lines = [f"| {title} | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
-    for row in rows(table):
-        cells = [_cell(folder, [run_of(row, column, seed, epochs) for seed in SEEDS], paper)
-                 for column, paper in zip(columns, table[row])]
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    def cells(row):
+        for column, paper in zip(table["columns"], table[row]):
+            yield _cell(folder, [run_of(row, column, seed, epochs) for seed in SEEDS], paper)
+
+    return markdown.table([title, *table["columns"]], [[row, *cells(row)] for row in rows(table)])
 
 
 def _cell(folder, seeds, paper):
@@ -143,16 +141,16 @@ def _cell(folder, seeds, paper):
 def gains(folder):
     """What the transformer buys, as a Markdown table: the first rows of the first table, paired."""
     columns = PAPER["distorted digits"]["columns"]
-    lines = [f"| | transformer | {' | '.join(columns)} |", "|" + " --- |" * (2 + len(columns))]
+    lines = []
     for name, plain in (("fully connected", "FCN"), ("convolutional", "CNN")):
         for row, transformer in ((plain, "without"), (f"ST-{plain} affine", "with")):
             cells = [_cell(folder, [run_of(row, column, seed) for seed in SEEDS], None)
                      for column in columns]
-            lines.append(f"| {name} | {transformer} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            lines.append([name, transformer, *cells])
+    return markdown.table(["", "transformer", *columns], lines)
 
 
-def write_tables(path, tables):
+def write_tables(path, text):
     """Puts tables in the place that a file has for them.
 
     Raises ValueError if it has none, OSError if it cannot be read or written.
@@ -162,8 +160,7 @@ def write_tables(path, tables):
     _, end, after = rest.partition(MARKS[1])
     if not end:
         raise ValueError(f"{path}: no place for the tables, between {MARKS[0]} and {MARKS[1]}")
-    text = f"{before}{start}\n\n{tables}\n\n{end}{after}"
-    files.write_bytes(path, text.encode())
+    files.write_bytes(path, f"{before}{start}\n\n{text}\n\n{end}{after}".encode())
 
 
 def draw(folder):
@@ -210,10 +207,10 @@ def main():
             training_runs.train(quick_runs() if args.quick else all_runs(), folder,
                                 os.path.join("models", name), args.jobs)
     finally:
-        tables = markdown(folder, QUICK["epochs"] if args.quick else None)
-        print(tables)
+        text = tables(folder, QUICK["epochs"] if args.quick else None)
+        print(text)
         if not args.quick:
-            write_tables(PAGE, tables)
+            write_tables(PAGE, text)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import mxnet as mx
 import numpy as np
 
 import symbols
-from common import cli, files
+from common import cli, files, markdown
 from common.data import datasets
 from common.provenance import provenance
 from common.training.recipe import SeededInit
@@ -202,7 +202,7 @@ def row(transform, figures):
     cells = [" → ".join(f"{value:.2f}" for value in figures[name]) if name in figures else ""
              for name in ("points", "angle", "scale", "shift")]
     upright, distorted, straightened = (f"{100 * value:.1f}" for value in figures["accuracy"])
-    return " | ".join(["| " + transform, *cells, f"{distorted} → {straightened} ({upright}) |"])
+    return markdown.row([transform, *cells, f"{distorted} → {straightened} ({upright})"])
 
 
 def parse_flags():
@@ -228,8 +228,8 @@ def main():
     test_images, test_labels = whole_batches(mnist.test_images, mnist.test_labels)
     classifier = train_classifier(train_images, train_labels, args.num_epochs, args.seed)
     results = dict(provenance(), transforms={})
-    print("| transform | points, px | angle, ° | scale, % | shift, px | accuracy, % (upright) |\n"
-          "| --- | --- | --- | --- | --- | --- |")
+    print(markdown.heading(["transform", "points, px", "angle, °", "scale, %", "shift, px",
+                            "accuracy, % (upright)"]))
     for transform in args.transforms:
         begin = time.monotonic()
         module = train(transform, train_images, args.num_epochs, args.seed)

@@ -24,7 +24,7 @@ import mxnet as mx
 import numpy as np
 
 import symbols
-from common import cli, files
+from common import cli, files, markdown
 from common.data import batches, datasets
 from common.graph import rewrite
 from common.models.metrics import score
@@ -286,31 +286,39 @@ def cells(done):
             for key, pairs in found.items()]
 
 
-def markdown(done):
+def tables(done):
     """The tables: failed cells of each head, and each cell of the networks by optimizer."""
     every = cells(done)
-    lines = ["| head | cells | worse by 1 point | of 3 seeds: cells, surely worse | by 20 points "
-             "| worst, points | mean, points |", "| --- |" + " --- |" * 6]
+    parts = dict.fromkeys((cell.start, cell.transform) for cell in every)
+    return "\n\n".join([_heads_table(every), *(
+        _networks_table([cell for cell in every if (cell.start, cell.transform) == part], *part)
+        for part in parts)])
+
+
+def _heads_table(every):
+    rows = []
     for head in HEADS:
         counted = [cell for cell in every if cell.head == head and cell.learns]
         if counted:
             means = [statistics.mean(cell.differences) for cell in counted]
             sure = [cell.surely for cell in counted if cell.surely is not None]
-            lines.append(f"| {head} | {len(counted)} | {sum(cell.failed for cell in counted)} "
-                         f"| {f'{len(sure)}, {sum(sure)}' if sure else ''} "
-                         f"| {sum(cell.dead for cell in counted)} | {min(means):+.1f} "
-                         f"| {statistics.mean(means):+.1f} |")
-    for start, transform in dict.fromkeys((cell.start, cell.transform) for cell in every):
-        some = [cell for cell in every if (cell.start, cell.transform) == (start, transform)]
-        lines += ["", f"| {STARTS[start]}, {transform} | head | {' | '.join(NETWORKS)} |",
-                  "| --- | --- |" + " --- |" * len(NETWORKS)]
-        for optimizer, head in itertools.product(OPTIMIZERS, HEADS):
-            row = {cell.network: cell for cell in some
-                   if (cell.optimizer, cell.head) == (optimizer, head)}
-            if row:
-                lines.append(f"| {optimizer} | {head} | "
-                             f"{' | '.join(_entry(row.get(name)) for name in NETWORKS)} |")
-    return "\n".join(lines)
+            rows.append([head, len(counted), sum(cell.failed for cell in counted),
+                         f"{len(sure)}, {sum(sure)}" if sure else "",
+                         sum(cell.dead for cell in counted), f"{min(means):+.1f}",
+                         f"{statistics.mean(means):+.1f}"])
+    return markdown.table(
+        ["head", "cells", "worse by 1 point", "of 3 seeds: cells, surely worse", "by 20 points",
+         "worst, points", "mean, points"], rows)
+
+
+def _networks_table(some, start, transform):
+    rows = []
+    for optimizer, head in itertools.product(OPTIMIZERS, HEADS):
+        row = {cell.network: cell for cell in some
+               if (cell.optimizer, cell.head) == (optimizer, head)}
+        if row:
+            rows.append([optimizer, head, *(_entry(row.get(name)) for name in NETWORKS)])
+    return markdown.table([f"{STARTS[start]}, {transform}", "head", *NETWORKS], rows)
 
 
 def _entry(cell):
@@ -339,7 +347,7 @@ def main():
             done[run.name] = round(accuracy(run), 4)
             files.write_json(args.result, dict(provenance(), settings=SETTINGS, accuracies=done))
             print(f"{number} of {len(runs)}  {run.name}: {done[run.name]:.2%}", flush=True)
-    print(markdown(done))
+    print(tables(done))
 
 
 if __name__ == "__main__":

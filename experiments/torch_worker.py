@@ -79,6 +79,7 @@ def predict(add_stn, batch_size, seconds):
 
 
 def learn(seed):
+    """Trains on MNIST, and says the test accuracy after each epoch."""
     torch.manual_seed(seed)
     images, labels, test_images, test_labels = (
         torch.from_numpy(array.copy()) for array in mnist.load("mnist", None))
@@ -102,7 +103,12 @@ def learn(seed):
         print(f"Epoch[{epoch}] Validation-accuracy={right / len(test_labels):f}", flush=True)
 
 
-if "--learn" in sys.argv:
-    learn(int(sys.argv[-1]))
-elif __name__ == "__main__":
-    serve(train=train, predict=predict)
+def main():
+    if "--learn" in sys.argv:
+        learn(int(sys.argv[-1]))
+    else:
+        serve(train=train, predict=predict)
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ from random import Random
 
 import numpy as np
 
-from common import cli, find_mxnet  # noqa: F401  first, so that MXNet can be imported
+from common import cli, find_mxnet, markdown  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
 from tests.conftest import run_script
@@ -171,11 +171,10 @@ def fuzz(folder, files, scripts, seed=0):
 
 def table(counts):
     """The counts as Markdown."""
-    lines = [["", "files", *OUTCOMES], ["---"] * (2 + len(OUTCOMES))]
     total = sum(counts.values(), collections.Counter())
-    for name, found in [*counts.items(), ("all", total)]:
-        lines.append([name, sum(found.values()), *(found[one] for one in OUTCOMES)])
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return markdown.table(["", "files", *OUTCOMES], [
+        [name, sum(found.values()), *(found[one] for one in OUTCOMES)]
+        for name, found in [*counts.items(), ("all", total)]])
 
 
 def main():

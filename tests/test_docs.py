@@ -47,8 +47,8 @@ def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
 def test_every_flag_in_the_pages_exists():
     scripts = [[name] for name in os.listdir(ROOT) if name.endswith(".py")]
     scripts += [["-m", f"tests.{name}"] for name in ("chaos", "fuzz", "soak")]
-    scripts += [["-m", f"experiments.{name}"] for name in ("paper", "benchmark", "recover_theta",
-                                                       "robustness")]
+    scripts += [["-m", f"experiments.{name}"] for name in ("accuracy", "paper", "benchmark",
+                                                       "recover_theta", "robustness")]
     helps = [subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, stdout=subprocess.PIPE,
                             check=True, universal_newlines=True).stdout for script in scripts]
     used = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", "".join(PAGES.values())))
@@ -58,7 +58,7 @@ def test_every_flag_in_the_pages_exists():
 def test_the_tables_are_those_of_the_results():
     folder = os.path.join(ROOT, "results")
     assert results.table(folder) in PAGES["training.md"]
-    assert paper.markdown(os.path.join(folder, "paper")) in PAGES["paper.md"]
+    assert paper.tables(os.path.join(folder, "paper")) in PAGES["paper.md"]
     assert paper.gains(os.path.join(folder, "paper")) in PAGES["README.md"]
     measured = benchmark.load(os.path.join(folder, "benchmark.json"))
     assert set(measured) >= {benchmark.key(*case) for case in benchmark.cases()}

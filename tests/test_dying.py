@@ -39,4 +39,4 @@ def _length(symbol, images, params):
 
 def test_the_tables_are_those_of_the_results():
     done = robustness.load(os.path.join(ROOT, robustness.RESULT))
-    assert robustness.markdown(done) in PAGE
+    assert robustness.tables(done) in PAGE

@@ -79,13 +79,13 @@ def test_a_table_compares_with_the_paper(tmp_path):
         figures = {"test_accuracy": accuracy, "parameters": 1, "command": commands[name]}
         path.write_text(json.dumps(figures))
     path.with_name("seed-0-symbol.json").write_text("{}")  # --quick leaves it beside its results
-    lines = paper.markdown(str(tmp_path)).splitlines()
+    lines = paper.tables(str(tmp_path)).splitlines()
     assert "| ST-CNN tps | 1.50 ± 0.71 (0.7, +0.80) | (0.5) | (0.8) | (1.1) | 3.00 |" in lines
     with pytest.raises(ValueError, match="seed-0.json: of other flags than .* --num-epochs 3 "):
-        paper.markdown(str(tmp_path), epochs=3)
+        paper.tables(str(tmp_path), epochs=3)
     path.write_text("{}")
     with pytest.raises(ValueError, match="seed-1.json: not a result"):
-        paper.markdown(str(tmp_path))
+        paper.tables(str(tmp_path))
 
 
 def test_tables_are_written_where_they_belong(tmp_path):

@@ -106,13 +106,13 @@ def test_tables_say_which_cells_failed():
     runs = [run for seed in range(3) for run in (PLAIN._replace(seed=seed),
                                                  STABLE._replace(seed=seed))]
     done = dict(zip((run.name for run in runs), (0.9, 0.88, 0.91, 0.885, 0.9, 0.885)))
-    lines = robustness.markdown(done).splitlines()
+    lines = robustness.tables(done).splitlines()
     assert "| stable | 1 | 1 | 1, 1 | 0 | -2.0 | -2.0 |" in lines
     assert "| SGD 0.1 | stable |  |  | **90.3 -2.0 ± 0.5** |  |  |" in lines
     done[STABLE.name] = 0.95  # seeds that do not agree
-    assert "| stable | 1 | 0 | 1, 0 | 0 | +0.3 | +0.3 |" in robustness.markdown(done)
+    assert "| stable | 1 | 0 | 1, 0 | 0 | +0.3 | +0.3 |" in robustness.tables(done)
     done.update({run.name: 0.2 for run in runs})
-    assert "(20.0 +0.0 ± 0.0)" in robustness.markdown(done)
+    assert "(20.0 +0.0 ± 0.0)" in robustness.tables(done)
 
 
 @pytest.mark.parametrize(("content", "words"), [

@@ -106,3 +106,20 @@ def test_what_is_no_result_is_refused(tmp_path, content):
     (tmp_path / "a.json").write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match="a.json: not a result of train_mnist.py"):
         training_runs.read(str(tmp_path / "a.json"))
+
+
+@pytest.mark.parametrize(("flags", "same"), [
+    ("--seed 0 --add-stn --resume --keep-last 2 --model-prefix a --result b", True),
+    ("--resume --seed 0 --model-prefix a --result b --overwrite --add-stn", True),
+    ("--seed 0 --add-stn --lr 0.1 --model-prefix a", False),
+    ("--seed 1 --add-stn --model-prefix a", False), ("--seed 0", False), ("--seed '0", False)])
+def test_figures_are_of_the_same_flags_wherever_the_files_are(tmp_path, flags, same):
+    run = training_runs.Run("a", ["--seed", "0", "--add-stn"])
+    for script in ("train_mnist.py", "score.py"):
+        (tmp_path / "a.json").write_text(json.dumps({
+            "test_accuracy": 0.5, "parameters": 1, "command": f"python {script} {flags}"}))
+        if same and script == "train_mnist.py":
+            assert training_runs.figures(run, str(tmp_path))["parameters"] == 1
+        else:
+            with pytest.raises(ValueError, match="a.json: of other flags than --seed 0 --add-stn"):
+                training_runs.figures(run, str(tmp_path))

@@ -77,7 +77,8 @@ class ImageIter(mx.io.DataIter):
                              f"{self.num_images} images there are")
         self.images, self.labels, self.seed, self.dtype = images, labels, seed, dtype
         self.fresh = fresh
-        self.image_shape = self._taken(images[:1], labels[:1], seed=0)[0].shape[1:]  # (C, H, W)
+        sample = images[:1] if fresh is None else fresh(images[:1], labels[:1], 0)[0]
+        self.image_shape = as_pixels(sample).shape[1:]  # (C, H, W)
         self.num_parts, self.part_index = num_parts, part_index
         self.seek(0)
 
@@ -115,8 +116,10 @@ class ImageIter(mx.io.DataIter):
         pad = self.batch_size - len(which)
         which = np.concatenate([which, np.resize(self._order, pad)])
         self.position += 1
-        images, labels = (self._taken(self.images[which], self.labels[which]) if self.fresh is None
-                          else self._from_blocks(start))
+        if self.fresh is None:
+            images, labels = as_pixels(self.images[which]), self.labels[which]
+        else:
+            images, labels = self._made_fresh(start, start + self.batch_size)
         # from_numpy, because nd.array would wait for all that the device has been told to do.
         images = np.multiply(images, np.dtype(self.dtype).type(1 / 255), order="C")
         labels = labels.astype(self.dtype)
@@ -124,23 +127,17 @@ class ImageIter(mx.io.DataIter):
                                pad=pad, index=which,
                                provide_data=self.provide_data, provide_label=self.provide_label)
 
-    def _taken(self, images, labels, seed=None):
-        """What becomes of some of the images (N, C, H, W) and labels."""
-        if self.fresh is not None:
-            images, labels = self.fresh(images, labels, seed)
-        return as_pixels(images), labels
-
-    def _from_blocks(self, start):
-        """A batch of what is made fresh: in blocks, so that batches of any size give the same."""
-        stop = start + self.batch_size
+    def _made_fresh(self, start, stop):
+        """Images of the epoch, made fresh: in blocks, so that any size of batches sees the same."""
         numbers = range(start // BLOCK, (stop - 1) // BLOCK + 1)
-        self._blocks = {number: self._blocks.get(number) or self._block(number)
+        self._blocks = {number: self._blocks.get(number) or self._fresh_block(number)
                         for number in numbers}
-        first = numbers[0] * BLOCK
-        return (np.concatenate(parts)[start - first:stop - first]
-                for parts in zip(*self._blocks.values()))
+        images, labels = map(np.concatenate, zip(*self._blocks.values()))
+        rows = slice(start - numbers[0] * BLOCK, stop - numbers[0] * BLOCK)
+        return images[rows], labels[rows]
 
-    def _block(self, number):
+    def _fresh_block(self, number):
         which = self._order[number * BLOCK:(number + 1) * BLOCK]
-        return self._taken(self.images[which], self.labels[which],
-                           derive_seed(self.seed, self.epoch, self.part_index, number))
+        seed = derive_seed(self.seed, self.epoch, self.part_index, number)
+        images, labels = self.fresh(self.images[which], self.labels[which], seed)
+        return as_pixels(images), labels

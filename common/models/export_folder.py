@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 
-from common import cli, files
+from common import cli, files, markdown
 from common.data import datasets
 from common.find_mxnet import UNFUSED_SUMS
 from common.graph import layers, rewrite
@@ -217,8 +217,8 @@ def _card(title, told, sums, table):
     told = dict(told, **{"Written by": f"`{here['command']}`", "Versions": versions})
     return [f"# {title}", "",
             *(f"- {what}: {cli.printable(text)}" for what, text in told.items()), "",
-            "| file | | SHA-256 |", "| --- | --- | --- |",
-            *(f"| {name} | {what} | {sums[name]} |" for name, what in FILES.items()), "",
+            markdown.table(["file", "", "SHA-256"],
+                           [[name, what, sums[name]] for name, what in FILES.items()]), "",
             "```", table, "```"]
 
 

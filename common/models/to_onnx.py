@@ -87,6 +87,18 @@ def _packages():
     return onnx, onnxruntime
 
 
+def _constant(graph):
+    """For each node, whether it depends on nothing but parameters and the shape of the images."""
+    constant = []
+    for node in graph["nodes"]:
+        sources = [constant[entry[0]] for entry in node["inputs"]]
+        if node["op"] == "null":
+            constant.append(node["name"] != "data")
+        else:
+            constant.append(node["op"] in FROM_SHAPE or (sources != [] and all(sources)))
+    return constant
+
+
 class Node(NamedTuple):
     """A node of the symbol. The batch size is None in a shape."""
 
@@ -121,11 +133,7 @@ class _Model:
 
     def _needed(self, graph):
         """The numbers of the nodes to translate, and the names of the constants that they use."""
-        constant = []
-        for node in graph["nodes"]:
-            sources = [constant[entry[0]] for entry in node["inputs"]]
-            constant.append(node["name"] != "data" if node["op"] == "null" else
-                            node["op"] in FROM_SHAPE or (sources != [] and all(sources)))
+        constant = _constant(graph)
         nodes, constants, entries = set(), set(), list(graph["heads"])
         while entries:
             entry = entries.pop()
@@ -156,14 +164,19 @@ class _Model:
                                    for name, value in zip(names, group.eval(**values)))
 
     def _translate(self, nodes, node):
-        name, operator = node["name"], node["op"]
         inputs = [self._name(nodes, entry) for entry in node["inputs"]]
-        prefix = f"{name}_output"
-        outputs = [prefix] if prefix in self._shapes else [
-            output for output in self._names
-            if output.startswith(prefix) and output[len(prefix):].isdecimal()]
-        translate(self, Node(operator, name, inputs, [self._shapes[source] for source in inputs],
+        outputs = self._outputs(node["name"])
+        translate(self, Node(node["op"], node["name"], inputs,
+                             [self._shapes[source] for source in inputs],
                              outputs, self._shapes[outputs[0]]), attributes(node))
+
+    def _outputs(self, name):
+        """The names of a node's outputs: numbered where there are several."""
+        prefix = f"{name}_output"
+        if prefix in self._shapes:
+            return [prefix]
+        return [output for output in self._names
+                if output.startswith(prefix) and output[len(prefix):].isdecimal()]
 
     def add(self, operator, inputs, outputs=None, **attrs):
         """Adds a node and returns the name of its first output, which is made up if need be."""

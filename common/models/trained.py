@@ -155,8 +155,9 @@ def _with_data(path, symbol, params):
     if "data" in arguments:
         return symbol
     if len(inputs) != 1:
+        more = ["..."] if len(inputs) > 3 else []
         raise ValueError(f"{path}: expected one input besides the parameters, the images, got "
-                         f"{', '.join(inputs[:3]) or 'none'}{', ...' if inputs[3:] else ''}")
+                         f"{', '.join([*inputs[:3], *more]) or 'none'}")
     return symbol(**{inputs[0]: mx.sym.Variable("data")})
 
 

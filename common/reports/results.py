@@ -1,13 +1,9 @@
-"""Renders the figures of many runs as the Markdown table of docs/training.md.
-
-``python -m common.reports.results FOLDER`` reads ``FOLDER/<row>/seed-<n>.json``, as
-``make accuracy`` writes them with ``train_mnist.py --result``.
-"""
+"""The figures of many runs, as Markdown."""
 import glob
 import os
 import statistics
 
-from common import cli
+from common import markdown
 from common.reports import training_runs
 
 
@@ -22,9 +18,9 @@ def table(folder):
     rows = {}
     for path in paths:
         rows.setdefault(os.path.basename(os.path.dirname(path)), []).append(_figures(path))
-    lines = ["| run | seeds | test accuracy, % | lowest | highest | parameters |",
-             "| --- | --- | --- | --- | --- | --- |"]
-    return "\n".join(lines + [_row(name, figures) for name, figures in rows.items()])
+    return markdown.table(
+        ["run", "seeds", "test accuracy, %", "lowest", "highest", "parameters"],
+        [_row(name, figures) for name, figures in rows.items()])
 
 
 def _figures(path):
@@ -34,22 +30,11 @@ def _figures(path):
 
 def _row(name, figures):
     accuracies = [100 * accuracy for accuracy, _ in figures]
-    return (f"| {name} | {len(figures)} | {mean_and_spread(accuracies)} | {min(accuracies):.2f} "
-            f"| {max(accuracies):.2f} | {figures[0][1]:,} |")
+    return [name, len(figures), mean_and_spread(accuracies), f"{min(accuracies):.2f}",
+            f"{max(accuracies):.2f}", f"{figures[0][1]:,}"]
 
 
 def mean_and_spread(values):
     """The mean and, of more than one value, the standard deviation, as text."""
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{spread}"
-
-
-def main():
-    parser = cli.Parser(prog="common.reports.results",
-                        description="Renders results as a Markdown table.")
-    parser.add_argument("folder", help="folder of the results")
-    print(table(parser.parse_args().folder))
-
-
-if __name__ == "__main__":
-    cli.run(main)

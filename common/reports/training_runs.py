@@ -14,6 +14,8 @@ from common.storage import checkpoint, fields
 
 CHECKOUT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 SCRIPT = os.path.join(CHECKOUT, "train_mnist.py")
+# Flags that change nothing of what a run is, and how many values follow each.
+OF_FILES = {"--model-prefix": 1, "--result": 1, "--resume": 0, "--keep-last": 1, "--overwrite": 0}
 
 
 class Run(NamedTuple):
@@ -67,10 +69,27 @@ def figures(run, results):
     if not os.path.exists(path):
         return None
     found = read(path)
-    if f"{os.path.basename(SCRIPT)} {run.command_line} " not in found.get("command", ""):
+    if _flags_of(found.get("command", "")) != run.flags:
         raise ValueError(f"{path}: of other flags than {run.command_line}: remove it to train it "
                          "again, or write elsewhere")
     return found
+
+
+def _flags_of(command):
+    """The flags that made a recorded run what it is; None if the command is of something else."""
+    try:
+        _, script, *words = shlex.split(command)
+    except ValueError:  # too few words, or an open quotation
+        return None
+    if script != os.path.basename(SCRIPT):
+        return None
+    flags, words = [], iter(words)
+    for word in words:
+        if word not in OF_FILES:
+            flags.append(word)
+        elif OF_FILES[word]:
+            next(words, None)
+    return flags
 
 
 def _check_unchanged(run, prefix):

@@ -7,18 +7,16 @@ import io
 import json
 import math
 import os
-import re
 import zipfile
 
 import numpy as np
+from numpy.lib import format
 
 from common import files
 from common.storage import fields
 
-HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00(?P<length>..)"
-    rb"\{'descr': '(?P<dtype>[<|][biufU]\d{1,9})', 'fortran_order': (?P<fortran>False|True), "
-    rb"'shape': \((?P<shape>[\d, ]{0,99})\), \} *\n", re.S)
+LONGEST_HEADER = 1000  # bytes; NumPy's are of some hundred
+KINDS = "biufU"  # of data types: numbers and text, no objects
 
 
 def write(path, arrays, meta):
@@ -69,13 +67,12 @@ def _name(member):
 
 
 def _array(content):
-    """The array of an ``.npy`` file, whose header must be as NumPy writes it."""
-    header = HEADER.match(content)
-    if int.from_bytes(header["length"], "little") != header.end() - 10:
+    """The array of an ``.npy`` file, which is to hold as many bytes as its header announces."""
+    file = io.BytesIO(content)
+    if format.read_magic(file) != (1, 0):
         raise ValueError
-    shape = tuple(int(size) for size in header["shape"].replace(b",", b" ").split())
-    dtype = np.dtype(header["dtype"].decode())
-    if math.prod(shape) * dtype.itemsize != len(content) - header.end():
+    shape, fortran, dtype = format.read_array_header_1_0(file, max_header_size=LONGEST_HEADER)
+    start = file.tell()
+    if dtype.kind not in KINDS or math.prod(shape) * dtype.itemsize != len(content) - start:
         raise ValueError
-    order = "F" if header["fortran"] == b"True" else "C"
-    return np.frombuffer(content, dtype, offset=header.end()).reshape(shape, order=order)
+    return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C")

@@ -93,22 +93,30 @@ def diagnose(symbol, module, test):
     found, internals = transformers(symbol), symbol.get_internals()
     if not found:
         return []
-    inner = mx.sym.Group([internals[output] for one in found for output in (
-        one.source, one.where, one.theta, f"{one.name}_output")])
-    arg_params, aux_params = module.get_params()
-    parts = []
-    batch_size = min(test.batch_size, IMAGES)
-    for batch in ImageIter(test.images[:IMAGES], test.labels[:IMAGES], batch_size,
-                           dtype=test.dtype):
-        # Bound anew each time: a graph for prediction keeps the weights of its first batch.
-        executor = inner.bind(DEVICE, _there({**arg_params, "data": batch.data[0]}),
-                              grad_req="null", aux_states=_there(aux_params))
-        values = [output.asnumpy()[:batch_size - batch.pad]
-                  for output in executor.forward(is_train=False)]
-        parts.append([_values(one, *values[4 * index:4 * index + 4])
-                      for index, one in enumerate(found)])
-    return [Diagnosis(one.name, *map(np.concatenate, zip(*same)))
-            for one, same in zip(found, zip(*parts))]
+    wanted = {one.name: (one.source, one.where, one.theta, f"{one.name}_output") for one in found}
+    names = sorted(set().union(*wanted.values()))
+    batches = ImageIter(test.images[:IMAGES], test.labels[:IMAGES], min(test.batch_size, IMAGES),
+                        dtype=test.dtype)
+    # Bound anew after each epoch: a graph for prediction keeps the weights of its first batch.
+    executor = _bound(mx.sym.Group([internals[name] for name in names]), module, batches)
+    parts = {one.name: [] for one in found}
+    for batch in batches:
+        outputs = executor.forward(is_train=False, data=batch.data[0])
+        values = {name: output.asnumpy()[:batches.batch_size - batch.pad]
+                  for name, output in zip(names, outputs)}
+        for one in found:
+            parts[one.name].append(_values(one, *(values[name] for name in wanted[one.name])))
+    return [Diagnosis(name, *map(np.concatenate, zip(*batchwise)))
+            for name, batchwise in parts.items()]
+
+
+def _bound(symbol, module, batches):
+    """An executor of a symbol on the device, with the parameters of a module."""
+    arg_params, aux_params = ({name: value.as_in_context(DEVICE) for name, value in params.items()}
+                              for params in module.get_params())
+    data, = batches.provide_data
+    arg_params["data"] = mx.nd.zeros(data.shape, DEVICE, data.dtype)
+    return symbol.bind(DEVICE, arg_params, grad_req="null", aux_states=aux_params)
 
 
 def log_diagnoses(epoch, diagnoses):
@@ -121,10 +129,6 @@ def log_diagnoses(epoch, diagnoses):
         complaint = one.complaint(epoch)
         if complaint:
             logging.warning("Epoch[%d] WARNING: %s %s", epoch, one.name, complaint)
-
-
-def _there(params):
-    return {name: value.as_in_context(DEVICE) for name, value in params.items()}
 
 
 def _values(transformer, source, where, theta, output):

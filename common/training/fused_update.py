@@ -57,11 +57,12 @@ class Module(mx.mod.Module):
 
     def optimizer_state(self):
         """The optimizer's memory, ``<parameter>.<number>`` -> NumPy array of its shape."""
-        states = self._kvstore._updater.states
-        return {f"{name}.{number}": part
-                for vector in self._vectors if vector.key in states
-                for number, leaf in enumerate(_leaves(states[vector.key]))
-                for name, part in vector.named(leaf.asnumpy())}
+        arrays, states = {}, self._kvstore._updater.states
+        for vector in self._vectors:
+            for number, leaf in enumerate(_leaves(states.get(vector.key))):
+                for name, part in vector.named(leaf.asnumpy()):
+                    arrays[f"{name}.{number}"] = part
+        return arrays
 
     def set_optimizer_state(self, arrays):
         """Goes on from what ``optimizer_state`` gave.
@@ -104,9 +105,8 @@ class _Vector:
 
     def __init__(self, key, group, indices):
         self.key, self.names = key, [group.param_names[index] for index in indices]
-        self.weights, self.gradients = (
-            [_Parts(arrays) for arrays in zip(*(of_all[index] for index in indices))]
-            for of_all in (group.param_arrays, group.grad_arrays))  # for each device
+        self.weights = _on_each_device(group.param_arrays, indices)
+        self.gradients = _on_each_device(group.grad_arrays, indices)
 
     def update(self, kvstore):
         kvstore.push(self.key, [device.gather() for device in self.gradients])
@@ -117,6 +117,12 @@ class _Vector:
     def named(self, vector):
         """The names of the parameters, and views of their parts of a NumPy array."""
         return zip(self.names, self.weights[0].split(vector))
+
+
+def _on_each_device(arrays, indices):
+    """``_Parts`` of some parameters for each device; ``arrays[index]`` has one array for each."""
+    chosen = [arrays[index] for index in indices]
+    return [_Parts(of_device) for of_device in zip(*chosen)]
 
 
 class _Parts:

@@ -1,11 +1,12 @@
-"""Loads exports in each of MXNet's ways, with nothing of this zoo but find_mxnet.py beside it.
+"""Loads exports by the programs of examples/, and in further ways, far from this zoo.
 
     python bare_loaders.py FOLDER...
 
-Beside each folder lies FOLDER.npz: images, answers and, where there is a transformer, theta. Prints
-as JSON by how much what each loader computes differs from that.
+Beside this file lie the examples and find_mxnet.py alone, and beside each folder FOLDER.npz:
+images, answers and, where there is a transformer, theta. Prints as JSON by how much what each
+loader computes differs from that.
 """
-import ctypes
+import ast
 import importlib.util
 import json
 import os
@@ -18,13 +19,44 @@ import mxnet as mx
 import numpy as np
 
 FEW = 50  # images, where all would take long
+OWN = {"find_mxnet", "folder", "images"}  # names that are given to the examples
 
 
-def module_load(folder, images):
-    module = mx.mod.Module.load(os.path.join(folder, "model"), 0, label_names=None)
-    module.bind([("data", images.shape)], for_training=False)
-    module.forward(mx.io.DataBatch([mx.nd.array(images)]))
-    return module.get_outputs()[0].asnumpy()
+def run_example(name, folder, images):
+    """Runs an example on another export and other images; returns its variables."""
+    with open(f"{name}.py", encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    rest = [statement for statement in tree.body if not OWN & set(_named(statement))]
+    assert len(tree.body) - len(rest) == 4, f"{name} gets its export and its images otherwise"
+    found = {"folder": folder, "images": images, "print": lambda *_: None}
+    exec(compile(ast.Module(rest, []), name, "exec"), found)
+    return found
+
+
+def _named(statement):
+    """The names that a statement imports or assigns to."""
+    if isinstance(statement, ast.ImportFrom):
+        return [alias.name for alias in statement.names]
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return [node.id for target in targets for node in ast.walk(target)
+            if isinstance(node, ast.Name)]
+
+
+def load_in_module(folder, images):
+    return run_example("load_in_module", folder, images)["answers"]
+
+
+def load_in_gluon(folder, images):
+    found = run_example("load_in_gluon", folder, images)
+    block, answers = found["block"], found["answers"]
+    parts = [block(mx.nd.array(part)).asnumpy() for part in (images[:1], images[1:])]
+    np.testing.assert_allclose(np.concatenate(parts), answers, atol=1e-6)
+    block.hybridize(active=False)
+    return block(mx.nd.array(images)).asnumpy()
+
+
+def load_in_c(folder, images):
+    return run_example("load_in_c", folder, images)["answers"]
 
 
 def load_checkpoint(folder, images):
@@ -32,44 +64,6 @@ def load_checkpoint(folder, images):
     executor = symbol.bind(mx.cpu(), dict(arg_params, data=mx.nd.array(images)), grad_req="null",
                            aux_states=aux_params)
     return executor.forward()[0].asnumpy()
-
-
-def symbol_block(folder, images):
-    block = mx.gluon.SymbolBlock.imports(os.path.join(folder, "model-symbol.json"), ["data"],
-                                         os.path.join(folder, "model-0000.params"))
-    eager = block(mx.nd.array(images)).asnumpy()
-    block.hybridize()
-    parts = [block(mx.nd.array(part)).asnumpy() for part in (images[:1], images[1:])]
-    np.testing.assert_allclose(np.concatenate(parts), eager, atol=1e-6)
-    return eager
-
-
-def c_predict_api(folder, images):
-    library = ctypes.CDLL(mx.libinfo.find_lib_path()[0])
-    with open(os.path.join(folder, "model-symbol.json"), "rb") as file:
-        symbol = file.read()
-    with open(os.path.join(folder, "model-0000.params"), "rb") as file:
-        params = file.read()
-    handle, unsigned = ctypes.c_void_p(), ctypes.c_uint
-    on_cpu, device, inputs = 1, 0, 1
-
-    def call(function, *args):
-        assert function(*args) == 0, ctypes.string_at(library.MXGetLastError())
-
-    call(library.MXPredCreate, symbol, params, len(params), on_cpu, device, inputs,
-         (ctypes.c_char_p * 1)(b"data"), (unsigned * 2)(0, 4), (unsigned * 4)(*images.shape),
-         ctypes.byref(handle))
-    flat = np.ascontiguousarray(images, np.float32)
-    pointer = ctypes.POINTER(ctypes.c_float)
-    call(library.MXPredSetInput, handle, b"data", flat.ctypes.data_as(pointer), unsigned(flat.size))
-    call(library.MXPredForward, handle)
-    shape, dimensions = ctypes.POINTER(unsigned)(), unsigned()
-    call(library.MXPredGetOutputShape, handle, 0, ctypes.byref(shape), ctypes.byref(dimensions))
-    answers = np.empty(shape[:dimensions.value], np.float32)
-    call(library.MXPredGetOutput, handle, 0, answers.ctypes.data_as(pointer),
-         unsigned(answers.size))
-    call(library.MXPredFree, handle)
-    return answers
 
 
 def sagemaker(folder, images):
@@ -88,26 +82,17 @@ def sagemaker(folder, images):
 
 
 def features(folder, images):
-    """Cuts the last layer off, and does its work in NumPy on the features before it."""
-    symbol, arg_params, aux_params = mx.model.load_checkpoint(os.path.join(folder, "model"), 0)
-    last, = symbol.get_children()
-    before = last.get_children()[0].name
-    module = mx.mod.Module(symbol.get_internals()[f"{before}_output"], label_names=None)
-    module.bind([("data", images.shape)], for_training=False)
-    module.set_params(arg_params, aux_params, allow_extra=True)
-    module.forward(mx.io.DataBatch([mx.nd.array(images)]))
-    vectors = module.get_outputs()[0].asnumpy()
-    weight, bias = (arg_params[f"{last.name}_{kind}"].asnumpy() for kind in ("weight", "bias"))
-    exponentials = np.exp(vectors.reshape(len(vectors), -1) @ weight.T + bias)
+    """The last layer's work, done in NumPy on the features that are cut out before it."""
+    found = run_example("cut_out_parts", folder, images)
+    weight, bias = (found["arg_params"][f"{found['to_classes'].name}_{kind}"].asnumpy()
+                    for kind in ("weight", "bias"))
+    flat = found["features"].reshape(len(images), -1)
+    exponentials = np.exp(flat @ weight.T + bias)
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def theta(folder, images):
-    """The localisation network alone, cut out of the network."""
-    symbol, arg_params, _ = mx.model.load_checkpoint(os.path.join(folder, "model"), 0)
-    symbol = symbol.get_internals()["stn_theta_output"]
-    params = {name: arg_params[name] for name in symbol.list_arguments() if name != "data"}
-    return symbol.eval(data=mx.nd.array(images), **params)[0].asnumpy()
+    return run_example("cut_out_parts", folder, images)["theta"]
 
 
 def fine_tuned(folder, images):
@@ -148,20 +133,21 @@ def step(folder, net, images, learns):
     return before
 
 
-ANSWERS = (module_load, load_checkpoint, symbol_block, c_predict_api, sagemaker, features)
-THETAS = (theta, fine_tuned, transplanted)
+# What each computes: the answers, with or without a transformer; or for a transformer alone.
+PLAIN = {"answers": (load_in_module, load_checkpoint, load_in_gluon, load_in_c, sagemaker)}
+MOVING = {"answers": (*PLAIN["answers"], features), "theta": (theta, fine_tuned, transplanted)}
 
 
 def differences(folder):
     """By how much what each loader computes differs from what is expected."""
     with np.load(f"{folder}.npz") as arrays:
         expected = dict(arrays)
-    loaders = [(loader, "answers") for loader in ANSWERS]
-    loaders += [(loader, "theta") for loader in THETAS if "theta" in expected]
     found = {}
-    for loader, kind in loaders:
-        outputs = loader(folder, expected["images"])
-        found[loader.__name__] = float(np.abs(outputs - expected[kind][:len(outputs)]).max())
+    for kind, loaders in (MOVING if "theta" in expected else PLAIN).items():
+        for loader in loaders:
+            outputs = loader(folder, expected["images"])
+            difference = np.abs(outputs - expected[kind][:len(outputs)]).max()
+            found[loader.__name__] = float(difference)
     return found
 
 

@@ -139,8 +139,8 @@ def test_a_folder_with_another_comparison_is_refused(undisturbed, refused):
     (["--warmup-epochs", 5], ["--warmup-epochs 5", "less than --num-epochs"]),
     (["--output", "/proc/a"], ["/proc/a"]),
 ])
-def test_bad_input_is_refused(refused, tmp_path, flags, words):
-    refused(run_script("compare_stn.py", *TINY, *flags, cwd=str(tmp_path)), *words)
+def test_bad_input_is_refused(run_main, refused, tmp_path, flags, words):
+    refused(run_main(compare_stn, *TINY, *flags), *words)
     assert not list(tmp_path.iterdir())
 
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto import event_pb2
 
+import train_mnist
 from common.training.tensorboard import Board, _visible
 from tests.test_fit import parsed, run
 from tests.test_train_mnist import QUICK
@@ -80,10 +81,10 @@ def test_a_missing_package_is_named_before_the_training(train, refused, tmp_path
     assert train(*flags).returncode == 0  # imported only where it is asked for
 
 
-def test_a_folder_that_cannot_be_written_is_refused(train, refused, tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(run_main, refused, tmp_path):
     (tmp_path / "file").write_text("in the way of a folder")
-    refused(train(*QUICK, "--model-prefix", tmp_path / "a", "--tensorboard",
-                  tmp_path / "file" / "board"), str(tmp_path / "file"))
+    refused(run_main(train_mnist, *QUICK, "--model-prefix", "a", "--tensorboard",
+                     tmp_path / "file" / "board"), str(tmp_path / "file"))
     with pytest.raises(OSError, match="file"):
         Board(str(tmp_path / "file"))
     assert os.listdir(tmp_path) == ["file"]

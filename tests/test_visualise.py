@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 import symbols
+import visualize_stn
 from common.data import synthetic
 from common.graph import rewrite
 from common.models import export_folder, trained
@@ -218,13 +219,13 @@ def test_the_script_animates_checkpoints(prefix, tmp_path):
     (["PREFIX", "--output", "/proc/a.png"], ["/proc/a.png", "cannot be written"]),
     (["PREFIX", "--num-images", 0], ["--num-images", "at least 1"]),
 ])
-def test_bad_input_is_refused(refused, prefix, flags, words):
-    refused(run_script("visualize_stn.py", *(prefix if flag == "PREFIX" else flag
-                                             for flag in flags), *SYNTHETIC), *words)
+def test_bad_input_is_refused(run_main, refused, prefix, flags, words):
+    flags = [prefix if flag == "PREFIX" else flag for flag in flags]
+    refused(run_main(visualize_stn, *flags, *SYNTHETIC), *words)
 
 
-def test_a_network_without_transformer_is_refused(tmp_path, refused):
+def test_a_network_without_transformer_is_refused(run_main, tmp_path, refused):
     symbol = symbols.get_symbol("lenet", add_stn=False)
     params = bound(symbol, (1, 28, 28)).get_params()
     export_folder.export(str(tmp_path / "a"), symbol, *params, (1, 28, 28))
-    refused(run_script("visualize_stn.py", tmp_path / "a", *SYNTHETIC), "no transformer")
+    refused(run_main(visualize_stn, "a", *SYNTHETIC), "no transformer")

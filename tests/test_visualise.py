@@ -187,7 +187,7 @@ def prefix(tmp_path_factory):
     return path
 
 
-SYNTHETIC = ["--dataset", "synthetic"]
+SYNTHETIC = ["--dataset", "synthetic", "--num-examples", 500]
 
 
 def test_the_script_draws_and_prints(prefix):
@@ -214,7 +214,7 @@ def test_the_script_animates_checkpoints(prefix, tmp_path):
     (["nothing"], ["nothing", "neither the folder of an export nor the prefix"]),
     (["nothing", "--animate"], ["nothing", "prefix of checkpoints"]),
     (["PREFIX", "--distort", "RTS"], ["0003.params", "not for images of 1 x 42 x 42"]),
-    (["PREFIX", "--first", 1995], ["--first 1995", "only 2000 test images"]),
+    (["PREFIX", "--first", 95], ["--first 95", "only 100 test images"]),
     (["PREFIX", "--load-epoch", 9], ["0009.params", "no such"]),
     (["PREFIX", "--output", "/proc/a.png"], ["/proc/a.png", "cannot be written"]),
     (["PREFIX", "--num-images", 0], ["--num-images", "at least 1"]),

@@ -201,10 +201,9 @@ def test_the_script_draws_and_prints(prefix):
         assert 300 < picture.size[0] < 400
 
 
-@pytest.mark.slow
-def test_the_script_animates_checkpoints(prefix, tmp_path):
-    done = run_script("visualize_stn.py", prefix, *SYNTHETIC, "--animate", "--output",
-                      tmp_path / "a.gif")
+def test_the_script_animates_checkpoints(run_main, prefix, tmp_path):
+    done = run_main(visualize_stn, prefix, *SYNTHETIC, "--num-images", 2, "--animate",
+                    "--output", "a.gif")
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 3

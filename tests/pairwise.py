@@ -1,23 +1,17 @@
-"""Rows of parameters where what may go wrong depends on two of them at a time."""
-import itertools
+"""Fewer cases than a product where only two things at a time can get into each other's way."""
+from itertools import combinations, product
 
 
-def pairwise(*factors):
-    """Rows in which each value of a factor meets each value of any other one.
-
-    Of the whole product these are few: 18 of 108 rows of 6 x 3 x 3 x 2 values.
-
-    Args:
-        *factors: lists of values.
-
-    Returns:
-        A list of tuples, with a value of each factor; always the same.
-    """
-    rows = [tuple(enumerate(row)) for row in itertools.product(*factors)]
-    missing = {pair for row in rows for pair in itertools.combinations(row, 2)}
-    chosen = []
+def pairwise(*axes):
+    """A few tuples, with a value of each axis, that hold every pair of values of every two axes."""
+    axes = [list(axis) for axis in axes]
+    rows = list(product(*(range(len(axis)) for axis in axes)))
+    missing, chosen = set().union(*map(_pairs, rows)), []
     while missing:
-        best = max(rows, key=lambda row: len(missing.intersection(itertools.combinations(row, 2))))
-        missing.difference_update(itertools.combinations(best, 2))
-        chosen.append(tuple(value for _, value in best))
-    return chosen
+        chosen.append(max(rows, key=lambda row: len(_pairs(row) & missing)))
+        missing -= _pairs(chosen[-1])
+    return [tuple(axis[place] for axis, place in zip(axes, row)) for row in chosen]
+
+
+def _pairs(row):
+    return set(combinations(enumerate(row), 2))

@@ -42,7 +42,8 @@ ifneq ($(COMPLAINT),)
   endif
 endif
 
-PYTEST := $(RUN) -m pytest -n auto --dist loadfile
+# A process that has no tests left takes half of another's.
+PYTEST := $(RUN) -m pytest -n auto --dist worksteal
 # The tests of the modules that have changed since the last commit: of a/b.py, tests/test_b.py.
 STEMS = $(basename $(notdir $(shell git status --porcelain -uall | sed -n 's/.* \(.*\.py\)$$/\1/p')))
 CHANGED = $(wildcard $(sort $(patsubst %,tests/test_%.py,$(patsubst test_%,%,$(STEMS)))))

@@ -174,6 +174,23 @@ def test_what_is_made_fresh_differs_by_epoch_but_not_by_batch_size(digits, monke
     np.testing.assert_array_equal(labels, plain + 1)
 
 
+def test_each_block_of_each_epoch_and_worker_is_made_fresh_by_its_own_seed(digits, monkeypatch):
+    monkeypatch.setattr(batches, "BLOCK", 30)
+    seeds = []
+
+    def recorded(images, labels, seed):
+        seeds.append(seed)
+        return images, labels
+
+    for part in (0, 1):
+        iterator = ImageIter(*digits, 20, seed=5, fresh=recorded, num_parts=2, part_index=part)
+        seeds.pop()  # of the image whose shape is looked at
+        for epoch in (0, 1):
+            iterator.seek(epoch)
+            list(iterator)
+    assert len(seeds) == len(set(seeds)) == 8
+
+
 def test_the_test_images_are_distorted_by_the_seed_alone():
     given = datasets.load("synthetic", num_examples=500)[2:4]
     augment, _ = augmentation("R")

@@ -2,6 +2,7 @@
 import pytest
 
 import score
+import train_mnist
 from common.data import idx, mnist, synthetic
 from common.models import card, export_folder
 from common.storage import checkpoint
@@ -58,9 +59,9 @@ def own(tmp_path):
     return tmp_path
 
 
-def test_a_model_of_own_files_says_so(own, run_main, train):
-    done = train("--dataset", "fashion-mnist", "--data-dir", "own", "--num-epochs", 1, "--network",
-                 "mlp", "--width", 8, "--batch-size", 20, "--model-prefix", "a", cwd=str(own))
+def test_a_model_of_own_files_says_so(own, run_main):
+    done = run_main(train_mnist, "--dataset", "fashion-mnist", "--data-dir", "own", "--num-epochs",
+                    1, "--network", "mlp", "--width", 8, "--batch-size", 20, "--model-prefix", "a")
     assert done.returncode == 0, done.stderr
     assert "- Data: own files\n" in (own / "a-export" / export_folder.CARD).read_text()
     assert (own / "a-export" / export_folder.CLASSES).read_text().split() == list("0123456789")

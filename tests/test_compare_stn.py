@@ -45,7 +45,6 @@ def undisturbed(tmp_path_factory):
     return folder, done.stdout
 
 
-@pytest.mark.slow
 def test_the_table_is_what_the_runs_say(undisturbed):
     folder, printed = undisturbed
     accuracies = {arm: [100 * json.loads((folder / arm / f"seed-{seed}.json").read_text())[
@@ -123,10 +122,11 @@ def test_a_killed_comparison_goes_on_to_the_same_figures(undisturbed, tmp_path):
     assert figures(folder) == figures(undisturbed[0])
 
 
-def test_a_folder_with_another_comparison_is_refused(undisturbed, refused):
+def test_a_folder_with_another_comparison_is_refused(undisturbed, run_main, refused):
     folder, _ = undisturbed
     before = {path: path.read_bytes() for path in folder.rglob("*.json")}
-    refused(compare(folder, "--transform", "tps"), "seed-0.json", "other flags", "remove it")
+    refused(run_main(compare_stn, *TINY, "--seeds", 2, "--output", folder, "--transform", "tps"),
+            "seed-0.json", "other flags", "remove it")
     assert before == {path: path.read_bytes() for path in folder.rglob("*.json")}
 
 
@@ -139,8 +139,8 @@ def test_a_folder_with_another_comparison_is_refused(undisturbed, refused):
     (["--warmup-epochs", 5], ["--warmup-epochs 5", "less than --num-epochs"]),
     (["--output", "/proc/a"], ["/proc/a"]),
 ])
-def test_bad_input_is_refused(refused, tmp_path, flags, words):
-    refused(run_script("compare_stn.py", *TINY, *flags, cwd=str(tmp_path)), *words)
+def test_bad_input_is_refused(run_main, refused, tmp_path, flags, words):
+    refused(run_main(compare_stn, *TINY, *flags), *words)
     assert not list(tmp_path.iterdir())
 
 

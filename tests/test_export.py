@@ -3,6 +3,7 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 
 import mxnet as mx
 import numpy as np
@@ -95,28 +96,36 @@ def pixelwise():
     return mx.sym.SoftmaxOutput(net, multi_output=True, name="softmax")
 
 
-@pytest.fixture
-def bad_files(tmp_path):
+@pytest.fixture(scope="module")
+def bad_files_once(tmp_path_factory):
     """A folder with checkpoints that are not as they should be."""
+    folder = tmp_path_factory.mktemp("bad")
     symbol, module = network()
     params = module.get_params()
     foreign = {"words": "words", "label-free": rewrite.label_free(symbol).tojson(),
                "other": symbols.get_symbol("mlp").tojson(), "pixels": pixelwise().tojson()}
     for name in ("good", "half", *foreign):
-        checkpoint.save(str(tmp_path / name), 1, symbol, *params, {}, {})
+        checkpoint.save(str(folder / name), 1, symbol, *params, {}, {})
     for name, text in foreign.items():  # as from elsewhere
-        (tmp_path / f"{name}-symbol.json").write_text(text)
-        (tmp_path / f"{name}-0001.json").unlink()
-    half = tmp_path / "half-0001.params"
+        (folder / f"{name}-symbol.json").write_text(text)
+        (folder / f"{name}-0001.json").unlink()
+    half = folder / "half-0001.params"
     half.write_bytes(half.read_bytes()[:5000])
-    garbled = tmp_path / "garbled-0001.params"
+    garbled = folder / "garbled-0001.params"
     garbled.write_bytes(half.read_bytes())
-    (tmp_path / "garbled-symbol.json").write_text(symbol.tojson())
-    export_folder.export(str(tmp_path / "export"), symbol, *params, (1, 28, 28))
-    (tmp_path / "three").write_text("a\nb\nc\n")
-    (tmp_path / "nine").write_text("a\nb\nc\nd\ne\nf\ng\nh\ni\n\n")
-    (tmp_path / "binary").write_bytes(b"\xff")
-    (tmp_path / "escapes").write_text("\x1b[31m\n" * 10)
+    (folder / "garbled-symbol.json").write_text(symbol.tojson())
+    export_folder.export(str(folder / "export"), symbol, *params, (1, 28, 28))
+    (folder / "three").write_text("a\nb\nc\n")
+    (folder / "nine").write_text("a\nb\nc\nd\ne\nf\ng\nh\ni\n\n")
+    (folder / "binary").write_bytes(b"\xff")
+    (folder / "escapes").write_text("\x1b[31m\n" * 10)
+    return folder
+
+
+@pytest.fixture
+def bad_files(tmp_path, bad_files_once):
+    """The names of all files in a folder with those."""
+    shutil.copytree(str(bad_files_once), str(tmp_path), dirs_exist_ok=True)
     return {str(path) for path in tmp_path.rglob("*")}
 
 

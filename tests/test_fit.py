@@ -79,27 +79,43 @@ def run_until(args, symbol, epoch, batch, message=None):
         run(args, symbol, (train, test))
 
 
-SCHEDULES = [["--lr-schedule", "linear"], ["--lr-schedule", "cosine"],
-             ["--lr-schedule", "constant"], ["--lr-step-epochs", "0.5,1.5", "--lr-factor", "0.3"],
-             ["--lr-schedule", "constant", "--warmup-epochs", "1.4", "--wd", "0.01"]]
-OTHERS = [["--cpus", "1"], ["--cpus", "3"], ["--kv-store", "device"], ["--dtype", "float64"],
-          ["--optimizer", "sgd", "--mom", "0"], ["--optimizer", "rmsprop"],
-          ["--optimizer", "adagrad"], ["--optimizer", "signum"]]
+# Each optimizer and each schedule, but not each with each: a schedule is told the number of updates
+# alone, and an optimizer the rate.
+RUNS = [f"--optimizer {flags}" for flags in (
+    "adam --lr-schedule linear", "adam --lr-step-epochs 0.5,1.5 --lr-factor 0.3",
+    "sgd --lr-schedule cosine", "sgd --lr-schedule constant --warmup-epochs 1.4 --wd 0.01",
+    "nag --lr-schedule constant", "nag --lr-step-epochs 0.5,1.5", "sgd --mom 0",
+    "rmsprop --wd 0.01", "adagrad", "signum")]
+RUNS += ["--cpus 1", "--cpus 3", "--kv-store device", "--dtype float64"]
+STOPPED = ["--optimizer adam --lr-step-epochs 0.5,1.5 --cpus 3",
+           "--optimizer nag --lr-schedule linear --cpus 1",
+           "--optimizer sgd --lr-schedule constant --warmup-epochs 1.4 --wd 0.01",
+           "--optimizer rmsprop --kv-store device"]
 
 
-@pytest.mark.parametrize("flags", [
-    *(["--optimizer", name, *schedule] for name in ("sgd", "nag", "adam")
-      for schedule in SCHEDULES), *OTHERS], ids=" ".join)
-@pytest.mark.parametrize("add_stn", [True, False])
-def test_resume_is_exact(tmp_path, caplog, flags, add_stn):
-    caplog.set_level("INFO")
-    flags, symbol = [*flags, "--num-epochs", "3"], symbols.get_symbol("lenet", add_stn=add_stn)
+def by_turns(runs):
+    """Runs with a transformer and without one: (flags, whether with it)."""
+    return [(flags, number % 2 == 0) for number, flags in enumerate(runs)]
+
+
+@pytest.mark.parametrize(("flags", "add_stn"), by_turns(RUNS))
+def test_resume_after_an_epoch_is_exact(tmp_path, flags, add_stn):
+    flags = [*flags.split(), "--num-epochs", "3"]
+    symbol = symbols.get_symbol("lenet", add_stn=add_stn)
     _, undisturbed = run(parsed(tmp_path, *flags), symbol)
     for epoch in (1, 2):
         rename(tmp_path, "a", "b", epoch)
         args = parsed(tmp_path, *flags, "--model-prefix", str(tmp_path / "b"),
                       "--load-epoch", str(epoch), "--overwrite")
         check_same(tmp_path, "b", undisturbed, run(args, symbol)[1])
+
+
+@pytest.mark.parametrize(("flags", "add_stn"), by_turns(STOPPED))
+def test_resume_within_an_epoch_is_exact(tmp_path, caplog, flags, add_stn):
+    caplog.set_level("INFO")
+    flags = [*flags.split(), "--num-epochs", "3"]
+    symbol = symbols.get_symbol("lenet", add_stn=add_stn)
+    _, undisturbed = run(parsed(tmp_path, *flags), symbol)
     args = parsed(tmp_path, *flags, "--model-prefix", str(tmp_path / "c"), "--resume")
     for place, message in (((0, 2), "in epoch 0, after 3 of 8 batches"),
                            ((0, 6), "in epoch 0, after 7 of 8 batches"),

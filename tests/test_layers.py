@@ -1,9 +1,18 @@
+import functools
 import os
 import re
+import sys
 
 import pytest
 
+import train_mnist
+
 FLAGS = ["--dataset", "synthetic", "--num-examples", 200, "--add-stn"]
+
+
+@pytest.fixture
+def train(run_main):
+    return functools.partial(run_main, train_mnist)
 
 
 @pytest.fixture
@@ -21,7 +30,7 @@ def program(path, script):
 
 
 def test_a_summary_instead_of_training(train, tmp_path):
-    done = train(*FLAGS, "--summary", cwd=str(tmp_path))
+    done = train(*FLAGS, "--summary")
     assert done.returncode == 0, done.stderr
     assert os.listdir(tmp_path) == []
     lines = [re.split(r"\s{2,}", line) for line in done.stdout.splitlines()]
@@ -33,7 +42,7 @@ def test_a_summary_instead_of_training(train, tmp_path):
 
 
 def test_a_drawing_as_text_and_a_summary_with_it(train, tmp_path):
-    done = train(*FLAGS, "--draw-graph", "new/net.dot", "--summary", cwd=str(tmp_path))
+    done = train(*FLAGS, "--draw-graph", "new/net.dot", "--summary")
     assert done.returncode == 0, done.stderr
     assert "27,360" in done.stdout
     text = (tmp_path / "new" / "net.dot").read_text()
@@ -56,7 +65,7 @@ def test_a_drawing_by_the_program_dot(train, tmp_path, programs):
     ("file/net.dot", ["file"])])
 def test_what_cannot_be_drawn_is_refused(train, refused, tmp_path, programs, path, words):
     (tmp_path / "file").write_text("in the way of a folder")
-    refused(train(*FLAGS, "--draw-graph", path, cwd=str(tmp_path)), *words)
+    refused(train(*FLAGS, "--draw-graph", path), *words)
     assert sorted(os.listdir(tmp_path)) == ["file", "programs"]
 
 
@@ -64,7 +73,6 @@ def test_a_program_that_fails_and_a_missing_package(train, refused, tmp_path, pr
                                                     monkeypatch):
     program(programs / "dot", "exit 1")
     refused(train(*FLAGS, "--draw-graph", tmp_path / "net.png"), "dot failed")
-    (tmp_path / "graphviz.py").write_text("raise ImportError('not here')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "graphviz", None)
     refused(train(*FLAGS, "--draw-graph", tmp_path / "net.dot"), "pip install graphviz")
     assert not list(tmp_path.glob("net*"))

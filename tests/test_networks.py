@@ -270,6 +270,12 @@ def test_lenet_is_the_seed_network():
         "conv1": (10, 1, 5, 5), "conv2": (20, 10, 5, 5), "fc1": (50, 320), "fc2": (10, 50)}
 
 
+@pytest.mark.parametrize("flag", ["training", "always"])
+def test_both_dropouts_are_in_the_mode_of_the_flag(flag):
+    attributes = symbols.get_symbol("lenet", flag=flag).attr_dict()
+    assert [attributes[f"dropout{number}"]["mode"] for number in (1, 2)] == [flag, flag]
+
+
 def test_always_dropping_makes_predictions_random():
     batch = batch_of((1, 28, 28))
     sampled = bound(symbols.get_symbol("lenet", flag="always"), (1, 28, 28))

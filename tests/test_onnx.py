@@ -195,6 +195,7 @@ OPERATORS = {
 }
 
 
+@functools.lru_cache(maxsize=None)
 def nodes_of_cases():
     built = [build(mx.sym.Variable("data")) for build in OPERATORS.values()]
     built += [mx.sym.Pooling(mx.sym.Variable("data"), **options) for options in POOLINGS]

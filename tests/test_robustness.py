@@ -1,4 +1,5 @@
 """The trainings with and without transformers: what is run, that it goes on, and the tables."""
+import itertools
 import json
 
 import mxnet as mx
@@ -41,8 +42,9 @@ def test_nothing_is_left_out_and_each_run_has_its_counterpart():
     assert all(run._replace(transform=None, head=None) in runs for run in runs)
 
 
-@pytest.mark.parametrize("network", robustness.NETWORKS)
-@pytest.mark.parametrize("head", [None, *robustness.HEADS])
+@pytest.mark.parametrize(("network", "head"), [
+    *itertools.product(robustness.NETWORKS, [None, "stable"]),
+    *itertools.product(["mlp"], sorted(set(robustness.HEADS) - {"stable"}))])
 def test_every_network_learns(small, network, head):
     run = Run(network, "affine" if head else None, "Adam 0.003", "scratch", head, 0)
     before, after = (robustness.train(run, tuple(range(3)), optimizer)[0].get_params()[0]

@@ -128,9 +128,9 @@ def test_the_worst_mistakes_come_first():
     np.testing.assert_array_equal(metrics.worst_mistakes(answers, labels, 7), worst[:7])
 
 
-@pytest.mark.parametrize("shape", [(28, 28), (60, 60), (2, 42, 42)])
-@pytest.mark.parametrize("count", [0, 1, 40])
-def test_mistakes_of_any_size_are_drawn(tmp_path, shape, count):
+@pytest.mark.parametrize(("shape", "count"), [
+    ((28, 28), 0), ((60, 60), 1), ((28, 28), 40), ((2, 42, 42), 7)])
+def test_mistakes_of_any_size_and_number_are_drawn(tmp_path, shape, count):
     images = np.zeros((50, *shape), np.uint8)
     answers = np.eye(19)[np.full(50, 3)]
     labels = np.where(np.arange(50) < count, 7, 3)
@@ -236,16 +236,17 @@ def test_further_frames_and_blank_pictures_are_said(trained, tmp_path):
     assert len(done.stdout.splitlines()) == 2
 
 
-@pytest.fixture
-def bad_files(tmp_path):
+@pytest.fixture(scope="module")
+def bad_files_once(tmp_path_factory):
     """A folder with files that are not as they should be."""
-    Image.fromarray(IMAGES[0]).save(tmp_path / "good.png")
-    Image.new("L", (30, 20)).save(tmp_path / "large.png")
-    Image.new("I;16", (28, 28)).save(tmp_path / "deep.png")
-    (tmp_path / "half.png").write_bytes((tmp_path / "good.png").read_bytes()[:200])
-    (tmp_path / "text.png").write_text("no picture")
-    (tmp_path / "labels").write_bytes(idx.encode(LABELS))
-    (tmp_path / "text.gz").write_text("no gzip")
+    folder = tmp_path_factory.mktemp("bad")
+    Image.fromarray(IMAGES[0]).save(folder / "good.png")
+    Image.new("L", (30, 20)).save(folder / "large.png")
+    Image.new("I;16", (28, 28)).save(folder / "deep.png")
+    (folder / "half.png").write_bytes((folder / "good.png").read_bytes()[:200])
+    (folder / "text.png").write_text("no picture")
+    (folder / "labels").write_bytes(idx.encode(LABELS))
+    (folder / "text.gz").write_text("no gzip")
     for name, network, options in (("two", "mlp", {"image_shape": (2, 42, 42), "num_classes": 19}),
                                    ("few", "mlp", {"num_classes": 5}), ("nan", "mlp", {}),
                                    ("own", "mlp", {})):
@@ -255,8 +256,15 @@ def bad_files(tmp_path):
         arg_params, aux_params = module.get_params()
         if name == "nan":
             arg_params = {key: value * np.nan for key, value in arg_params.items()}
-        export_folder.export(str(tmp_path / name), symbol, arg_params, aux_params, image_shape,
+        export_folder.export(str(folder / name), symbol, arg_params, aux_params, image_shape,
                              about={"Data": "own files"} if name == "own" else None)
+    return folder
+
+
+@pytest.fixture
+def bad_files(tmp_path, bad_files_once):
+    """The names of all files in a folder with those."""
+    shutil.copytree(str(bad_files_once), str(tmp_path), dirs_exist_ok=True)
     return {str(path) for path in tmp_path.rglob("*")}
 
 

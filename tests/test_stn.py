@@ -363,6 +363,13 @@ def test_any_finite_theta_gives_finite_pictures_and_gradients(data):
         assert np.isfinite(gradient.asnumpy()).all()
 
 
+@pytest.mark.parametrize("slope", [1, -1, 2])  # the denominator is 0 at a border, or within
+def test_a_horizon_in_the_picture_gives_finite_pictures(slope):
+    for theta in ([1, 0, 0, 0, 1, 0, slope, 0], [1, 0, 0, 0, 1, 0, 0, slope]):
+        warped = transformed("projective", pictures(1, 1, 5, 5), [theta], (5, 5))
+        assert np.isfinite(warped).all()
+
+
 def test_a_theta_that_is_not_a_number_shows():
     assert np.isnan(transformed("affine", pictures(1, 1, 5, 5), [[np.nan] * 6], (5, 5))).any()
 
@@ -381,6 +388,15 @@ def test_bounded_parameters_stay_in_reach_and_move_freely_near_the_identity(tran
     np.testing.assert_allclose(bounded([identity + 0.01])[0], identity + 0.01, atol=1e-5)
     for far in (-1e38, -3, 3, 1e38):
         assert (np.abs(bounded([identity + far])[0] - identity) <= reach * (1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize(("transform", "furthest"), [
+    ("translation", [1, 1]), ("attention", [1.9, 1, 1]), ("rotation", [np.pi]),
+    ("similarity", [1.9, np.pi, 1, 1]), ("affine", [1.9, 0.9, 1, 0.9, 1.9, 1])])
+def test_bounded_parameters_reach_as_far_as_the_head_says(transform, furthest):
+    symbol = stn.get_transform(transform).bounded(mx.sym.Variable("theta"))
+    theta, = symbol.eval(theta=mx.nd.full((1, len(furthest)), 1e6))
+    np.testing.assert_allclose(theta.asnumpy()[0], furthest, rtol=1e-6)
 
 
 @pytest.mark.parametrize("far", [-1e38, -1, 1, 1e38])

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 import symbols
+import visualize_stn
 from common.data import synthetic
 from common.graph import rewrite
 from common.models import export_folder, trained
@@ -186,7 +187,7 @@ def prefix(tmp_path_factory):
     return path
 
 
-SYNTHETIC = ["--dataset", "synthetic"]
+SYNTHETIC = ["--dataset", "synthetic", "--num-examples", 500]
 
 
 def test_the_script_draws_and_prints(prefix):
@@ -200,10 +201,9 @@ def test_the_script_draws_and_prints(prefix):
         assert 300 < picture.size[0] < 400
 
 
-@pytest.mark.slow
-def test_the_script_animates_checkpoints(prefix, tmp_path):
-    done = run_script("visualize_stn.py", prefix, *SYNTHETIC, "--animate", "--output",
-                      tmp_path / "a.gif")
+def test_the_script_animates_checkpoints(run_main, prefix, tmp_path):
+    done = run_main(visualize_stn, prefix, *SYNTHETIC, "--num-images", 2, "--animate",
+                    "--output", "a.gif")
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 3
@@ -213,18 +213,18 @@ def test_the_script_animates_checkpoints(prefix, tmp_path):
     (["nothing"], ["nothing", "neither the folder of an export nor the prefix"]),
     (["nothing", "--animate"], ["nothing", "prefix of checkpoints"]),
     (["PREFIX", "--distort", "RTS"], ["0003.params", "not for images of 1 x 42 x 42"]),
-    (["PREFIX", "--first", 1995], ["--first 1995", "only 2000 test images"]),
+    (["PREFIX", "--first", 95], ["--first 95", "only 100 test images"]),
     (["PREFIX", "--load-epoch", 9], ["0009.params", "no such"]),
     (["PREFIX", "--output", "/proc/a.png"], ["/proc/a.png", "cannot be written"]),
     (["PREFIX", "--num-images", 0], ["--num-images", "at least 1"]),
 ])
-def test_bad_input_is_refused(refused, prefix, flags, words):
-    refused(run_script("visualize_stn.py", *(prefix if flag == "PREFIX" else flag
-                                             for flag in flags), *SYNTHETIC), *words)
+def test_bad_input_is_refused(run_main, refused, prefix, flags, words):
+    flags = [prefix if flag == "PREFIX" else flag for flag in flags]
+    refused(run_main(visualize_stn, *flags, *SYNTHETIC), *words)
 
 
-def test_a_network_without_transformer_is_refused(tmp_path, refused):
+def test_a_network_without_transformer_is_refused(run_main, tmp_path, refused):
     symbol = symbols.get_symbol("lenet", add_stn=False)
     params = bound(symbol, (1, 28, 28)).get_params()
     export_folder.export(str(tmp_path / "a"), symbol, *params, (1, 28, 28))
-    refused(run_script("visualize_stn.py", tmp_path / "a", *SYNTHETIC), "no transformer")
+    refused(run_main(visualize_stn, "a", *SYNTHETIC), "no transformer")

@@ -136,7 +136,7 @@ def main():
                          args.batch_size, dtype=args.dtype)
 
     kept, held_out = datasets.hold_out(dataset, args.validation)
-    train = ImageIter(*kept, args.batch_size, seed=args.seed, dtype=args.dtype, fresh=augment)
+    train = ImageIter(*kept, args.batch_size, seed=args.seed, dtype=args.dtype, augment=augment)
     validation = evaluation(*held_out) if args.validation else None
     test = evaluation(dataset.test_images, dataset.test_labels)
     if args.test_io:

@@ -2,8 +2,8 @@
 
     make bench        # sets up PyTorch in an environment of its own; about 20 minutes
 
-Each rate is the median of several rounds, in which the competitors take turns. What is finished is
-in the result file, and is not measured again when the command is given again.
+Each throughput is the median of several rounds, in which the competitors take turns. What is
+finished is in the result file, and is not measured again when the command is given again.
 """
 import json
 import os
@@ -20,7 +20,7 @@ from common import cli, files, markdown
 
 BATCHES = {"train": (64, 256, 1024), "predict": (1, 64, 256, 1024)}
 EPOCHS = (15000, 30000, 60000)  # images
-TARGETS = (0.9852, 0.99)  # test accuracy: of the seed network as published, and beyond
+TARGETS = (0.9852, 0.99)  # test accuracy: of the reference network as published, and beyond
 COMPETITORS = {  # name -> the worker's module and flags
     "here": ["experiments.mxnet_worker"],
     "MXNet": ["experiments.mxnet_worker", "--plain"],
@@ -104,14 +104,14 @@ def learn(command):
 
 
 def table(results):
-    """The Markdown table of the rates."""
+    """The Markdown table of the throughputs."""
     names = list(COMPETITORS)
     rows = []
     for case in filter(results.__contains__, (key(*case) for case in cases())):
-        rates = results[case]
-        over = rates["here"] / max(rates["PyTorch"], rates["compiled"])
-        rows.append([case, *(f"{rates[name]:,.0f}" for name in names), f"{over:.2f}",
-                     f"{rates['here'] / rates['MXNet']:.2f}"])
+        throughputs = results[case]
+        over = throughputs["here"] / max(throughputs["PyTorch"], throughputs["compiled"])
+        rows.append([case, *(f"{throughputs[name]:,.0f}" for name in names), f"{over:.2f}",
+                     f"{throughputs['here'] / throughputs['MXNet']:.2f}"])
     return markdown.table(["images/s", *names, "here / faster PyTorch", "here / MXNet"], rows)
 
 
@@ -176,7 +176,7 @@ class Benchmark:
         self.rounds, self.seconds = rounds, seconds
         self._pythons = {"experiments.torch_worker": torch_python}
         self._workers = {}
-        self.todo = {key(*case): partial(self._rates, *case) for case in cases()}
+        self.todo = {key(*case): partial(self._throughputs, *case) for case in cases()}
         self.todo["roofline"] = self._roofline
         self.todo.update({f"epoch of {count}": partial(self._epoch, count) for count in EPOCHS})
         self.todo.update({f"learn, {name}, seed {seed}": partial(self._learn, name, seed)
@@ -194,13 +194,13 @@ class Benchmark:
             self._workers[name] = Worker(self._command(*COMPETITORS[name]))
         return self._workers[name].ask(**question)
 
-    def _rates(self, what, add_stn, batch_size):
-        rates = {name: [] for name in COMPETITORS}
+    def _throughputs(self, what, add_stn, batch_size):
+        throughputs = {name: [] for name in COMPETITORS}
         for _ in range(self.rounds):  # in turns, since the machine's own speed changes
             for name in COMPETITORS:
-                rates[name].append(self._ask(name, what=what, add_stn=add_stn,
+                throughputs[name].append(self._ask(name, what=what, add_stn=add_stn,
                                              batch_size=batch_size, seconds=self.seconds))
-        return {name: statistics.median(values) for name, values in rates.items()}
+        return {name: statistics.median(values) for name, values in throughputs.items()}
 
     def _roofline(self):
         return self._ask("here", what="roofline", seconds=self.seconds)

@@ -19,7 +19,7 @@ from common.models.predict import Predictor
 from common.training import fit
 from common.training.fused_update import Module
 from common.training.recipe import Recipe
-from experiments.protocol import rate, serve
+from experiments.protocol import serve, throughput
 
 PLAIN = "--plain" in sys.argv
 
@@ -56,7 +56,7 @@ def _steps(module, batch_size, seconds):
         module.forward_backward(batch)
         module.update()
 
-    return rate(step, mx.nd.waitall, seconds, batch_size)
+    return throughput(step, mx.nd.waitall, seconds, batch_size)
 
 
 def predict(add_stn, batch_size, seconds):
@@ -71,7 +71,7 @@ def predict(add_stn, batch_size, seconds):
         module = Predictor(rewrite.label_free(symbol), *trained.get_params(), (1, 28, 28),
                            batch_size).module
         batch.label = None
-    return rate(lambda: module.forward(batch), mx.nd.waitall, seconds, batch_size)
+    return throughput(lambda: module.forward(batch), mx.nd.waitall, seconds, batch_size)
 
 
 def epoch(count, seconds):
@@ -98,7 +98,7 @@ def roofline(seconds):
         for matrix, product in zip(matrices, products):
             mx.nd.dot(matrix, matrix, out=product)
 
-    peak = 2e-9 * size**3 * len(contexts) * rate(step, mx.nd.waitall, seconds, 256) / 256
+    peak = 2e-9 * size**3 * len(contexts) * throughput(step, mx.nd.waitall, seconds, 256) / 256
     return dict({f"flops, {add_stn}": layers.flops(
         symbols.get_symbol("lenet", add_stn=add_stn), data=(1, 1, 28, 28))
         for add_stn in (True, False)}, peak=peak)

@@ -4,7 +4,7 @@ import sys
 import time
 
 
-def rate(step, wait, seconds, batch_size):
+def throughput(step, wait, seconds, batch_size):
     """Images per second.
 
     Args:
@@ -12,7 +12,7 @@ def rate(step, wait, seconds, batch_size):
         wait: returns when all work is done.
         seconds: how long to measure, after a warm-up.
         batch_size: images in a batch. About 1,000 images are asked for before waiting, except that
-            a batch of one image is always waited for, which makes the rate one of latency.
+            a batch of one image is always waited for, which makes it one of latency.
     """
     ahead = 1 if batch_size == 1 else max(4, 1024 // batch_size)
     for _ in range(3):

@@ -1,6 +1,6 @@
-"""The same measurements of PyTorch: the seed network, eager, or compiled with --compile.
+"""The same measurements of PyTorch: the reference network, eager, or compiled with --compile.
 
-With --learn SEED it trains on MNIST instead, by the seed network's recipe: SGD, rate 0.1 and a
+With --learn SEED it trains on MNIST instead, by the reference network's recipe: SGD, rate 0.1 and a
 hundredth of it in the full connections of the localisation network, batches of 64, 20 epochs; and
 says its test accuracy after each of them.
 """
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from common.data import mnist
-from experiments.protocol import rate, serve
+from experiments.protocol import serve, throughput
 
 COMPILE = "--compile" in sys.argv
 
@@ -64,7 +64,7 @@ def train(add_stn, batch_size, seconds):
         functional.cross_entropy(net(images), labels).backward()
         optimizer.step()
 
-    return rate(step, lambda: None, seconds, batch_size)
+    return throughput(step, lambda: None, seconds, batch_size)
 
 
 def predict(add_stn, batch_size, seconds):
@@ -75,7 +75,7 @@ def predict(add_stn, batch_size, seconds):
         with torch.inference_mode():
             functional.softmax(net(images), dim=1)
 
-    return rate(step, lambda: None, seconds, batch_size)
+    return throughput(step, lambda: None, seconds, batch_size)
 
 
 def learn(seed):

@@ -110,16 +110,16 @@ def test_what_is_not_uint8_is_refused(digits, change, words):
         ImageIter(change(images), labels, 10)
 
 
-def test_what_is_made_fresh_is_to_be_uint8_too(digits):
+def test_what_is_augmented_is_to_be_uint8_too(digits):
     with pytest.raises(ValueError, match="^images are to be uint8"):
-        ImageIter(*digits, 10, seed=0, fresh=lambda taken, labels, _: (taken / 255, labels))
+        ImageIter(*digits, 10, seed=0, augment=lambda taken, labels, _: (taken / 255, labels))
 
 
 def test_batches_of_arrays_in_any_order_in_memory(digits):
     images, labels = digits
     expected = next(ImageIter(images, labels, 10)).data[0].asnumpy()
     for other in (np.asfortranarray(images), images.transpose(0, 2, 1).copy().transpose(0, 2, 1)):
-        for options in ({}, {"seed": 0, "fresh": lambda _, labels, seed, other=other:
+        for options in ({}, {"seed": 0, "augment": lambda _, labels, seed, other=other:
                              (other[:len(labels)], labels)}):
             batch = next(ImageIter(other, labels, 10, **options))
             np.testing.assert_array_equal(batch.data[0].asnumpy(), expected)
@@ -154,27 +154,27 @@ def shifted(images, labels, seed):
     return np.pad(images, ((0, 0), (0, 2), (0, 0))) // 2 + np.uint8(seed % 100), labels + 1
 
 
-def fresh_epoch(digits, epoch, batch_size=40):
-    batches = ImageIter(*digits, batch_size, seed=5, fresh=shifted)
+def augmented_epoch(digits, epoch, batch_size=40):
+    batches = ImageIter(*digits, batch_size, seed=5, augment=shifted)
     batches.seek(epoch)
     taken = list(batches)
     return [np.concatenate([getattr(batch, part)[0].asnumpy() for batch in taken])
             for part in ("data", "label")]
 
 
-def test_what_is_made_fresh_differs_by_epoch_but_not_by_batch_size(digits, monkeypatch):
+def test_what_is_augmented_differs_by_epoch_but_not_by_batch_size(digits, monkeypatch):
     monkeypatch.setattr(batches, "BLOCK", 30)  # batches of 40 begin in one block and end in another
-    images, labels = fresh_epoch(digits, 0)
+    images, labels = augmented_epoch(digits, 0)
     assert images.shape == (80, 1, 30, 28)
-    for one, other in zip(fresh_epoch(digits, 0, 20), (images, labels)):
+    for one, other in zip(augmented_epoch(digits, 0, 20), (images, labels)):
         np.testing.assert_array_equal(one[:80], other)
-    assert (fresh_epoch(digits, 1)[0] != images).any()
+    assert (augmented_epoch(digits, 1)[0] != images).any()
     plain = np.concatenate([batch.label[0].asnumpy() for batch
                             in ImageIter(*digits, 40, seed=5)])
     np.testing.assert_array_equal(labels, plain + 1)
 
 
-def test_each_block_of_each_epoch_and_worker_is_made_fresh_by_its_own_seed(digits, monkeypatch):
+def test_each_block_of_each_epoch_and_worker_is_augmented_by_its_own_seed(digits, monkeypatch):
     monkeypatch.setattr(batches, "BLOCK", 30)
     seeds = []
 
@@ -183,7 +183,7 @@ def test_each_block_of_each_epoch_and_worker_is_made_fresh_by_its_own_seed(digit
         return images, labels
 
     for part in (0, 1):
-        iterator = ImageIter(*digits, 20, seed=5, fresh=recorded, num_parts=2, part_index=part)
+        iterator = ImageIter(*digits, 20, seed=5, augment=recorded, num_parts=2, part_index=part)
         seeds.pop()  # of the image whose shape is looked at
         for epoch in (0, 1):
             iterator.seek(epoch)

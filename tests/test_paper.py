@@ -26,8 +26,8 @@ def value(flags, name):
 
 def parameters(run, column):
     """How many parameters the network of a run has."""
-    flags, (fresh, num_classes) = run.flags, augmentation(column)
-    images, _ = fresh(*synthetic.draw(1, seed=0), 0)
+    flags, (augment, num_classes) = run.flags, augmentation(column)
+    images, _ = augment(*synthetic.draw(1, seed=0), 0)
     shape = images.reshape(1, -1, *images.shape[-2:]).shape[1:]  # (C, H, W)
     options = {name: int(value(flags, f"--{name}")) for name in ("width", "pool")
                if f"--{name}" in flags}

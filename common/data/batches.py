@@ -5,7 +5,7 @@ Images stay uint8 in memory; each batch is scaled to [0, 1] as it is taken.
 import mxnet as mx
 import numpy as np
 
-BLOCK = 1000  # images that are made fresh at once
+BLOCK = 1000  # images that are augmented at once
 PIXELS = "images are to be uint8, from 0 to 255, of shape (N, H, W) or (N, C, H, W)"
 
 
@@ -53,7 +53,7 @@ class ImageIter(mx.io.DataIter):
         batch_size: images in a batch.
         seed: None to keep the order, else a number from 0.
         dtype: of the batches: "float32" or "float64".
-        fresh: for training, a function of images, labels and a seed that returns what is to be
+        augment: for training, a function of images, labels and a seed that returns what is to be
             trained on in their place, anew in each epoch; such as a distortion.
         num_parts, part_index: shares the images between workers. Each epoch, worker ``part_index``
             takes its own part of the order; all parts are equally long.
@@ -64,7 +64,7 @@ class ImageIter(mx.io.DataIter):
     """
 
     def __init__(self, images, labels, batch_size, seed=None, dtype="float32",
-                 num_parts=1, part_index=0, fresh=None):
+                 num_parts=1, part_index=0, augment=None):
         super().__init__(batch_size)
         as_pixels(images)
         if len(images) != len(labels):
@@ -76,8 +76,8 @@ class ImageIter(mx.io.DataIter):
             raise ValueError(f"a batch of {batch_size} is more than the "
                              f"{self.num_images} images there are")
         self.images, self.labels, self.seed, self.dtype = images, labels, seed, dtype
-        self.fresh = fresh
-        sample = images[:1] if fresh is None else fresh(images[:1], labels[:1], 0)[0]
+        self.augment = augment
+        sample = images[:1] if augment is None else augment(images[:1], labels[:1], 0)[0]
         self.image_shape = as_pixels(sample).shape[1:]  # (C, H, W)
         self.num_parts, self.part_index = num_parts, part_index
         self.seek(0)
@@ -116,10 +116,10 @@ class ImageIter(mx.io.DataIter):
         pad = self.batch_size - len(which)
         which = np.concatenate([which, np.resize(self._order, pad)])
         self.position += 1
-        if self.fresh is None:
+        if self.augment is None:
             images, labels = as_pixels(self.images[which]), self.labels[which]
         else:
-            images, labels = self._made_fresh(start, start + self.batch_size)
+            images, labels = self._augmented(start, start + self.batch_size)
         # from_numpy, because nd.array would wait for all that the device has been told to do.
         images = np.multiply(images, np.dtype(self.dtype).type(1 / 255), order="C")
         labels = labels.astype(self.dtype)
@@ -127,17 +127,17 @@ class ImageIter(mx.io.DataIter):
                                pad=pad, index=which,
                                provide_data=self.provide_data, provide_label=self.provide_label)
 
-    def _made_fresh(self, start, stop):
-        """Images of the epoch, made fresh: in blocks, so that any size of batches sees the same."""
+    def _augmented(self, start, stop):
+        """Images of the epoch, augmented: in blocks, so that any size of batches sees the same."""
         numbers = range(start // BLOCK, (stop - 1) // BLOCK + 1)
-        self._blocks = {number: self._blocks.get(number) or self._fresh_block(number)
+        self._blocks = {number: self._blocks.get(number) or self._block(number)
                         for number in numbers}
         images, labels = map(np.concatenate, zip(*self._blocks.values()))
         rows = slice(start - numbers[0] * BLOCK, stop - numbers[0] * BLOCK)
         return images[rows], labels[rows]
 
-    def _fresh_block(self, number):
+    def _block(self, number):
         which = self._order[number * BLOCK:(number + 1) * BLOCK]
         seed = derive_seed(self.seed, self.epoch, self.part_index, number)
-        images, labels = self.fresh(self.images[which], self.labels[which], seed)
+        images, labels = self.augment(self.images[which], self.labels[which], seed)
         return as_pixels(images), labels

@@ -1,4 +1,5 @@
-"""The training script as a user runs it: real processes, real MNIST."""
+"""The training script as a user runs it: real MNIST, and where it may matter real processes."""
+import functools
 import json
 import os
 import pathlib
@@ -21,6 +22,11 @@ from symbols import stn
 from tests.conftest import ROOT, hear_interrupts, run_script
 
 QUICK = ["--dataset", "synthetic", "--num-examples", "300", "--num-epochs", "2"]
+
+
+@pytest.fixture
+def run(run_main):
+    return functools.partial(run_main, train_mnist)
 
 
 @pytest.mark.slow
@@ -53,8 +59,8 @@ def test_it_learns_mnist(train, tmp_path):
 
 
 @pytest.mark.parametrize("network", ["cnn", "lenet", "mlp"])
-def test_without_the_transformer(train, tmp_path, network):
-    done = train(*QUICK, "--network", network, "--model-prefix", tmp_path / "a")
+def test_without_the_transformer(run, tmp_path, network):
+    done = run(*QUICK, "--network", network, "--model-prefix", "a")
     assert done.returncode == 0, done.stderr
     assert "stn" not in (tmp_path / "a-symbol.json").read_text()
 
@@ -68,12 +74,13 @@ def test_default_names(train, tmp_path):
         "synthetic-lenet-stn-export", "synthetic-lenet-stn-symbol.json"]
 
 
-def test_reading_speed_and_monitor(train, tmp_path):
-    assert "images/s read" in train(*QUICK, "--test-io", 1, cwd=str(tmp_path)).stdout
+def test_reading_speed_and_monitor(run, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert "images/s read" in run(*QUICK, "--test-io", 1).stdout
     assert os.listdir(tmp_path) == []
-    done = train(*QUICK, "--add-stn", "--monitor", 2, "--model-prefix", tmp_path / "a")
+    done = run(*QUICK, "--add-stn", "--monitor", 2, "--model-prefix", "a")
     assert done.returncode == 0
-    assert "stn_loc_fc2_output" in done.stderr
+    assert "stn_loc_fc2_output" in caplog.text
 
 
 @pytest.mark.parametrize(("flags", "words"), [
@@ -120,24 +127,23 @@ def test_reading_speed_and_monitor(train, tmp_path):
     (["--add-stn", "--network", "cnn", "--pool", "2"], ["cnn's classifier", "21 x 21"]),
     (["--distort", "no-such-distortion"], ["--distort", "RTS", "addition"]),
 ])
-def test_bad_flags_are_refused(train, refused, tmp_path, flags, words):
+def test_bad_flags_are_refused(run, refused, tmp_path, flags, words):
     (tmp_path / "file").write_text("in the way of a folder")
-    refused(train(*QUICK, *flags, cwd=str(tmp_path)), *words)
+    refused(run(*QUICK, *flags), *words)
     left = {os.path.join(folder, name) for folder, _, names in os.walk(tmp_path) for name in names}
     assert left == {str(tmp_path / "file")}
 
 
 @pytest.mark.parametrize("transform", [*stn.TRANSFORMS, "tps:3"])
-def test_every_transform_trains_and_names_its_files(train, tmp_path, transform):
-    done = train(*QUICK, "--add-stn", "--transform", transform, "--bounded", "--stable",
-                 cwd=str(tmp_path))
+def test_every_transform_trains_and_names_its_files(run, tmp_path, transform):
+    done = run(*QUICK, "--add-stn", "--transform", transform, "--bounded", "--stable")
     assert done.returncode == 0, done.stderr
     prefix = f"synthetic-lenet-stn-{transform.replace(':', '')}-bounded-stable"
     assert (tmp_path / "models" / f"{prefix}-export" / "model-symbol.json").exists()
 
 
-def test_distorted_images_train_and_name_their_files(train, tmp_path):
-    done = train(*QUICK, "--add-stn", "--distort", "RTS", cwd=str(tmp_path))
+def test_distorted_images_train_and_name_their_files(run, tmp_path):
+    done = run(*QUICK, "--add-stn", "--distort", "RTS")
     assert done.returncode == 0, done.stderr
     assert os.path.exists(tmp_path / "models" / "synthetic-RTS-lenet-stn-0001.params")
     _, symbol_path, params_path = done.stdout.splitlines()[-1].split()
@@ -147,47 +153,47 @@ def test_distorted_images_train_and_name_their_files(train, tmp_path):
 
 
 @pytest.mark.parametrize("network", ["mlp", "addition"])
-def test_the_paper_s_networks_add_digits(train, tmp_path, network):
-    done = train(*QUICK, "--add-stn", "--distort", "addition", "--network", network, "--pool", 2,
-                 "--width", 20, "--model-prefix", tmp_path / "a")
+def test_the_paper_s_networks_add_digits(run, network):
+    done = run(*QUICK, "--add-stn", "--distort", "addition", "--network", network, "--pool", 2,
+               "--width", 20, "--model-prefix", "a")
     assert done.returncode == 0, done.stderr
     symbol_path, params_path = done.stdout.split()[-2:]
     block = mx.gluon.SymbolBlock.imports(symbol_path, ["data"], params_path)
     assert block(mx.nd.zeros((1, 2, 42, 42))).shape == (1, 19)
 
 
-@pytest.mark.slow
-def test_a_film_of_the_training_changes_nothing_of_it(train, tmp_path):
+def test_a_film_of_the_training_changes_nothing_of_it(run, tmp_path, caplog):
+    caplog.set_level("INFO")
     flags = ["--dataset", "synthetic", "--num-examples", 300, "--num-epochs", 4, "--add-stn"]
-    assert train(*flags, "--model-prefix", tmp_path / "plain").returncode == 0
-    prefix = ["--model-prefix", tmp_path / "a", "--visualize-every", 2]
-    done = train(*flags, *prefix)
+    assert run(*flags, "--model-prefix", "plain").returncode == 0
+    prefix = ["--model-prefix", "a", "--visualize-every", 2]
+    done = run(*flags, *prefix)
     assert done.returncode == 0, done.stderr
-    assert f"Drawn: {tmp_path / 'a-film.gif'}" in done.stderr
+    assert "Drawn: a-film.gif" in caplog.text
     assert sorted(os.listdir(tmp_path / "a-film")) == ["0000.png", "0002.png", "0004.png"]
     with Image.open(tmp_path / "a-film.gif") as gif:
         assert gif.n_frames == 3
     params = [(tmp_path / f"{name}-0004.params").read_bytes() for name in ("a", "plain")]
     assert params[0] == params[1]
     (tmp_path / "a-film" / "0009.png").write_bytes(b"of a longer run before")
-    assert train(*flags, *prefix, "--load-epoch", 2, "--overwrite").returncode == 0
+    assert run(*flags, *prefix, "--load-epoch", 2, "--overwrite").returncode == 0
     with Image.open(tmp_path / "a-film.gif") as gif:
         assert gif.n_frames == 3
 
 
-def test_a_checkpoint_of_another_network_is_refused(train, refused, tmp_path):
-    prefix = ["--model-prefix", tmp_path / "a"]
-    assert train(*QUICK, *prefix).returncode == 0
+def test_a_checkpoint_of_another_network_is_refused(run, refused, tmp_path):
+    prefix = ["--model-prefix", "a"]
+    assert run(*QUICK, *prefix).returncode == 0
     before = {path.name: path.read_bytes() for path in tmp_path.glob("a-0*")}
-    refused(train(*QUICK, *prefix, "--load-epoch", 1, "--add-stn", "--overwrite"),
+    refused(run(*QUICK, *prefix, "--load-epoch", 1, "--add-stn", "--overwrite"),
             "a-0001.params", "of another network", "is missing")
     assert before == {path.name: path.read_bytes() for path in tmp_path.glob("a-0*")}
 
 
-def test_a_folder_in_the_way_of_the_export_is_said_early(train, refused, tmp_path):
+def test_a_folder_in_the_way_of_the_export_is_said_early(run, refused, tmp_path):
     (tmp_path / "a-export").mkdir()
     (tmp_path / "a-export" / "README.md").write_text("mine")
-    refused(train(*QUICK, "--model-prefix", tmp_path / "a"), "a-export: holds something else")
+    refused(run(*QUICK, "--model-prefix", "a"), "a-export: holds something else")
     assert os.listdir(tmp_path) == ["a-export"]
 
 
@@ -241,25 +247,25 @@ def write_digits(folder, seed):
      ["--dataset mnist there, --dataset fashion-mnist here"]),
     (["--load-epoch", 1, "--num-epochs", 2], ["a-export", "would be lost", "--overwrite"]),
 ])
-def test_another_run_eats_nothing(run_main, refused, finished, flags, words):
+def test_another_run_eats_nothing(run, refused, finished, flags, words):
     folder, before, files = finished
-    refused(run_main(train_mnist, *before, *flags), *words)
+    refused(run(*before, *flags), *words)
     assert {path: path.read_bytes() for path in folder.rglob("a*/*")} == files
 
 
-def test_the_images_are_part_of_a_run_not_their_folder(train, finished, tmp_path):
+def test_the_images_are_part_of_a_run_not_their_folder(run, finished, tmp_path):
     _, flags, _ = finished
     write_digits(tmp_path / "same", 1)
     write_digits(tmp_path / "others", 2)
-    assert train(*flags, "--resume", "--data-dir", tmp_path / "same").returncode == 0
-    done = train(*flags, "--resume", "--data-dir", tmp_path / "others")
+    assert run(*flags, "--resume", "--data-dir", tmp_path / "same").returncode == 0
+    done = run(*flags, "--resume", "--data-dir", tmp_path / "others")
     assert done.returncode == 2
     assert f"--data-dir {tmp_path / 'others'} here" in done.stderr
     own = flags[1]
     try:
         own.rename(tmp_path / "away")
         (tmp_path / "others").rename(own)
-        done = train(*flags, "--resume")
+        done = run(*flags, "--resume")
         assert done.returncode == 2
         assert "images with the SHA-256" in done.stderr
     finally:
@@ -267,13 +273,13 @@ def test_the_images_are_part_of_a_run_not_their_folder(train, finished, tmp_path
         (tmp_path / "away").rename(own)
 
 
-def test_an_export_without_checkpoints_is_left_alone(train, refused, tmp_path):
-    flags = [*QUICK, "--model-prefix", tmp_path / "a"]
-    assert train(*flags).returncode == 0
+def test_an_export_without_checkpoints_is_left_alone(run, refused, tmp_path):
+    flags = [*QUICK, "--model-prefix", "a"]
+    assert run(*flags).returncode == 0
     for path in tmp_path.glob("a-*.*"):
         path.unlink()
-    refused(train(*flags, "--resume"), "a-export: there already", "--overwrite")
-    assert train(*flags, "--resume", "--overwrite").returncode == 0
+    refused(run(*flags, "--resume"), "a-export: there already", "--overwrite")
+    assert run(*flags, "--resume", "--overwrite").returncode == 0
 
 
 def test_a_finished_run_is_resumed_to_the_same_figures(train, tmp_path):
@@ -316,14 +322,14 @@ def test_images_are_held_out_to_choose_by(train, refused, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda c: c[:100], lambda c: c[:-1], lambda c: b"x" + c[1:]])
-def test_damaged_data_is_refused(train, refused, tmp_path, damage):
+def test_damaged_data_is_refused(run, refused, tmp_path, damage):
     for name in mnist.NAMES:
         os.symlink(os.path.join(ROOT, "data", "mnist", name), tmp_path / name)
     name = mnist.NAMES[2]
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).unlink()
     (tmp_path / name).write_bytes(damage(content))
-    refused(train("--data-dir", tmp_path, "--model-prefix", tmp_path / "a"), name)
+    refused(run("--data-dir", tmp_path, "--model-prefix", "a"), name)
 
 
 def test_divergence_has_its_own_status(train, tmp_path):

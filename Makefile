@@ -73,12 +73,20 @@ check: setup
 setup: $(READY)
 	@$(RUN) -m common.data.mnist
 
-$(READY): requirements.txt requirements-test.txt
+# MXNet for GPUs comes with 2.4 GB of wheels that unpack to 4.
+FOR_GPUS := $(filter mxnet-cu%,$(MXNET))
+
+$(READY): requirements.txt requirements-test.txt $(if $(FOR_GPUS),requirements-cuda11.txt)
+	$(if $(FOR_GPUS),@df -Pk . "$${TMPDIR:-/tmp}" | awk 'NR > 1 && $$4 < 8e6 {low = 1; print \
+	    "MXNet for GPUs needs 8 GB of disk: " $$6 " has " int($$4 / 1e5) / 10} END {exit low}')
 	rm -f $(VENV)/ready-*
 	$(if $(filter $(RUN),$(PYTHON)),,$(PYTHON) -m venv --clear $(VENV))
 	$(RUN) -m pip freeze | grep '^mxnet' | xargs -r $(RUN) -m pip uninstall -q -y
 	$(RUN) -m pip install -q --only-binary=:all: -r requirements.txt -r requirements-test.txt
-	$(RUN) -m pip install -q --only-binary=:all: --no-deps $(MXNET)==1.9.1
+	$(if $(FOR_GPUS),,$(RUN) -m pip install -q --only-binary=:all: --no-deps $(MXNET)==1.9.1)
+	$(if $(FOR_GPUS),$(RUN) -m pip install --only-binary=:all: --no-deps $(MXNET)==1.9.1 \
+	    -r requirements-cuda11.txt)
+	$(RUN) -c "from common import find_mxnet"
 	touch $@
 
 accuracy: setup

@@ -20,6 +20,7 @@ EXTRAS = ("graphviz", "hypothesis", "onnx", "onnxruntime", "protobuf", "pytest",
           "setuptools", "tensorboardX")
 FEATURES = ("CUDA", "CUDNN", "MKLDNN", "OPENMP", "OPENCV", "DIST_KVSTORE", "INT64_TENSOR_SIZE")
 VARIABLES = re.compile("(MXNET|OMP|KMP|MKL|OPENBLAS)_|CUDA_VISIBLE_DEVICES$")
+CUDA_LIBRARY = re.compile(r"/lib(cu[a-zA-Z]+|nv[a-zA-Z-]+|nccl)\.so")
 PATIENCE = 120  # seconds for MXNet
 OK, ABSENT, BROKEN = "ok", "-", "BROKEN"
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -102,11 +103,25 @@ def inside_mxnet():
     yield OK, "MXNet", (f"{mx.__version__}, package {wheels or 'unknown'}, "
                         f"{os.path.dirname(mx.__file__)}")
     yield OK, "its features", " ".join(enabled)
-    yield OK, "GPUs for MXNet", str(mx.context.num_gpus())
+    for path in _cuda_libraries():
+        yield OK, os.path.basename(path), os.path.dirname(path)
+    try:
+        yield OK, "GPUs for MXNet", str(mx.context.num_gpus())
+    except mx.MXNetError as error:  # a driver that is too old, or does not work
+        yield BROKEN, "GPUs for MXNet", str(error).splitlines()[-1]
     for name in sorted(filter(VARIABLES.match, os.environ)):
         yield (OK, "set by you" if name in before else "set by find_mxnet",
                f"{name}={os.environ[name]}")
     yield _smoke_test(mx)
+
+
+def _cuda_libraries():
+    """The paths of NVIDIA's libraries that this process has loaded; none but on Linux."""
+    if not os.path.exists("/proc/self/maps"):
+        return []
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        paths = {line.split(maxsplit=5)[-1].strip() for line in maps if "/" in line}
+    return sorted(filter(CUDA_LIBRARY.search, paths), key=os.path.basename)
 
 
 def _smoke_test(mx):

@@ -8,6 +8,9 @@ stays. A copy of this file elsewhere leaves that to MXNet: a single device wants
 Run as a program, it says whether this Python can work at all: ``python common/find_mxnet.py``.
 (So that old Pythons can be told, this file keeps to syntax that they can read.)
 """
+import ctypes
+import functools
+import glob
 import os
 import platform
 import signal
@@ -17,6 +20,7 @@ import warnings
 SUITABLE = "64-bit CPython 3.8 to 3.13 on Linux (x86-64 or aarch64) or macOS (x86-64)"
 WHEELS = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"))
 INSTALL = "run `make setup`, then use .venv/bin/python"
+DRIVER = "libcuda.so.1"
 UNFUSED_SUMS = "MXNET_DISABLE_MKLDNN_FUSE_CONV_SUM"  # read when MXNet is imported
 
 
@@ -83,7 +87,26 @@ def _import_mxnet():
             import setuptools  # noqa: F401  brings distutils to Python 3.12 and later
         import numpy
         mend_numpy(numpy)
-        import mxnet  # noqa: F401
+        _with_libraries(lambda: __import__("mxnet"), [])
+
+
+def _with_libraries(load, tried):
+    """Calls a function that loads libraries; what the system lacks is taken from where pip puts it.
+
+    A library that is loaded for all is found by its name from then on. Raises the
+    OSError of one that is in none of NVIDIA's packages either.
+    """
+    while True:
+        try:
+            return load()
+        except OSError as error:
+            library = str(error).split(":")[0]
+            paths = [path for folder in sys.path
+                     for path in glob.glob(os.path.join(folder, "nvidia", "*", "lib", library))]
+            if library in tried or not paths:
+                raise
+            tried.append(library)
+            _with_libraries(functools.partial(ctypes.CDLL, paths[0], ctypes.RTLD_GLOBAL), tried)
 
 
 def _complaint():
@@ -94,9 +117,12 @@ def _complaint():
         _import_mxnet()
     except ImportError as error:
         return "{} cannot import MXNet ({}): {}".format(sys.executable, error, INSTALL)
-    except OSError as error:  # a wheel for GPUs where CUDA's libraries are not
+    except OSError as error:  # a wheel for GPUs where NVIDIA's driver or libraries are not
+        words = str(error).splitlines()[0]
+        if words.startswith(DRIVER):
+            words = "it is for GPUs, and NVIDIA's driver, {}, is not here".format(DRIVER)
         return "MXNet cannot be loaded ({}): install what it misses, or the CPU wheel with " \
-               "`make setup MXNET=mxnet`".format(str(error).splitlines()[0])
+               "`make setup MXNET=mxnet`".format(words)
     return None
 
 

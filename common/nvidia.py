@@ -8,8 +8,8 @@ import ctypes
 import platform
 from typing import NamedTuple, Tuple
 
-OLDEST, NEWEST = (5, 0), (8, 9)  # compute capabilities
 DRIVER = "libcuda.so.1"
+OLDEST, NEWEST = (5, 0), (8, 9)  # compute capabilities
 MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
 
 

@@ -44,15 +44,21 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
 """
 
 
+def compile_library(path, source):
+    """Makes a shared library of C; skips the test where that cannot be done."""
+    if COMPILER is None or not sys.platform.startswith("linux"):
+        pytest.skip("no C compiler, or not Linux: no library can be built to test with")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (path.parent / "source.c").write_text(source)
+    subprocess.run([COMPILER, "-shared", "-fPIC", f"-Wl,-soname,{path.name}", "-o", path,
+                    path.parent / "source.c"], check=True)
+
+
 @pytest.fixture(scope="session", name="stub")
 def build_stub(tmp_path_factory):
     """Builds the driver; returns a function of cards that makes an environment in which it is."""
-    if COMPILER is None or not sys.platform.startswith("linux"):
-        pytest.skip("no C compiler, or not Linux: no driver can be built to test with")
     folder = tmp_path_factory.mktemp("driver")
-    (folder / "driver.c").write_text(SOURCE)
-    subprocess.run([COMPILER, "-shared", "-fPIC", "-o", folder / nvidia.DRIVER,
-                    folder / "driver.c"], check=True)
+    compile_library(folder / nvidia.DRIVER, SOURCE)
     return lambda cards, **more: dict(os.environ, LD_LIBRARY_PATH=str(folder), CARDS=cards, **more)
 
 
@@ -99,11 +105,8 @@ def test_a_driver_that_does_not_work(stub):
     assert said.endswith("NVIDIA's driver: cuInit failed with status 100\n")
 
 
-def test_something_else_of_that_name(tmp_path, stub):
-    stub("")
-    (tmp_path / "empty.c").write_text("int nothing;")
-    subprocess.run([COMPILER, "-shared", "-o", tmp_path / nvidia.DRIVER, tmp_path / "empty.c"],
-                   check=True)
+def test_something_else_of_that_name(tmp_path):
+    compile_library(tmp_path / nvidia.DRIVER, "int nothing;")
     environment = dict(os.environ, LD_LIBRARY_PATH=str(tmp_path))
     assert asked(environment, "nvidia.refusal([0])") == "None"
 
@@ -127,3 +130,49 @@ def test_the_doctor_lists_the_cards(stub):
     assert rows["GPU 0"].endswith("compute capability 8.6")
     assert rows["GPU 1"].startswith("-")
     assert "not for it" in rows["GPU 1"]
+
+
+@pytest.fixture(name="package")
+def make_package(tmp_path):
+    """An MXNet for GPUs that needs two libraries, one of which needs the other, and NVIDIA's
+    packages that have them; returns a function of more of the environment that imports it."""
+    libraries = tmp_path / "nvidia"
+    compile_library(libraries / "first" / "lib" / "libfirst.so.8", "int origin() { return 1; }")
+    compile_library(libraries / "second" / "lib" / "libsecond.so.2",
+                    "int origin(); int second() { return origin(); }")
+    subprocess.run(["cc", "-shared", "-fPIC", "-Wl,-soname,libsecond.so.2", "-o",
+                    libraries / "second" / "lib" / "libsecond.so.2",
+                    libraries / "second" / "lib" / "source.c",
+                    libraries / "first" / "lib" / "libfirst.so.8"], check=True)
+    (tmp_path / "mxnet").mkdir()
+    (tmp_path / "mxnet" / "__init__.py").write_text(
+        "import ctypes\nprint(ctypes.CDLL('libsecond.so.2').second())\n")
+    shutil.copy(os.path.join(ROOT, "common", "find_mxnet.py"), tmp_path)
+    return lambda **more: run({**os.environ, "PYTHONPATH": str(tmp_path), **more},
+                              "-c", "import find_mxnet")
+
+
+def test_libraries_are_found_where_pip_puts_them(package):
+    assert package() == (0, "1\n")
+
+
+def test_the_system_s_own_libraries_are_taken_first(package, tmp_path):
+    compile_library(tmp_path / "own" / "libfirst.so.8", "int origin() { return 2; }")
+    assert package(LD_LIBRARY_PATH=str(tmp_path / "own")) == (0, "2\n")
+
+
+@pytest.mark.parametrize("library", ["first", "second"])
+def test_a_library_that_is_nowhere_is_named(package, tmp_path, library):
+    shutil.rmtree(tmp_path / "nvidia" / library)
+    status, said = package()
+    assert (status, len(said.splitlines())) == (2, 1)
+    assert f"lib{library}.so" in said
+    assert "make setup" in said
+
+
+def test_a_driver_that_is_missing_is_named(package, tmp_path):
+    (tmp_path / "mxnet" / "__init__.py").write_text(
+        f"import ctypes\nctypes.CDLL('{nvidia.DRIVER}')\n")
+    status, said = package(LD_LIBRARY_PATH="")
+    assert (status, len(said.splitlines())) == (2, 1)
+    assert "NVIDIA's driver" in said

@@ -43,7 +43,11 @@ def _check_gpus(gpus):
         raise ValueError("--gpus: this MXNet is built for the CPU only; on a machine with an "
                          "NVIDIA GPU, `make setup MXNET=mxnet-cu112` installs one for CUDA 11.2; "
                          "without --gpus all runs on the CPU")
-    available = mx.context.num_gpus()
+    try:
+        available = mx.context.num_gpus()
+    except mx.MXNetError as error:
+        raise ValueError(f"--gpus: {str(error).splitlines()[-1]}: is NVIDIA's driver one for CUDA "
+                         "11 or newer? without --gpus all runs on the CPU") from None
     missing = [str(number) for number in gpus if number >= available]
     if missing:
         raise ValueError(f"--gpus: no GPU {', '.join(missing)}; MXNet finds {available} in this "

@@ -357,7 +357,7 @@ def source_points(theta, target_shape, source_shape, transform="affine"):
         NumPy array (N, height, width, 2) of points (x, y); (0, 0) is the centre of the top left
         pixel.
     """
-    transform, theta = get_transform(transform), mx.nd.array(theta, dtype="float64")
+    transform, theta = get_transform(transform), mx.nd.array(theta, mx.cpu(), "float64")
     grid = transform.grid(mx.sym.Variable("theta"), _checked(target_shape))
     grid = grid.bind(mx.cpu(), {"theta": theta}).forward()[0].asnumpy()
     height, width = source_shape

@@ -1,6 +1,7 @@
 """Makes MXNet importable before any test module asks for it."""
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,21 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from common import cli, find_mxnet  # noqa: E402, F401
+
+# isort: split
+import mxnet as mx  # noqa: E402
+
+# What the tests that import it run on: the device that TEST_DEVICE names, such as gpu0.
+KIND, NUMBER = re.fullmatch("(cpu|gpu)([0-9]+)", os.environ.get("TEST_DEVICE", "cpu0")).groups()
+DEVICE = mx.Context(KIND, int(NUMBER))
+ON_DEVICE = ["--gpus", NUMBER] if KIND == "gpu" else ["--cpus", "1"]  # for the scripts
+
+
+@pytest.fixture(autouse=True)
+def arrays_on_the_device(request):
+    """Tests that run on the device make their arrays there, too."""
+    with DEVICE if hasattr(request.module, "DEVICE") else mx.current_context():
+        yield
 
 
 def run_script(name, *flags, cwd=ROOT, timeout=300):

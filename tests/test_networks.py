@@ -13,6 +13,7 @@ from common.data import synthetic
 from common.data.batches import ImageIter
 from common.training.recipe import SeededInit
 from symbols import stn
+from tests.conftest import DEVICE
 from tests.pairwise import pairwise
 
 SIZES = [(1, 28, 28), (1, 40, 30), (3, 32, 32)]
@@ -53,7 +54,7 @@ def transformers(symbol):
 
 def bound(symbol, image_shape, batch_size=4, seed=0):
     """A Module that is ready to train, started as training starts it."""
-    module = mx.mod.Module(symbol)
+    module = mx.mod.Module(symbol, context=DEVICE)
     module.bind([("data", (batch_size, *image_shape))], [("softmax_label", (batch_size,))])
     module.init_params(SeededInit(mx.init.Xavier(), seed))
     return module

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from common.data import synthetic
 from common.training.recipe import SeededInit
 from symbols import stn
+from tests.conftest import DEVICE
 from tests.pairwise import pairwise
 
 FAMILIES = [*stn.TRANSFORMS, "tps:2", "tps:7"]
@@ -92,7 +93,7 @@ def warped(transform, images, theta, target_shape):
 def bound(symbol, images, theta, dtype="float32", grad_req="write"):
     arrays = {"data": mx.nd.array(images, dtype=dtype), "theta": mx.nd.array(theta, dtype=dtype)}
     gradients = {name: mx.nd.zeros_like(array) for name, array in arrays.items()}
-    return symbol.bind(mx.cpu(), arrays, gradients, grad_req)
+    return symbol.bind(DEVICE, arrays, gradients, grad_req)
 
 
 def transform_symbol(transform, target_shape, name="stn", **options):
@@ -235,7 +236,7 @@ def test_gradients_are_the_numerical_ones(transform, target_shape):
               "weights": pictures(2, 2, *target_shape, seed=1)}
     arrays = {name: mx.nd.array(value, dtype="float64") for name, value in values.items()}
     gradients = {name: mx.nd.zeros_like(array) for name, array in arrays.items()}
-    executor = symbol.bind(mx.cpu(), arrays, gradients)
+    executor = symbol.bind(DEVICE, arrays, gradients)
     executor.forward(is_train=True)
     executor.backward(mx.nd.ones(1, dtype="float64"))
 
@@ -304,7 +305,7 @@ def test_a_transformer_behind_a_copy_of_the_input_predicts(transform, copy):
     answers = []
     for data in (mx.sym.Variable("data"), COPIES[copy](mx.sym.Variable("data"))):
         symbol = stn.spatial_transformer(data, mx.sym.Variable("theta"), (5, 6), transform)
-        executor = symbol.bind(mx.cpu(), {"data": images, "theta": theta}, grad_req="null")
+        executor = symbol.bind(DEVICE, {"data": images, "theta": theta}, grad_req="null")
         answers.append(executor.forward()[0].asnumpy())
     np.testing.assert_array_equal(*answers)
 
@@ -382,7 +383,7 @@ def test_bounded_parameters_stay_in_reach_and_move_freely_near_the_identity(tran
     symbol = family.bounded(theta)
 
     def bounded(values):
-        return symbol.bind(mx.cpu(), {"theta": mx.nd.array(values)}).forward()[0].asnumpy()
+        return symbol.bind(DEVICE, {"theta": mx.nd.array(values)}).forward()[0].asnumpy()
 
     np.testing.assert_allclose(bounded([identity])[0], identity, atol=1e-6)
     np.testing.assert_allclose(bounded([identity + 0.01])[0], identity + 0.01, atol=1e-5)
@@ -404,9 +405,9 @@ def test_bounded_scales_are_positive_and_horizons_far(far):
     for transform, place in (("attention", 0), ("similarity", 0)):
         theta = stn.get_transform(transform).bounded(mx.sym.Variable("theta"))
         values = mx.nd.full((1, len(stn.get_transform(transform).identity)), far)
-        assert theta.bind(mx.cpu(), {"theta": values}).forward()[0][0, place] > 0.09
+        assert theta.bind(DEVICE, {"theta": values}).forward()[0][0, place] > 0.09
     theta = stn.get_transform("projective").bounded(mx.sym.Variable("theta"))
-    last = theta.bind(mx.cpu(), {"theta": mx.nd.full((1, 8), far)}).forward()[0].asnumpy()[0, 6:]
+    last = theta.bind(DEVICE, {"theta": mx.nd.full((1, 8), far)}).forward()[0].asnumpy()[0, 6:]
     assert 1 - np.abs(last).sum() > 0.09
 
 
@@ -416,7 +417,7 @@ def test_bounded_scales_are_positive_and_horizons_far(far):
 def head_of(transform="affine", shape=(3, 2, 6, 5), initializer=None, **options):
     """A Module of the localisation head alone, and the symbol."""
     theta = stn.localisation_head(mx.sym.Variable("data"), transform, **options)
-    module = mx.mod.Module(theta, label_names=None)
+    module = mx.mod.Module(theta, label_names=None, context=DEVICE)
     module.bind([("data", shape)], for_training=False)
     module.init_params(initializer or mx.init.Xavier())
     return module, theta
@@ -457,7 +458,7 @@ def test_the_stable_head_sees_the_direction_of_its_features_alone():
 
 def test_the_stable_heads_json_is_the_same_network():
     module, theta = head_of()
-    loaded = mx.mod.Module(mx.sym.load_json(theta.tojson()), label_names=None)
+    loaded = mx.mod.Module(mx.sym.load_json(theta.tojson()), label_names=None, context=DEVICE)
     loaded.bind([("data", (3, 2, 6, 5))], for_training=False)
     loaded.init_params(mx.init.Uniform(5))
     features = pictures(3, 2, 6, 5)
@@ -477,7 +478,7 @@ def test_gradients_of_the_stable_head():
             unit = mx.sym.broadcast_div(inner, mx.sym.sqrt(mx.sym.sum(
                 inner * inner, axis=1, keepdims=True) + 1e-10))
             theta = mx.sym.FullyConnected(unit, num_hidden=6, name="stn_loc_fc2")
-        return theta.simple_bind(mx.cpu(), data=(3, 5), grad_req="write", type_dict=dict.fromkeys(
+        return theta.simple_bind(DEVICE, data=(3, 5), grad_req="write", type_dict=dict.fromkeys(
             theta.list_arguments(), "float64"))
 
     rng = np.random.RandomState(1)
@@ -529,7 +530,7 @@ def accuracy_after_sgd(stable):
     net = mx.sym.FullyConnected(net, num_hidden=64, name="fc1")
     net = mx.sym.FullyConnected(mx.sym.Activation(net, act_type="relu", name="relu"),
                                 num_hidden=10, name="fc2")
-    module = mx.mod.Module(mx.sym.SoftmaxOutput(net, name="softmax"))
+    module = mx.mod.Module(mx.sym.SoftmaxOutput(net, name="softmax"), context=DEVICE)
     module.bind(batches.provide_data, batches.provide_label)
     module.init_params(SeededInit(mx.init.Xavier(), seed=0))
     module.init_optimizer(optimizer="sgd",
@@ -559,7 +560,7 @@ def test_transformers_in_a_row_compose():
     for name in ("first", "second"):
         net = stn.spatial_transformer(net, mx.sym.Variable(name), shape, name=f"stn_{name}")
     values = {"data": images, "first": first, "second": second}
-    executor = net.bind(mx.cpu(), {name: mx.nd.array(value) for name, value in values.items()})
+    executor = net.bind(DEVICE, {name: mx.nd.array(value) for name, value in values.items()})
     twice = executor.forward()[0].asnumpy()
     once = transformed("affine", images, stn.compose(first, second), shape)
     inside = (slice(None), slice(None), slice(4, 11), slice(4, 11))
@@ -574,7 +575,7 @@ def test_transformers_deep_in_a_network_train():
                                      (6, 6), transform, name)
              for name, transform in (("one", "attention"), ("two", "tps:3"), ("three", "affine"))]
     net = mx.sym.FullyConnected(mx.sym.concat(*parts, dim=1), num_hidden=3, name="fc")
-    module = mx.mod.Module(mx.sym.SoftmaxOutput(net, name="softmax"))
+    module = mx.mod.Module(mx.sym.SoftmaxOutput(net, name="softmax"), context=DEVICE)
     module.bind([("data", (4, 2, 12, 10))], [("softmax_label", (4,))])
     module.init_params(mx.init.Xavier())
     module.init_optimizer(optimizer="adam")

@@ -19,7 +19,7 @@ from common.data import idx, mnist, synthetic
 from common.models import export_folder
 from common.storage import checkpoint
 from symbols import stn
-from tests.conftest import ROOT, hear_interrupts, run_script
+from tests.conftest import ON_DEVICE, ROOT, hear_interrupts, run_script
 
 QUICK = ["--dataset", "synthetic", "--num-examples", "300", "--num-epochs", "2"]
 
@@ -27,6 +27,12 @@ QUICK = ["--dataset", "synthetic", "--num-examples", "300", "--num-epochs", "2"]
 @pytest.fixture
 def run(run_main):
     return functools.partial(run_main, train_mnist)
+
+
+def test_it_trains_on_the_device(run, tmp_path):
+    done = run("--add-stn", *QUICK, *ON_DEVICE, "--model-prefix", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"^Test accuracy: (.*)$", done.stdout, flags=re.M).group(1)) > 0.2
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def _check_gpus(gpus):
         raise ValueError(f"--gpus: {refusal}")
     if not mx.runtime.Features().is_enabled("CUDA"):
         raise ValueError("--gpus: this MXNet is built for the CPU only; on a machine with an "
-                         "NVIDIA GPU, `make setup MXNET=mxnet-cu112` installs one for CUDA 11.2; "
+                         "NVIDIA GPU, `make setup MXNET=mxnet-cu112` installs one for CUDA 11; "
                          "without --gpus all runs on the CPU")
     try:
         available = mx.context.num_gpus()

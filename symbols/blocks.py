@@ -17,6 +17,7 @@ from .stn import localisation_head, spatial_transformer
 SOFTMAXES = ("SoftmaxOutput", "softmax")
 # What a Module starts a parameter with by the end of its name; Gluon would ask the initialiser.
 STARTS = {"bias": "zeros", "beta": "zeros", "mean": "zeros", "gamma": "ones", "var": "ones"}
+DECAYED = ("_weight", "_gamma")  # in a Module; Gluon would pull theta's bias off the identity
 
 
 class SpatialTransformer(mx.gluon.HybridBlock):
@@ -118,7 +119,7 @@ def _block(symbol, *inputs):
         by_name = (start for end, start in STARTS.items() if name.endswith(f"_{end}"))
         parameter.init = attributes.get("__init__", next(by_name, None))
         parameter.lr_mult = float(attributes.get("__lr_mult__", 1))
-        parameter.wd_mult = float(attributes.get("__wd_mult__", 1))
+        parameter.wd_mult = float(attributes.get("__wd_mult__", name.endswith(DECAYED)))
     return block
 
 

@@ -42,6 +42,20 @@ def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
     assert names["turned"].shape == (100, 28, 28)
 
 
+def test_the_examples_of_gluon_run(tmp_path, monkeypatch):
+    (tmp_path / "published").symlink_to(os.path.join(ROOT, "published"))
+    monkeypatch.chdir(tmp_path)
+    own, loaded = blocks("gluon.md")
+    names = {}
+    exec(own, names)
+    assert names["scores"].shape == (8, 10)
+    assert names["theta"].shape == (8, 4)
+    exec(loaded, names)
+    assert names["scores"].shape == (8, 10)
+    assert sorted(os.listdir(tmp_path)) == ["fine-tuned-0000.params", "fine-tuned-symbol.json",
+                                            "published"]
+
+
 def test_every_flag_in_the_pages_exists(run_main):
     scripts = [name[:-len(".py")] for name in os.listdir(ROOT) if name.endswith(".py")]
     scripts += [f"tests.{name}" for name in ("chaos", "fuzz", "soak")]

@@ -40,7 +40,7 @@ def test_an_example_says_how_it_is_run(name):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_pages_lead_to_an_example(name):
     pages = ""
-    for page in ("export.md", "transformers.md", "when-a-transformer-dies.md"):
+    for page in ("export.md", "gluon.md", "transformers.md", "when-a-transformer-dies.md"):
         with open(os.path.join(ROOT, "docs", page), encoding="utf-8") as file:
             pages += file.read()
     assert f"(../examples/{name}.py)" in pages
@@ -81,6 +81,17 @@ def test_a_model_learns_nothing_by_full_steps(capsys, monkeypatch):
 
 def test_a_lifted_transformer_straightens_what_the_classifier_sees():
     assert accuracy(run("lift_stn")) > 0.95
+
+
+def test_a_network_of_gluon_trains_and_is_exported(tmp_path):
+    folder = str(tmp_path / "export")
+    printed = run("gluon_mnist", "--num-epochs", "1", "--num-examples", "4000", "--folder", folder)
+    said = float(re.match(r"Epoch 1: test accuracy (\d\.\d{4})\n", printed).group(1))
+    assert said > 0.8
+    assert os.path.getsize(f"{folder}.png")
+    scored = run_script("score.py", folder).stdout
+    assert f"Test accuracy: {said:.4f}" in scored
+    assert run_script("export.py", folder, "--onnx", tmp_path / "stn.onnx").returncode == 0
 
 
 @pytest.mark.slow

@@ -67,10 +67,11 @@ def test_the_networks_need_mxnet_and_numpy_alone(tmp_path):
     shutil.copytree(os.path.join(ROOT, "symbols"), tmp_path / "symbols",
                     ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(os.path.join(ROOT, "common", "find_mxnet.py"), tmp_path)
-    code = ("import find_mxnet, symbols, sys; from symbols import stn\n"
+    code = ("import find_mxnet, symbols, sys; from symbols import blocks, stn\n"
             "for network in symbols.NETWORKS:\n"
             "    for transform in stn.TRANSFORMS:\n"
             "        symbols.get_symbol(network, transform=transform, image_shape=(2, 42, 42))\n"
+            "blocks.as_block(symbols.get_symbol('lenet'))\n"
             "assert 'common' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], cwd=str(tmp_path), check=True)
 

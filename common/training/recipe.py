@@ -116,3 +116,6 @@ class SeededInit(mx.init.Initializer):
     def __call__(self, desc, array):
         mx.random.seed(derive_seed(self.seed, zlib.crc32(desc.encode())))
         self.initializer(desc, array)
+
+    def _init_weight(self, name, array):  # which Gluon calls in place of the above
+        self(mx.init.InitDesc(name), array)

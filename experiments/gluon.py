@@ -1,0 +1,104 @@
+"""How fast the LeNet trains as a block of Gluon, beside the Module of train_mnist.py.
+
+    python -m experiments.gluon      # some minutes; nothing else should run meanwhile
+
+Both run the same rewritten graph on the same batch of 128 images, on one device and on all cores.
+Each figure is the median of rounds in which the two take turns.
+"""
+import statistics
+
+from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
+
+# isort: split
+import mxnet as mx
+from mxnet import autograd, gluon
+
+import symbols
+from common import cli, files, markdown
+from common.graph import rewrite
+from common.models import devices
+from common.provenance import provenance
+from common.training.fused_update import Module
+from experiments.protocol import throughput
+from symbols.blocks import as_block
+
+BATCH, ROUNDS, SECONDS = 128, 9, 5
+RATE = {"learning_rate": 0.003}
+SHAPE = (BATCH, 1, 28, 28)
+WAYS = ("Module", "Gluon", "Gluon, not static")
+
+
+def steps(way, contexts):
+    """A function that makes a training step."""
+    symbol = rewrite.for_cpu(symbols.get_symbol("lenet"), contexts, "float32", data=SHAPE)
+    batch = mx.io.DataBatch([mx.nd.random.uniform(shape=SHAPE)], [mx.nd.arange(BATCH) % 10])
+    if way == "Module":
+        return _module_step(symbol, contexts, batch)
+    return _gluon_step(symbol, contexts, batch, static=way == "Gluon")
+
+
+def _module_step(symbol, contexts, batch):
+    module = Module(symbol, context=contexts)
+    module.bind([("data", SHAPE)], [("softmax_label", SHAPE[:1])])
+    module.init_params(mx.init.Xavier())
+    module.init_optimizer(mx.kv.create("local"), "adam", dict(RATE))
+
+    def step():
+        module.forward_backward(batch)
+        module.update()
+    return step
+
+
+def _gluon_step(symbol, contexts, batch, static):
+    block = as_block(symbol)
+    block.initialize(mx.init.Xavier(), ctx=contexts)
+    block.hybridize(static_alloc=static, static_shape=static)
+    trainer = gluon.Trainer(block.collect_params(), "adam", dict(RATE))
+    loss = gluon.loss.SoftmaxCrossEntropyLoss()
+    loss.hybridize(static_alloc=static, static_shape=static)
+
+    def step():
+        parts = zip(*(gluon.utils.split_and_load(array, contexts)
+                      for array in (batch.data[0], batch.label[0])))
+        with autograd.record():
+            losses = [loss(block(images), labels) for images, labels in parts]
+        autograd.backward(losses)
+        trainer.step(BATCH)
+    return step
+
+
+def measure(contexts):
+    """Images/s of each of ``WAYS``, a list of rounds each."""
+    made = {way: steps(way, contexts) for way in WAYS}
+    rounds = {way: [] for way in WAYS}
+    for _ in range(ROUNDS):
+        for way, step in made.items():
+            rounds[way].append(throughput(step, mx.nd.waitall, SECONDS, BATCH))
+    return rounds
+
+
+def table(results):
+    """Medians, and what Gluon has of the Module's."""
+    rows = []
+    for count, rounds in results.items():
+        medians = [statistics.median(rounds[way]) for way in WAYS]
+        rows.append([count, *(f"{median:,.0f}" for median in medians),
+                     f"{medians[1] / medians[0]:.2f}"])
+    heads = [f"{way}, images/s" for way in WAYS]
+    return markdown.table(["devices", *heads, "Gluon / Module"], rows)
+
+
+def main():
+    parser = cli.Parser(prog="experiments.gluon", description=__doc__.splitlines()[0])
+    parser.add_argument("--result", default="results/gluon.json", help="file of the figures")
+    args = parser.parse_args()
+    files.prepare_output(args.result)
+    every = len(devices.contexts(None, None, BATCH))
+    results = {str(count): measure([mx.cpu(number) for number in range(count)])
+               for count in sorted({1, every})}
+    files.write_json(args.result, dict(provenance(), images_per_second=results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    cli.run(main)

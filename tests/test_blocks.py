@@ -1,0 +1,215 @@
+"""symbols/blocks.py: transformers and networks as blocks of Gluon."""
+from itertools import product
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet import autograd, gluon
+from mxnet.gluon import nn
+
+import symbols
+from common.training.recipe import SeededInit
+from symbols import stn
+from symbols.blocks import SpatialTransformer, as_block, get_params
+from tests.pairwise import pairwise
+
+SHAPE = (12, 14)
+TRANSFORMS = [*stn.TRANSFORMS, "tps:3"]
+NETWORKS = [(network, {"transform": transform}) for network, transform in product(
+    symbols.NETWORKS, stn.TRANSFORMS)] + [("lenet", {"add_stn": False}), ("cnn", {"stable": True})]
+
+
+def images(count=4, shape=(1, *SHAPE), seed=0):
+    return mx.nd.array(np.random.RandomState(seed).rand(count, *shape))
+
+
+def features():
+    return nn.Conv2D(4, 5, strides=2, activation="relu")
+
+
+def own_network(*transformers):
+    net = nn.HybridSequential(prefix="net_")
+    with net.name_scope():
+        net.add(*(make() for make in transformers), nn.Dense(10))
+    net.initialize(SeededInit(mx.init.Xavier(), 0))
+    return net
+
+
+def step(net, batch, optimizer="sgd", **options):
+    """A step of training on labels 0, 1, ...; returns what the network gave and its gradients."""
+    loss = gluon.loss.SoftmaxCrossEntropyLoss()
+    trainer = gluon.Trainer(net.collect_params(), optimizer, {"learning_rate": 0.05, **options})
+    with autograd.record():
+        output = net(batch)
+        losses = loss(output, mx.nd.arange(len(batch), dtype=batch.dtype))
+    losses.backward()
+    gradients = {name: parameter.grad().asnumpy()
+                 for name, parameter in net.collect_params().items()}
+    trainer.step(len(batch))
+    return output.asnumpy(), gradients
+
+
+def values(net):
+    return {name: parameter.data().asnumpy() for name, parameter in net.collect_params().items()}
+
+
+def run_module(symbol, params, batch):
+    module = mx.mod.Module(symbol, label_names=None)
+    module.bind([("data", batch.shape)], for_training=False)
+    module.set_params(*params)
+    module.forward(mx.io.DataBatch([batch]))
+    return module.get_outputs()[0].asnumpy()
+
+
+@pytest.mark.parametrize(("transform", "bounded", "stable"),
+                         pairwise(TRANSFORMS, [False, True], [False, True]))
+def test_a_transformer(transform, bounded, stable, tmp_path):
+    """It starts at the identity, every parameter learns, hybridized the same, also exported."""
+    nets = [own_network(lambda: SpatialTransformer(features(), SHAPE, transform, bounded=bounded,
+                                                   stable=stable)) for _ in range(2)]
+    batch = images()
+    np.testing.assert_allclose(nets[0][0](batch).asnumpy(), batch.asnumpy(), atol=1e-5)
+    identity = np.tile(stn.get_transform(transform).identity, (len(batch), 1))
+    np.testing.assert_allclose(nets[0][0].theta(batch).asnumpy(), identity, atol=1e-6)
+    nets[1].hybridize()
+    step(nets[0], batch), step(nets[1], batch)  # the last layer, whose weight of 0 lets nothing by
+    (output, gradients), (hybrid, hybrid_gradients) = (step(net, batch) for net in nets)
+    np.testing.assert_array_equal(output, hybrid)
+    for name, gradient in gradients.items():
+        assert gradient.any(), name
+        np.testing.assert_array_equal(gradient, hybrid_gradients[name])
+
+    trained = nets[1](batch).asnumpy()
+    nets[1].export(str(tmp_path / "net"))
+    block = gluon.SymbolBlock.imports(str(tmp_path / "net-symbol.json"), ["data"],
+                                      str(tmp_path / "net-0000.params"))
+    np.testing.assert_array_equal(block(batch).asnumpy(), trained)
+    symbol, *params = mx.model.load_checkpoint(str(tmp_path / "net"), 0)
+    np.testing.assert_allclose(run_module(symbol, params, batch), trained, atol=1e-5)
+
+
+def test_any_number_of_transformers_at_the_input_and_within():
+    net = own_network(lambda: SpatialTransformer(features(), SHAPE),
+                      lambda: SpatialTransformer(features(), SHAPE, "tps"),
+                      lambda: nn.Conv2D(3, 3),
+                      lambda: SpatialTransformer(nn.Flatten(), (5, 6), "similarity", pool=2))
+    step(net, images())
+    _, gradients = step(net, images())
+    assert all(gradient.any() for gradient in gradients.values())
+    outputs = net(mx.sym.Variable("data")).get_internals().list_outputs()
+    assert len(set(outputs)) == len(outputs)
+    thetas = [name for name in outputs if name.endswith("_stn_theta_output")]
+    assert len(thetas) == 3
+    assert net[:4](images()).shape == (4, 3, 2, 3)
+
+
+def test_options_reach_the_sampler_and_the_head():
+    block = SpatialTransformer(features(), SHAPE, outside="border", num_hidden=7,
+                               attr={"lr_mult": 0.5}, prefix="my_")
+    assert "my_stn_grid_border_output" in block(
+        mx.sym.Variable("data")).get_internals().list_outputs()
+    parameters = block.head.collect_params()
+    assert {parameter.lr_mult for parameter in parameters.values()} == {0.5}
+    block.initialize()
+    block(images())
+    assert parameters["my_stn_loc_fc1_weight"].shape[0] == 7
+
+
+def test_float64():
+    net = own_network(lambda: SpatialTransformer(features(), SHAPE, "tps"))
+    net.cast("float64")
+    assert net(images().astype("float64")).dtype == np.float64
+
+
+@pytest.mark.parametrize(("options", "word"), [
+    ({"transform": "shear"}, "shear"), ({"target_shape": 28}, "target_shape"),
+    ({"attr": {"wd_mult": 0}}, "wd_mult"), ({"outside": "black"}, "outside")])
+def test_bad_options(options, word):
+    with pytest.raises(ValueError, match=word):
+        SpatialTransformer(features(), **{"target_shape": SHAPE, **options})
+
+
+@pytest.mark.parametrize("lr_mult", [0, 0.01, 1])
+def test_steps_are_scaled_by_lr_mult(lr_mult):
+    def moves(attr):
+        net = own_network(lambda: SpatialTransformer(features(), SHAPE, attr=attr))
+        net(images())
+        before = values(net[0].head)
+        step(net, images())
+        return {name: value - before[name] for name, value in values(net[0].head).items()}
+
+    scaled, whole = moves({"lr_mult": lr_mult}), moves(None)
+    assert sum(move.any() for move in whole.values()) == 2  # behind a weight of 0
+    for name, move in scaled.items():
+        np.testing.assert_allclose(move, lr_mult * whole[name], rtol=1e-4, atol=1e-7)
+
+
+def network(name, **options):
+    shape = (2, 28, 28) if name == "addition" else (1, 28, 28)
+    return symbols.get_symbol(name, image_shape=shape, **options), shape
+
+
+@pytest.mark.parametrize(("name", "options"), NETWORKS)
+def test_a_network_starts_and_learns_as_in_a_module(name, options):
+    """In float64, as roundings of float32 grow; and without dropouts, which draw anew."""
+    symbol, shape = network(name, **options)
+    symbol = without_dropout(symbol)
+    batch, labels = images(8, shape).astype("float64"), mx.nd.arange(8, dtype="float64")
+    module = mx.mod.Module(symbol)
+    module.bind([mx.io.DataDesc("data", batch.shape, "float64")],
+                [mx.io.DataDesc("softmax_label", (8,), "float64")])
+    module.init_params(SeededInit(mx.init.Xavier(), 3))
+    module.init_optimizer(optimizer="sgd", optimizer_params={"learning_rate": 0.05, "wd": 0.01})
+    block = as_block(symbol)
+    block.cast("float64")
+    block.initialize(SeededInit(mx.init.Xavier(), 3))
+    block(batch)
+    for part, same in zip(module.get_params(), get_params(block, symbol)):
+        assert list(part) == list(same)
+        for key in part:
+            np.testing.assert_array_equal(part[key].asnumpy(), same[key].asnumpy())
+    start = values(block)
+    for _ in range(3):
+        module.forward_backward(mx.io.DataBatch([batch], [labels]))
+        module.update()
+        step(block, batch, wd=0.01)
+    learnt = values(block)
+    for key, value in module.get_params()[0].items():
+        assert (learnt[key] != start[key]).any(), key
+        np.testing.assert_allclose(value.asnumpy(), learnt[key], rtol=0, atol=1e-12, err_msg=key)
+
+
+def without_dropout(symbol):
+    return mx.sym.load_json(symbol.tojson().replace('"p": "0.5"', '"p": "0.0"'))
+
+
+def test_from_an_export_to_a_block_and_back(tmp_path):
+    """Parameters stay equal to the bit; trained on, it is again what a Module loads."""
+    folder = "published/mnist-lenet-stn/model"
+    symbol, *params = mx.model.load_checkpoint(folder, 0)
+    batch = images(shape=(1, 28, 28))
+    expected = run_module(symbol, params, batch)
+    block = as_block(symbol, params, logits=False)
+    np.testing.assert_allclose(block(batch).asnumpy(), expected, atol=1e-6)
+    for part, same in zip(params, get_params(block, symbol)):
+        assert sorted(part) == sorted(same)
+        for name, value in part.items():
+            np.testing.assert_array_equal(value.asnumpy(), same[name].asnumpy())
+    block = as_block(symbol, params)
+    step(block, batch)
+    block.hybridize()
+    answers = block(batch).asnumpy()
+    block.export(str(tmp_path / "on"))
+    other, *others = mx.model.load_checkpoint(str(tmp_path / "on"), 0)
+    assert other.list_arguments() == symbol.list_arguments()
+    np.testing.assert_allclose(run_module(other, others, batch), answers, atol=1e-5)
+
+
+def test_what_is_no_network_of_classes_is_refused():
+    symbol = symbols.get_symbol("mlp")
+    with pytest.raises(ValueError, match="ends in SoftmaxOutput and"):
+        as_block(mx.sym.Group([symbol, symbol.get_internals()["stn_output"]]))
+    with pytest.raises(ValueError, match="ends in FullyConnected"):
+        as_block(symbol.get_children()[0])
+    with pytest.raises(ValueError, match="params lack stn_loc"):
+        as_block(symbol, ({}, {}))

@@ -81,6 +81,20 @@ def decode(path, content, channels=None):
     return colours.transpose(2, 0, 1)
 
 
+def resize(image, size):
+    """An image uint8 (channels, H, W), 1 or 3 channels, stretched to (height, width)."""
+    if image.shape[1:] == tuple(size):
+        return image
+    pixels = np.asarray(to_pillow(image).resize(size[::-1], Image.BILINEAR))
+    return pixels.reshape(*size, len(image)).transpose(2, 0, 1)
+
+
+def to_pillow(image):
+    """Pillow's picture of an image uint8 (channels, H, W), 1 or 3 channels."""
+    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
 def _decode(path, content, invert):
     """The greys (H, W) of a picture, the right way up, and what is doubtful.
 

@@ -29,6 +29,7 @@ WHOLE, FIRST, MIDDLE, LAST = range(4)  # kinds of parts
 LENGTH_BITS = 29
 LABELS = 2**24  # beyond, not every whole number is a float32
 IN_MEMORY = 2**30  # bytes of pixels that are loaded as a whole
+THREADS = 2  # that decode; small pictures gain nothing by more
 CHUNK = 16  # pictures that a thread decodes in one go
 KEPT = b"\xff\xd8\xff", b"\x89PNG"  # what the files that are packed as they are begin with
 ENCODINGS = {"jpg": "JPEG", "png": "PNG"}
@@ -187,7 +188,7 @@ class Stream:
 
     dtype, ndim = np.dtype(np.uint8), 4
 
-    def __init__(self, reader, threads=4):
+    def __init__(self, reader, threads=THREADS):
         self.reader = reader
         self._numbers = np.arange(len(reader))
         self._pool = concurrent.futures.ThreadPoolExecutor(threads)
@@ -233,7 +234,7 @@ class Stream:
             image[:] = self.reader.picture(number)
 
 
-def load(path, image_shape=None, threads=4):
+def load(path, image_shape=None, threads=THREADS):
     """Images and labels of a .rec file.
 
     Args:

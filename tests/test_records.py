@@ -204,6 +204,20 @@ def test_an_index_of_another_file_is_refused(tmp_path, index):
         Reader(str(tmp_path / "a.rec"))
 
 
+def test_class_names(tmp_path):
+    (tmp_path / "a.rec").write_bytes(WHOLE + record(PICTURE, 2))
+    reader = Reader(str(tmp_path / "a.rec"))
+    assert reader.class_names() == ["0", "1", "2"]
+    (tmp_path / "a.lst").write_text("7\t2.0\ta b/é/1.jpg\n9\t0.000000\t2.jpg\n", "utf-8")
+    assert reader.class_names() == ["0", "1", "a b/é"]
+    for line in ("", "1", "1\t3\ta/b", "1\t-1\ta/b", "1\tinf\ta/b", "1\t0.5\ta/b", "1\tx\ta/b",
+                 "1\t0\t1\ta/b", "1\t0\t\ud800"):
+        content = f"1\t0\ta/b\n{line}\n".encode("utf-8", "surrogatepass")
+        (tmp_path / "a.lst").write_bytes(content)
+        with pytest.raises(ValueError, match=r"a.lst: line 2 is not of a picture in .*: remove"):
+            reader.class_names()
+
+
 def test_a_file_that_changes_under_its_reader(tmp_path):
     path = tmp_path / "a.rec"
     path.write_bytes(WHOLE * 2)

@@ -27,7 +27,7 @@ PART = struct.Struct("<4sI")
 HEADER = struct.Struct("<IfQQ")
 WHOLE, FIRST, MIDDLE, LAST = range(4)  # kinds of parts
 LENGTH_BITS = 29
-LABELS = 2**24  # beyond, not every whole number is a float32
+LABELS = 2**20  # more than any set has classes
 IN_MEMORY = 2**30  # bytes of pixels that are loaded as a whole
 THREADS = 2  # that decode; small pictures gain nothing by more
 CHUNK = 16  # pictures that a thread decodes in one go
@@ -95,15 +95,21 @@ class Reader:
 
     def class_names(self):
         """The name of each class: its folder, as the .lst beside says if there is one; or a number.
+
+        Raises ValueError for a .lst of something else.
         """
-        names = list(map(str, range(self.labels.max() + 1)))
+        names = {label: str(label) for label in range(self.labels.max() + 1)}
         path = _beside(self.path, ".lst")
-        if os.path.exists(path):
-            for line in files.read(path, files.ARRAYS).decode(errors="replace").splitlines():
-                with contextlib.suppress(ValueError, IndexError):
-                    _, label, picture = line.split("\t")
-                    names[int(float(label))] = os.path.dirname(picture) or label
-        return names
+        lines = files.read(path, files.ARRAYS).splitlines() if os.path.exists(path) else []
+        for number, line in enumerate(lines, start=1):
+            try:
+                _, label, picture = line.decode().split("\t")
+                known = names[float(label)]
+                names[float(label)] = os.path.dirname(picture) or known
+            except (ValueError, KeyError):
+                raise ValueError(f"{path}: line {number} is not of a picture in {self.path}: "
+                                 "remove it, as it only names the classes") from None
+        return list(names.values())
 
     def _scan(self):
         """The offsets and labels of all records."""

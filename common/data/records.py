@@ -142,9 +142,9 @@ class Reader:
             offset += PART.size + length + -length % 4
             if offset > self._size:
                 raise self._fault(number, start, "the file ends in it: copy or pack it again")
-        if sum(length for _, length in parts) > image_files.LARGEST:
-            raise self._fault(number, start, f"more than {image_files.LARGEST} bytes: pack smaller "
-                                             "pictures")
+            if offset - start > image_files.LARGEST:
+                raise self._fault(number, start, f"more than {image_files.LARGEST} bytes: pack "
+                                                 "smaller pictures")
         return parts, offset
 
     def _content(self, parts):

@@ -7,7 +7,7 @@ import shutil
 from PIL import Image
 
 import symbols
-from common.data import datasets, fetch, idx, image_files, synthetic
+from common.data import datasets, fetch, idx, image_files, records, synthetic
 from common.models import export_folder, trained
 from common.reports import training_runs
 from common.storage import checkpoint
@@ -38,6 +38,11 @@ def make(folder):
             array = synthetic.draw(20, seed=0)["labels" in name]
             write(os.path.join(folder, f"idx{suffix}", name + suffix), pack(idx.encode(array)))
     Image.fromarray(IMAGES[0]).save(os.path.join(folder, "digit.png"))
+    os.mkdir(os.path.join(folder, "pictures"))
+    for number, image in enumerate(IMAGES):
+        os.mkdir(os.path.join(folder, "pictures", str(number)))
+        Image.fromarray(image).save(os.path.join(folder, "pictures", str(number), "digit.png"))
+    records.write(os.path.join(folder, "pictures"), os.path.join(folder, "a.rec"))
 
 
 def load_checkpoint(folder):
@@ -110,6 +115,11 @@ def load_picture(folder):
     return image_files.read_all([os.path.join(folder, "digit.png")])
 
 
+def load_records(folder):
+    path = os.path.join(folder, "a.rec")
+    return (*records.load(path), records.Reader(path).class_names())
+
+
 class Kind:
     """A kind of file.
 
@@ -174,6 +184,7 @@ KINDS = {
     "idx": Kind([f"idx/{name}" for name in fetch.NAMES], load_raw, False, [*READ, "{}/idx"]),
     "picture": Kind(["digit.png"], load_picture, False,
                     ["score.py", "{}/a-export", "--predict", "{}/digit.png"]),
+    "records": Kind(["a.rec", "a.idx", "a.lst"], load_records, False, None),
     "export": Kind(EXPORT, load_export, True, SCORE_EXPORT),
     "params, no checksum": Kind([PARAMS], load_foreign, False, SCORE_FOREIGN),
     "symbol, no checksum": Kind([SYMBOL], load_foreign, False, SCORE_FOREIGN),

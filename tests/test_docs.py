@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from common.data import datasets
+from common.data import datasets, image_files, records, synthetic
 from common.reports import results
 from experiments import benchmark, paper, recover_theta
 from tests.conftest import ROOT
@@ -56,11 +56,28 @@ def test_the_examples_of_gluon_run(tmp_path, monkeypatch):
                                             "published"]
 
 
+def test_the_examples_of_recordio_run(run_main, tmp_path):
+    images, _ = synthetic.noise(70, seed=0, image_shape=(3, 50, 60), num_classes=1)
+    for number, image in enumerate(images):
+        folder = tmp_path / "pictures" / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        image_files.to_pillow(image).save(str(folder / f"{number}.png"))
+    command, = re.findall(r"python -m common\.data\.records (.*)", PAGES["records.md"])
+    assert run_main(records, *command.split()).returncode == 0
+    names = {}
+    for example in blocks("records.md"):
+        exec(example, names)
+        batch = next(names["batches"])
+        assert batch.data[0].shape[1:] == (3, 48, 48)
+        assert set(batch.label[0].asnumpy()) <= {0, 1}
+
+
 def test_every_flag_in_the_pages_exists(run_main):
     scripts = [name[:-len(".py")] for name in os.listdir(ROOT) if name.endswith(".py")]
     scripts += [f"tests.{name}" for name in ("chaos", "fuzz", "soak")]
     scripts += [f"experiments.{name}" for name in ("accuracy", "paper", "benchmark",
                                                    "recover_theta", "robustness")]
+    scripts.append("common.data.records")
     helps = [run_main(importlib.import_module(script), "--help").stdout for script in scripts]
     assert all(helps)
     used = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", "".join(PAGES.values())))

@@ -1,5 +1,6 @@
 import argparse
 import filecmp
+import io
 import os
 import re
 import shutil
@@ -11,7 +12,8 @@ import pytest
 
 import symbols
 from common import cli
-from common.data import synthetic
+from common.data import image_files, records, synthetic
+from common.data.augment import Jitter
 from common.data.batches import ImageIter
 from common.models import devices
 from common.storage import checkpoint, state_file
@@ -467,3 +469,26 @@ def test_scoring_does_not_disturb_the_steps_that_are_still_queued(tmp_path):
         trained.append(module.get_params()[0])
     for name, value in trained[0].items():
         np.testing.assert_array_equal(value.asnumpy(), trained[1][name].asnumpy())
+
+
+def streamed(path, images, labels):
+    """A ``records.Stream`` of images (N, H, W), written to a .rec file, and their labels."""
+    with open(path, "wb") as file:
+        for image, label in zip(images, labels):
+            picture = io.BytesIO()
+            image_files.to_pillow(image[None]).save(picture, "PNG")
+            file.write(records.frame(records.HEADER.pack(0, label, 0, 0) + picture.getvalue()))
+    reader = records.Reader(str(path))
+    return records.Stream(reader), reader.labels
+
+
+def test_a_run_on_streams_is_that_on_arrays(tmp_path):
+    args = parsed(tmp_path, "--cpus", "1", "--num-epochs", "1", "--visualize-every", "1")
+    drawn = synthetic.draw(COUNT, seed=0), synthetic.draw(60, seed=1)
+    on_disk = [streamed(tmp_path / f"{len(arrays[0])}.rec", *arrays) for arrays in drawn]
+    for name, (train, test) in (("a", drawn), ("b", on_disk)):
+        args.model_prefix = str(tmp_path / name)
+        run(args, None, (ImageIter(*train, BATCH, seed=args.seed, jitter=Jitter(2, True, 0.3)),
+                         ImageIter(*test, BATCH)))
+    assert same(tmp_path, "a", "b", 1)
+    assert filecmp.cmp(tmp_path / "a-film" / "0001.png", tmp_path / "b-film" / "0001.png", False)

@@ -1,4 +1,6 @@
 """Images from the files that telephones and programs write."""
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,3 +76,44 @@ def test_a_picture_of_nearly_one_grey_is_said_to_be_blank(tmp_path):
     assert read(tmp_path / "a.png")[1] == ["blank, or nearly so: its greys are from 100 to 115"]
     Image.fromarray(100 + SEVEN // 4).save(tmp_path / "a.png")
     assert read(tmp_path / "a.png")[1] == []
+
+
+COLOURS = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3) * 2
+
+
+def content(pixels, kind="PNG", **options):
+    """The bytes of a picture's file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_pictures_are_grey_or_coloured_as_wanted():
+    grey, coloured = content(SEVEN), content(COLOURS)
+    np.testing.assert_array_equal(image_files.decode("a", coloured), COLOURS.transpose(2, 0, 1))
+    np.testing.assert_array_equal(image_files.decode("a", grey), SEVEN[None])
+    np.testing.assert_array_equal(image_files.decode("a", grey, 3), np.stack([SEVEN] * 3))
+    luma = COLOURS @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(image_files.decode("a", coloured, 1)[0], luma, atol=0.51)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_transparent_becomes_black(channels):
+    alpha = np.full((6, 5, 1), 255, np.uint8)
+    alpha[:2], alpha[2] = 0, 51
+    opaque = image_files.decode("a", content(COLOURS), channels)
+    image = image_files.decode("a", content(np.dstack([COLOURS, alpha])), channels)
+    assert (image[:, :2] == 0).all()
+    np.testing.assert_allclose(image[:, 2], opaque[:, 2] / 5, atol=0.5)
+    np.testing.assert_array_equal(image[:, 3:], opaque[:, 3:])
+
+
+@pytest.mark.parametrize(("damaged", "words"), [
+    (content(COLOURS)[:-30], "a: not a whole picture"),
+    (b"", "a: not a whole picture"),
+    (content(np.full((4, 4), 999, np.uint16)), "a: has more than 8 bits in a pixel"),
+    (content(np.zeros((2049, 2048), np.uint8)), "a: a picture of more than 4194304 pixels"),
+])
+def test_what_is_no_picture_of_bytes_is_refused(damaged, words):
+    with pytest.raises(ValueError, match=words):
+        image_files.decode("a", damaged, 3)

@@ -5,7 +5,10 @@ Images stay uint8 in memory; each batch is scaled to [0, 1] as it is taken.
 import mxnet as mx
 import numpy as np
 
+from common.data.records import Stream
+
 BLOCK = 1000  # images that are augmented at once
+JITTER = 0x717  # sets the seed of what is drawn for each image apart from that of the order
 PIXELS = "images are to be uint8, from 0 to 255, of shape (N, H, W) or (N, C, H, W)"
 
 
@@ -22,12 +25,12 @@ def as_pixels(images):
 
     Args:
         images: an array, in any order in memory, of uint8 (N, H, W) or (N, C, H, W), or of bool,
-            which is black and white.
+            which is black and white; or a ``records.Stream``, which is returned as it is.
 
     Raises:
         ValueError: they are something else: what a number means that is not of uint8 is unknown.
     """
-    if not isinstance(images, np.ndarray):
+    if not isinstance(images, (np.ndarray, Stream)):
         raise ValueError(f"{PIXELS}, got a {type(images).__name__}")
     if images.dtype == bool:
         images = images * np.uint8(255)
@@ -55,6 +58,9 @@ class ImageIter(mx.io.DataIter):
         dtype: of the batches: "float32" or "float64".
         augment: for training, a function of images, labels and a seed that returns what is to be
             trained on in their place, anew in each epoch; such as a distortion.
+        jitter: for training, a function of a batch of images, uint8 (n, C, H, W), of their indices
+            (n,) and of a seed, which each epoch has its own of, that returns what is to be trained
+            on in their place; such as ``augment.Jitter``. It comes after ``augment``.
         num_parts, part_index: shares the images between workers. Each epoch, worker ``part_index``
             takes its own part of the order; all parts are equally long.
 
@@ -64,7 +70,7 @@ class ImageIter(mx.io.DataIter):
     """
 
     def __init__(self, images, labels, batch_size, seed=None, dtype="float32",
-                 num_parts=1, part_index=0, augment=None):
+                 num_parts=1, part_index=0, augment=None, jitter=None):
         super().__init__(batch_size)
         as_pixels(images)
         if len(images) != len(labels):
@@ -76,8 +82,10 @@ class ImageIter(mx.io.DataIter):
             raise ValueError(f"a batch of {batch_size} is more than the "
                              f"{self.num_images} images there are")
         self.images, self.labels, self.seed, self.dtype = images, labels, seed, dtype
-        self.augment = augment
-        sample = images[:1] if augment is None else augment(images[:1], labels[:1], 0)[0]
+        self.augment, self.jitter = augment, jitter
+        sample = images[:1]
+        if augment is not None:
+            sample, _ = augment(np.asarray(sample), labels[:1], 0)
         self.image_shape = as_pixels(sample).shape[1:]  # (C, H, W)
         self.num_parts, self.part_index = num_parts, part_index
         self.seek(0)
@@ -111,21 +119,37 @@ class ImageIter(mx.io.DataIter):
     def next(self):
         if self.position == self.num_batches:
             raise StopIteration
+        which, pad = self._indices(self.position)
         start = self.position * self.batch_size
-        which = self._order[start:start + self.batch_size]
-        pad = self.batch_size - len(which)
-        which = np.concatenate([which, np.resize(self._order, pad)])
         self.position += 1
         if self.augment is None:
-            images, labels = as_pixels(self.images[which]), self.labels[which]
+            last = self.position == self.num_batches
+            images, labels = self._taken(which, None if last else self._indices(self.position)[0])
+            images = as_pixels(images)
         else:
             images, labels = self._augmented(start, start + self.batch_size)
+        if self.jitter is not None:
+            images = self.jitter(images, which, derive_seed(self.seed, self.epoch, JITTER))
         # from_numpy, because nd.array would wait for all that the device has been told to do.
         images = np.multiply(images, np.dtype(self.dtype).type(1 / 255), order="C")
         labels = labels.astype(self.dtype)
         return mx.io.DataBatch(data=[mx.nd.from_numpy(images)], label=[mx.nd.from_numpy(labels)],
                                pad=pad, index=which,
                                provide_data=self.provide_data, provide_label=self.provide_label)
+
+    def _indices(self, position):
+        """Of the images of a batch; the last ones are padding, and their number."""
+        start = position * self.batch_size
+        which = self._order[start:start + self.batch_size]
+        pad = self.batch_size - len(which)
+        return np.concatenate([which, np.resize(self._order, pad)]), pad
+
+    def _taken(self, which, following):
+        """Images and labels; those that follow are read meanwhile, if they are on the disk."""
+        images = self.images[which]
+        if isinstance(self.images, Stream) and following is not None:
+            self.images.read_ahead(following)
+        return images, self.labels[which]
 
     def _augmented(self, start, stop):
         """Images of the epoch, augmented: in blocks, so that any size of batches sees the same."""
@@ -139,5 +163,6 @@ class ImageIter(mx.io.DataIter):
     def _block(self, number):
         which = self._order[number * BLOCK:(number + 1) * BLOCK]
         seed = derive_seed(self.seed, self.epoch, self.part_index, number)
-        images, labels = self.augment(self.images[which], self.labels[which], seed)
+        following = self._order[(number + 1) * BLOCK:(number + 2) * BLOCK]
+        images, labels = self.augment(*self._taken(which, following), seed)
         return as_pixels(images), labels

@@ -36,6 +36,23 @@ def draw(count, seed, image_shape=(28, 28)):
     return images, labels.astype(np.uint8)
 
 
+def noise(count, seed, image_shape, num_classes):
+    """Random pixels and labels: nothing to learn, but of any shape, to measure speed with.
+
+    Args:
+        count: how many.
+        seed: the same seed gives the same ones.
+        image_shape: (C, H, W).
+        num_classes: labels are below.
+
+    Returns:
+        Images uint8 (count, C, H, W) and labels int64 (count,).
+    """
+    rng = np.random.RandomState(seed)
+    images = rng.randint(0, 256, (count, *image_shape), np.uint8)
+    return images, rng.randint(0, num_classes, count, np.int64)
+
+
 def _draw(labels, rng, image_shape):
     n = len(labels)
     height, width = image_shape

@@ -1,6 +1,8 @@
 """What is looked at beside the training itself, after each epoch: transformers, boards, films."""
 import logging
 
+import numpy as np
+
 from common.graph.rewrite import label_free
 from common.models.trained import Trained
 from common.training import diagnosis
@@ -30,7 +32,8 @@ class EpochObservers:
         self.film = None
         if self.every:
             from common.reports.visualise import Film  # here, since matplotlib takes time to import
-            self.film = Film(f"{prefix}-film", batches.images[:FILMED], batches.labels[:FILMED])
+            filmed = np.asarray(batches.images[:FILMED])  # of a stream, too
+            self.film = Film(f"{prefix}-film", filmed, batches.labels[:FILMED])
         self.diagnoses = []
 
     def __enter__(self):

@@ -1,0 +1,420 @@
+"""RecordIO, MXNet's format of packed pictures: read, streamed and written.
+
+``python -m common.data.records FOLDER OUT.rec`` packs a folder of pictures, one subfolder a class.
+
+All numbers are little-endian. A file is records. A record is its content in one part, as a rule:
+the magic number; a word of 3 bits for the kind of part and 29 for its length; the bytes; zeros up
+to a multiple of 4. Content that has the magic number at a multiple of 4 is cut in parts there,
+without it. The content is a header (flag, label, two ids), an array of as many labels as the flag
+says, and the bytes of a picture's file (mxnet/recordio.py; dmlc/recordio.h).
+"""
+import argparse
+import concurrent.futures
+import contextlib
+import copy
+import io
+import math
+import os
+import struct
+
+import numpy as np
+
+from common import cli, files
+from common.data import image_files
+
+MAGIC = struct.pack("<I", 0xCED7230A)
+PART = struct.Struct("<4sI")
+HEADER = struct.Struct("<IfQQ")
+WHOLE, FIRST, MIDDLE, LAST = range(4)  # kinds of parts
+LENGTH_BITS = 29
+LABELS = 2**20  # more than any set has classes
+IN_MEMORY = 2**30  # bytes of pixels that are loaded as a whole
+THREADS = 2  # that decode; small pictures gain nothing by more
+CHUNK = 16  # pictures that a thread decodes in one go
+KEPT = b"\xff\xd8\xff", b"\x89PNG"  # what the files that are packed as they are begin with
+ENCODINGS = {"jpg": "JPEG", "png": "PNG"}
+QUALITY = 95
+
+
+class Reader:
+    """The labelled pictures of a .rec file, decoded one at a time.
+
+    It is opened by going through the headers of its records. They hold the labels, so that the .idx
+    beside it would save nothing; where there is one, it is compared.
+
+    Args:
+        path: of the file.
+        image_shape: (C, H, W) to make all pictures of, stretched; C is 1 or 3. By default they all
+            have to be as the first one.
+
+    Attributes:
+        labels: int64 (N,).
+        image_shape: (C, H, W).
+
+    Raises:
+        ValueError: the file is not good; the message names the record.
+        OSError: it cannot be read.
+    """
+
+    def __init__(self, path, image_shape=None):
+        self.path, self.image_shape, self._resizes = path, image_shape, image_shape is not None
+        if self._resizes:
+            _check_shape(image_shape)
+        self._open = contextlib.ExitStack()
+        self._handle = self._open.enter_context(files.reading(path, math.inf)).fileno()
+        self._size = os.fstat(self._handle).st_size
+        self._offsets, self.labels = self._scan()
+        self._check_index(_beside(path, ".idx"))
+        if not self._resizes:
+            self.image_shape = self.picture(0).shape
+
+    def __len__(self):
+        return len(self.labels)
+
+    def picture(self, number):
+        """A picture, uint8 (C, H, W); ValueError if it is none, or not of this shape."""
+        offset = self._offsets[number]
+        content = self._content(self._parts(number, offset)[0])
+        if self._label(number, offset, content) != self.labels[number]:
+            raise self._fault(number, offset, "has changed since the file was opened: start again")
+        flag, *_ = HEADER.unpack_from(content)
+        try:
+            image = image_files.decode(self.path, content[HEADER.size + 4 * flag:],
+                                       self.image_shape[0] if self._resizes else None)
+        except ValueError as error:
+            what = str(error)[len(self.path) + 2:]
+            raise self._fault(number, offset, f"{what}: pack it anew, as JPEG or PNG, not as raw "
+                                              "pixels") from None
+        if self._resizes:
+            return image_files.resize(image, self.image_shape[1:])
+        if self.image_shape and image.shape != self.image_shape:
+            shapes = [" x ".join(map(str, shape)) for shape in (image.shape, self.image_shape)]
+            raise self._fault(number, offset, f"a picture of {shapes[0]}, but the first has "
+                                              f"{shapes[1]}: say what shape to make all of them")
+        return image
+
+    def class_names(self):
+        """The name of each class: its folder, as the .lst beside says if there is one; or a number.
+
+        Raises ValueError for a .lst of something else.
+        """
+        names = {label: str(label) for label in range(self.labels.max() + 1)}
+        path = _beside(self.path, ".lst")
+        lines = files.read(path, files.ARRAYS).splitlines() if os.path.exists(path) else []
+        for number, line in enumerate(lines, start=1):
+            try:
+                _, label, picture = line.decode().split("\t")
+                known = names[float(label)]
+                names[float(label)] = os.path.dirname(picture) or known
+            except (ValueError, KeyError):
+                raise ValueError(f"{path}: line {number} is not of a picture in {self.path}: "
+                                 "remove it, as it only names the classes") from None
+        return list(names.values())
+
+    def _scan(self):
+        """The offsets and labels of all records."""
+        offsets, labels, offset = [], [], 0
+        while offset < self._size:
+            parts, end = self._parts(len(offsets), offset)
+            if len(parts) == 1:
+                begin, length = parts[0]
+                parts = [(begin, min(length, HEADER.size + 4))]  # up to the first of an array
+            labels.append(self._label(len(offsets), offset, self._content(parts)))
+            offsets.append(offset)
+            offset = end
+        if not offsets:
+            raise ValueError(f"{self.path}: holds no records")
+        return offsets, np.array(labels, np.int64)
+
+    def _parts(self, number, offset):
+        """Where the parts of a record begin and how long they are; and where the next begins."""
+        parts, kind, start = [], None, offset
+        while kind not in (WHOLE, LAST):
+            head = os.pread(self._handle, PART.size, offset)
+            if len(head) < PART.size:
+                raise self._fault(number, start, "the file ends in it: copy or pack it again")
+            magic, word = PART.unpack(head)
+            kind, length = word >> LENGTH_BITS, word % 2**LENGTH_BITS
+            if magic != MAGIC or kind not in ((MIDDLE, LAST) if parts else (WHOLE, FIRST)):
+                raise self._fault(number, start, "not a record: the file is damaged, or no RecordIO"
+                                                 ": copy or pack it again")
+            parts.append((offset + PART.size, length))
+            offset += PART.size + length + -length % 4
+            if offset > self._size:
+                raise self._fault(number, start, "the file ends in it: copy or pack it again")
+            if offset - start > image_files.LARGEST:
+                raise self._fault(number, start, f"more than {image_files.LARGEST} bytes: pack "
+                                                 "smaller pictures")
+        return parts, offset
+
+    def _content(self, parts):
+        return MAGIC.join(os.pread(self._handle, length, begin) for begin, length in parts)
+
+    def _label(self, number, offset, content):
+        if len(content) < HEADER.size:
+            raise self._fault(number, offset, "too short for a packed picture: this is RecordIO of "
+                                              "something else; pack pictures by im2rec")
+        flag, label, *_ = HEADER.unpack_from(content)
+        if flag == 1 and len(content) >= HEADER.size + 4:
+            label, = struct.unpack_from("<f", content, HEADER.size)
+        elif flag:
+            raise self._fault(number, offset, f"has {flag} labels: pack it with one")
+        if not (0 <= label < LABELS and label.is_integer()):
+            raise self._fault(number, offset, f"the label {label} is no class: pack it with one of "
+                                              "0, 1, 2, ...")
+        return int(label)
+
+    def _check_index(self, path):
+        if not os.path.exists(path):
+            return
+        lines = files.read(path, files.ARRAYS).splitlines()
+        try:
+            fits = sorted(int(line.split(b"\t")[1]) for line in lines) == self._offsets
+        except (IndexError, ValueError):
+            fits = False
+        if not fits:
+            raise ValueError(f"{path}: not the index of {self.path}: remove it, as it is not "
+                             "needed, or pack both again")
+
+    def _fault(self, number, offset, what):
+        return ValueError(f"{self.path}: record {number}, at byte {offset}: {what}")
+
+
+class Stream:
+    """Pictures on the disk that are used as an array of uint8 (N, C, H, W) is.
+
+    As of an array, a slice is a view, and whole numbers (n,) take copies: these are decoded, by
+    threads. What is announced by ``read_ahead`` is decoded in the background. So what is in memory
+    is what has been taken last and what has been announced last, whatever N is.
+
+    Args:
+        reader: a ``Reader``.
+        threads: how many decode.
+    """
+
+    dtype, ndim = np.dtype(np.uint8), 4
+
+    def __init__(self, reader, threads=THREADS):
+        self.reader = reader
+        self._numbers = np.arange(len(reader))
+        self._pool = concurrent.futures.ThreadPoolExecutor(threads)
+        self._announced = None
+
+    def __len__(self):
+        return len(self._numbers)
+
+    @property
+    def shape(self):
+        return (len(self), *self.reader.image_shape)
+
+    def __getitem__(self, which):
+        numbers = self._numbers[which]
+        if isinstance(which, slice):
+            view = copy.copy(self)
+            view._numbers, view._announced = numbers, None
+            return view
+        announced, self._announced = self._announced, None
+        if announced is None or not np.array_equal(announced[0], numbers):
+            announced = self._begin(numbers)
+        _, images, decoded = announced
+        for future in decoded:
+            future.result()
+        return images
+
+    def __array__(self, dtype=None, copy=None):
+        return self[np.arange(len(self))].astype(dtype or self.dtype, copy=False)
+
+    def read_ahead(self, which):
+        """Begins to decode what is to be taken next."""
+        self._announced = self._begin(self._numbers[which])
+
+    def _begin(self, numbers):
+        images = np.empty((len(numbers), *self.reader.image_shape), np.uint8)
+        return numbers, images, [
+            self._pool.submit(self._decode, numbers[start:start + CHUNK],
+                              images[start:start + CHUNK])
+            for start in range(0, len(numbers), CHUNK)]
+
+    def _decode(self, numbers, images):
+        for number, image in zip(numbers, images):
+            image[:] = self.reader.picture(number)
+
+
+def load(path, image_shape=None, threads=THREADS):
+    """Images and labels of a .rec file.
+
+    Args:
+        path, image_shape: as for ``Reader``.
+        threads: how many decode.
+
+    Returns:
+        Images (N, C, H, W): uint8, or a ``Stream`` where these would be more than ``IN_MEMORY``
+        bytes; and labels (N,), int64.
+
+    Raises:
+        ValueError, OSError: as ``Reader``.
+    """
+    reader = Reader(path, image_shape)
+    images = Stream(reader, threads)
+    small = math.prod(images.shape) <= IN_MEMORY
+    return np.asarray(images) if small else images, reader.labels
+
+
+def write(folder, path, image_shape=None, encoding=None, quality=None, overwrite=False):
+    """Packs a folder of pictures, one subfolder a class, in a fixed random order.
+
+    Labels number the subfolders in the order of their names. JPEG and PNG files are packed as they
+    are, unless a shape or an encoding is asked for. Beside the .rec go its .idx, which says where
+    the records begin, and a .lst as im2rec has it: number, label and path of each picture.
+
+    Args:
+        folder: of the subfolders.
+        path: of the .rec file.
+        image_shape: (C, H, W) to make all pictures of, stretched; C is 1 or 3.
+        encoding: a key of ``ENCODINGS``; by default "jpg", where pictures are encoded anew.
+        quality: of JPEG, from 1 to 100; by default 95.
+        overwrite: whether files that are there are replaced. Until all is written, they stay.
+
+    Returns:
+        The numbers of pictures and of classes.
+
+    Raises:
+        ValueError: something in the folder is no picture, or in no class; files are there; or what
+            is asked for does not fit together.
+        OSError: files cannot be read or written.
+    """
+    anew = image_shape is not None or encoding is not None
+    encoding = encoding or "jpg"
+    if image_shape is not None:
+        _check_shape(image_shape)
+    if quality is not None and (not anew or encoding != "jpg"):
+        raise ValueError("the quality is one of JPEG files that are encoded anew: say so by "
+                         "--format jpg or --image-shape")
+    if not path.endswith(".rec"):
+        raise ValueError(f"{path!r}: expected the name of a .rec file")
+    index, listing = _beside(path, ".idx"), _beside(path, ".lst")
+    there = [one for one in (path, index, listing) if os.path.lexists(one)]
+    if there and not overwrite:
+        raise ValueError(f"{there[0]}: is there already: give --overwrite to replace it")
+    for one in (path, index, listing):
+        files.prepare_output(one)
+    pictures, classes = _listed(folder)
+    # The .rec takes its place first, when none is beside it that is not its own: whenever this is
+    # killed, what is there fits together.
+    with files.replacing(listing) as new_listing, files.replacing(index) as new_index, \
+            files.replacing(path) as new_path:
+        with open(new_listing, "w", encoding="utf-8") as lst, \
+                open(new_index, "w", encoding="ascii") as idx, open(new_path, "wb") as rec:
+            for number, (label, name) in enumerate(pictures):
+                content = _packed(os.path.join(folder, name), anew and (
+                    image_shape, encoding, quality or QUALITY))
+                lst.write(f"{number}\t{label:f}\t{name}\n")
+                idx.write(f"{number}\t{rec.tell()}\n")
+                rec.write(frame(HEADER.pack(0, label, number, 0) + content))
+        files.sync(new_path)
+        for one in (index, listing):
+            files.remove(one)
+    return len(pictures), classes
+
+
+def frame(content):
+    """The bytes of a record."""
+    parts, begin, found = [], 0, content.find(MAGIC)
+    while found >= 0:
+        if found % 4 == 0:
+            parts.append(content[begin:found])
+            begin = found + len(MAGIC)
+        found = content.find(MAGIC, found + 1)
+    parts.append(content[begin:])
+    kinds = [FIRST, *[MIDDLE] * (len(parts) - 2), LAST] if len(parts) > 1 else [WHOLE]
+    return b"".join(PART.pack(MAGIC, kind << LENGTH_BITS | len(part)) + part + bytes(-len(part) % 4)
+                    for kind, part in zip(kinds, parts))
+
+
+def _listed(folder):
+    """(label, path from the folder) of each picture, shuffled; and the number of classes."""
+    pictures, classes = [], _entries(folder)
+    for label, name in enumerate(classes):
+        if not os.path.isdir(os.path.join(folder, name)):
+            raise ValueError(f"{os.path.join(folder, name)}: in no class: {folder} is to hold one "
+                             "folder for each class, and nothing else")
+        entries = _entries(os.path.join(folder, name))
+        if not entries:
+            raise ValueError(f"{os.path.join(folder, name)}: holds no pictures: remove it, or put "
+                             "some there")
+        pictures += [(label, f"{name}/{entry}") for entry in entries]
+    if not pictures:
+        raise ValueError(f"{folder}: holds no folders of pictures, one for each class")
+    order = np.random.RandomState(0).permutation(len(pictures))  # lest a part be of one class
+    return [pictures[index] for index in order], len(classes)
+
+
+def _entries(folder):
+    """The names in a folder, sorted, without hidden ones."""
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    for name in names:
+        if not name.isprintable():
+            raise ValueError(f"{os.path.join(folder, name)}: a name that a .lst cannot hold: "
+                             "rename it")
+    return names
+
+
+def _packed(path, anew):
+    """The bytes of a picture's file: as they are, or encoded (image_shape, encoding, quality)."""
+    content = files.read(path, image_files.LARGEST)
+    image_shape, encoding, quality = anew or (None, None, None)
+    image = image_files.decode(path, content, image_shape and image_shape[0])
+    if not anew:
+        if not content.startswith(KEPT):
+            raise ValueError(f"{path}: neither JPEG nor PNG, which MXNet reads: give --format to "
+                             "encode the pictures anew")
+        return content
+    if image_shape:
+        image = image_files.resize(image, image_shape[1:])
+    encoded = io.BytesIO()
+    image_files.to_pillow(image).save(encoded, ENCODINGS[encoding], quality=quality)
+    return encoded.getvalue()
+
+
+def _beside(path, ending):
+    return os.path.splitext(path)[0] + ending
+
+
+def _check_shape(image_shape):
+    if len(image_shape) != 3 or image_shape[0] not in image_files.MODES or min(image_shape) < 1 \
+            or math.prod(image_shape[1:]) > image_files.MOST_PIXELS:
+        raise ValueError("expected an image shape of 1 or 3 channels, height and width, such as "
+                         f"3,48,48, got {','.join(map(str, image_shape))}")
+
+
+def parse_shape(text):
+    """An argparse type: (C, H, W) of "C,H,W"."""
+    try:
+        shape = tuple(map(int, text.split(",")))
+        _check_shape(shape)
+    except ValueError:
+        raise argparse.ArgumentTypeError("expected 1 or 3 channels, height and width, such as "
+                                         f"3,48,48, got {text!r}") from None
+    return shape
+
+
+def main():
+    parser = cli.Parser(prog="common.data.records",
+                        description="Packs a folder of pictures into a RecordIO file.")
+    flag = parser.add_argument
+    flag("folder", help="holds one folder for each class, with its pictures")
+    flag("output", help="the .rec file; .idx and .lst go beside it")
+    flag("--image-shape", type=parse_shape, metavar="C,H,W",
+         help="make all pictures of that size, 1 channel for greys, 3 for colours")
+    flag("--format", choices=ENCODINGS,
+         help="encode all pictures anew; by default only with --image-shape, as jpg")
+    flag("--quality", type=cli.number(int, least=1, most=100), help=f"of jpg; by default {QUALITY}")
+    flag("--overwrite", action="store_true", help="replace files that are there")
+    args = parser.parse_args()
+    pictures, classes = write(args.folder, args.output, args.image_shape, args.format, args.quality,
+                              args.overwrite)
+    print(f"{args.output}: {pictures} pictures of {classes} classes")
+
+
+if __name__ == "__main__":
+    cli.run(main)

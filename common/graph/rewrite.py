@@ -185,6 +185,32 @@ def for_cpu(symbol, contexts, dtype, for_training=True, **shapes):
     return padded.get_backend_symbol("MKLDNN")
 
 
+def with_fixed_statistics(symbol, names):
+    """The same network, but where it is trained some BatchNorms do as in prediction.
+
+    They neither use the statistics of the batch nor move their means and variances.
+
+    Args:
+        symbol: any symbol.
+        names: of moving means and variances.
+    """
+    graph = json.loads(symbol.tojson())
+    for node in graph["nodes"]:
+        inputs = {graph["nodes"][entry[0]]["name"] for entry in node["inputs"]}
+        if node["op"] == "BatchNorm" and inputs.intersection(names):
+            node["attrs"] = {**node.get("attrs", {}), "use_global_stats": "True"}
+    return mx.sym.load_json(json.dumps(graph))
+
+
+def with_lr_mult(symbol, names, lr_mult):
+    """The same network with another factor on the learning rate of some parameters."""
+    graph = json.loads(symbol.tojson())
+    for node in graph["nodes"]:
+        if node["op"] == "null" and node["name"] in names:
+            node["attrs"] = {**node.get("attrs", {}), "__lr_mult__": str(lr_mult)}
+    return mx.sym.load_json(json.dumps(graph))
+
+
 def without_copies(symbol):
     """The same prediction without the dropouts and identities, but for those that are outputs.
 

@@ -244,7 +244,7 @@ def find(path, epoch=None):
     if epoch is None:
         epochs = checkpoint.epochs(prefix)
         if not epochs:
-            raise FileNotFoundError(f"{path}: neither the folder of an export nor the prefix of "
-                                    "checkpoints, such as models/mnist-lenet-stn")
+            raise FileNotFoundError(f"{path or repr(path)}: neither the folder of an export nor "
+                                    "the prefix of checkpoints, such as models/mnist-lenet-stn")
         epoch = epochs[-1]
     return prefix, epoch

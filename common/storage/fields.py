@@ -75,10 +75,10 @@ def _is_under_way(value):
 
 
 def _is_start(value):
-    return (_is_object(value)
-            and all(_is_text(value.get(name)) for name in ("model", "sha256"))
-            and all(isinstance(value.get(name), list) and all(map(_is_text, value[name]))
-                    for name in ("taken", "anew")))
+    return (_is_object(value) and set(value) == {"model", "sha256", "taken", "anew"}
+            and _is_text(value["model"]) and _is_text(value["sha256"])
+            and all(isinstance(value[part], list) and all(map(_is_text, value[part]))
+                    for part in ("taken", "anew")))
 
 
 def _is_tally(value):

@@ -99,7 +99,7 @@ def add_device_flags(parser):
 def check(args):
     """Raises ValueError for flags that do not fit together, or to this machine."""
     recipe(args)
-    if args.reset and not args.pretrained:
+    if args.reset is not None and args.pretrained is None:
         raise ValueError("--reset says what is not taken from a model: it needs --pretrained")
     if args.resume and args.load_epoch:
         raise ValueError("--resume chooses the checkpoint itself: it does not go with --load-epoch")
@@ -119,7 +119,8 @@ def recipe(args, **made_of):
     return Recipe(**{name: getattr(args, name) for name in RECIPE},
                   lr_step_epochs=tuple(args.lr_step_epochs or ()),
                   devices=tuple(devices.contexts(args.gpus, args.cpus, args.batch_size)),
-                  pretrained=trained.load_params(args.pretrained) if args.pretrained else None,
+                  pretrained=(None if args.pretrained is None
+                              else trained.load_params(args.pretrained)),
                   made_of=made_of)
 
 

@@ -38,17 +38,16 @@ def take(model, symbol, reset, dtype, **data_shapes):
     anew = [*missing, *unlike, *again]
     taken = [name for name in names if name not in anew]
     if not taken:
-        raise ValueError(f"--pretrained {model.model}: nothing is taken: "
-                         + _reasons(model, names, missing, unlike, again))
+        raise ValueError(_nothing(model, names, missing, unlike, again))
     logging.info("Taken from %s: %d of %d parameters (%s)", model.model, len(taken), len(names),
                  _in_words(layers.by_layer(taken, names)))
     for why, found in (
             ("no such name there", layers.by_layer(missing, names)),
-            ("other shape", [f"{name} {_size(shapes[name])}, there {_size(stored[name].shape)}"
+            ("other shape", [f"{name} {_size(shapes[name])} instead of {_size(stored[name].shape)}"
                              for name in unlike]),
             ("--reset", layers.by_layer(again, names))):
         if found:
-            logging.info("Starts anew (%s): %s", why, _in_words(found, "; "))
+            logging.info("Starts anew (%s): %s", why, _in_words(found))
     arg_params, aux_params = ({name: stored[name].astype(dtype) for name in taken if name in own}
                               for own in (symbol.list_arguments(), symbol.list_auxiliary_states()))
     return (arg_params, aux_params,
@@ -114,19 +113,19 @@ def with_localisation_rate(symbol, lr_mult):
     return rewrite.with_lr_mult(symbol, names, lr_mult)
 
 
-def _reasons(model, names, missing, unlike, again):
-    """Why nothing of a model was taken."""
-    counts = ((len(missing), "have no such name there"), (len(unlike), "have another shape"),
+def _nothing(model, names, missing, unlike, again):
+    """Says that nothing of a model is taken, and why."""
+    counts = ((len(missing), "have no such name there"), (len(unlike), "have another shape there"),
               (len(again), "are for --reset"))
-    there = [*model.arg_params, *model.aux_params]
-    return (f"of {len(names)} parameters of the network (such as {names[0]}) "
-            + ", ".join(f"{count} {words}" for count, words in counts if count)
-            + f" ({_in_words(there[:3]) or 'no parameter at all'})")
+    why = ", ".join(f"{count} {words}" for count, words in counts if count)
+    there = ", ".join([*model.arg_params, *model.aux_params][:3])
+    return (f"--pretrained {model.model}: nothing of it is taken: of the {len(names)} parameters "
+            f"of this network, such as {names[0]}, {why}; it has {there or 'none at all'}, ...")
 
 
-def _in_words(found, between=", "):
+def _in_words(found):
     more = len(found) - WRITTEN_OUT
-    return between.join(found[:WRITTEN_OUT]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(found[:WRITTEN_OUT]) + (f" and {more} more" if more > 0 else "")
 
 
 def _size(shape):

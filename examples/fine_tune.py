@@ -2,7 +2,8 @@
 
     python -m examples.fine_tune
 
-The classes here are odd and even, of drawn digits. The head of this model is not the stable one,
+The classes here are odd and even, of drawn digits. Networks of the zoo are trained on by the flags of
+docs/fine-tuning.md; here the symbol is cut by hand, for a program of your own. The head of this model is not the stable one,
 and at full steps its transformer would die: docs/when-a-transformer-dies.md says why, and what
 else would help.
 """

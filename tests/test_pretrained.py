@@ -250,11 +250,11 @@ def test_what_was_fixed_can_be_trained_later_and_the_other_way_round(tmp_path, c
 
 def test_a_checkpoint_is_no_start_from_a_model(tmp_path):
     run(parsed(tmp_path, "--num-epochs", "1"))
-    with pytest.raises(ValueError, match="a-0001.params: did not start from --pretrained"):
+    with pytest.raises(ValueError, match="a-0001.params: not begun with this --pretrained"):
         run(parsed(tmp_path, "--load-epoch", "1", "--pretrained", MODEL))
     for suffix in ("json", "state"):  # as other programs leave it
         (tmp_path / f"a-0001.{suffix}").unlink()
-    with pytest.raises(ValueError, match="leave out --pretrained"):
+    with pytest.raises(ValueError, match="leave them out"):
         run(parsed(tmp_path, "--load-epoch", "1", "--pretrained", MODEL))
 
 

@@ -15,7 +15,7 @@ from common.models import export_folder
 from common.models.predict import Predictor
 from common.storage import checkpoint, params_file, sandbox, symbol_file
 
-PUBLISHED = os.path.join(os.path.dirname(__file__), "..", "..", "published")
+PUBLISHED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "published")
 LARGEST = 2**28  # numbers that any node of a network may give for a batch
 LARGEST_ANSWER = 2**24  # and its last: some batches of these wait to be fetched
 _SURVIVED = set()  # the graphs, with shapes and options, that have been tried out
@@ -186,7 +186,7 @@ def _find_or_published(model):
     except FileNotFoundError as error:
         published = sorted(os.listdir(PUBLISHED)) if os.path.isdir(PUBLISHED) else []
         if model in published:
-            return find(os.path.join(PUBLISHED, model))
+            return find(os.path.normpath(os.path.join(PUBLISHED, model)))
         raise FileNotFoundError(f"{error}; nor one of those in published/: {', '.join(published)}"
                                 f"{cli.did_you_mean(model, published)}") from None
 

@@ -151,8 +151,8 @@ def _check_start(recipe, source, meta):
     if recipe.pretrained and (recipe.pretrained.sha256, recipe.reset) != (
             there["pretrained_sha256"], there["reset"]):
         path = checkpoint.paths(source.prefix, source.name)[1]
-        raise ValueError(f"{path}: did not start from --pretrained {recipe.pretrained.model} so: "
-                         "going on from a checkpoint, leave out --pretrained and --reset")
+        raise ValueError(f"{path}: not begun with this --pretrained and --reset: leave them out to "
+                         "go on from there, since they only say how a run begins")
 
 
 def _newest(prefix, recipe, num_batches):

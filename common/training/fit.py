@@ -180,8 +180,7 @@ def _init_params(module, symbol, recipe, shapes):
     """Gives a Module its first values; returns what ``pretrained.take`` says of them, or None."""
     params, started_from = (None, None), None
     if recipe.pretrained:
-        *params, started_from = pretrained.take(recipe.pretrained, symbol, recipe.reset,
-                                                recipe.dtype, **shapes)
+        *params, started_from = pretrained.take(recipe.pretrained, symbol, recipe.reset, **shapes)
     module.init_params(recipe.first_values(), *params, allow_missing=True)
     return started_from
 

@@ -8,14 +8,13 @@ WRITTEN_OUT = 12  # layers or parameters in a line
 LOCALISATION = re.compile(r"stn\d*_loc_")  # how the zoo's names of its parameters begin
 
 
-def take(model, symbol, reset, dtype, **data_shapes):
+def take(model, symbol, reset, **data_shapes):
     """Takes of a trained network what fits another one by name and shape, and says so in the log.
 
     Args:
         model: a ``trained.Params``.
         symbol: the network to be started.
         reset: pattern of parameters that are not taken, or None.
-        dtype: of the values.
         **data_shapes: the shapes of the network's inputs.
 
     Returns:
@@ -25,33 +24,31 @@ def take(model, symbol, reset, dtype, **data_shapes):
     Raises:
         ValueError: nothing fits, or the pattern matches nothing.
     """
-    names = parameters(symbol, data_shapes)
-    again = matching("--reset", reset, names)
-    arg_shapes, _, aux_shapes = symbol.infer_shape(**data_shapes)
-    shapes = dict(zip([*symbol.list_arguments(), *symbol.list_auxiliary_states()],
-                      [*arg_shapes, *aux_shapes]))
+    names, shapes = parameters(symbol, data_shapes), _shapes(symbol, data_shapes)
     stored = {name: params[name] for params, own in (
         (model.arg_params, symbol.list_arguments()),
-        (model.aux_params, symbol.list_auxiliary_states())) for name in own if name in params}
-    missing = [name for name in names if name not in stored and name not in again]
-    unlike = [name for name in stored if stored[name].shape != shapes[name] and name not in again]
-    anew = [*missing, *unlike, *again]
-    taken = [name for name in names if name not in anew]
+        (model.aux_params, symbol.list_auxiliary_states()))
+        for name in own if name in names and name in params}
+    again = matching("--reset", reset, names)
+    unlike = [name for name in stored if name not in again and stored[name].shape != shapes[name]]
+    anew = {"no such name there": [name for name in names if name not in {*stored, *again}],
+            "other shape": unlike, "--reset": again}
+    all_anew = sum(anew.values(), [])
+    taken = [name for name in names if name not in all_anew]
     if not taken:
-        raise ValueError(_nothing(model, names, missing, unlike, again))
+        raise ValueError(_nothing(model, names, anew))
+    sizes = {name: f"{name} {_size(shapes[name])} instead of {_size(stored[name].shape)}"
+             for name in unlike}
     logging.info("Taken from %s: %d of %d parameters (%s)", model.model, len(taken), len(names),
                  _in_words(layers.by_layer(taken, names)))
-    for why, found in (
-            ("no such name there", layers.by_layer(missing, names)),
-            ("other shape", [f"{name} {_size(shapes[name])} instead of {_size(stored[name].shape)}"
-                             for name in unlike]),
-            ("--reset", layers.by_layer(again, names))):
+    for why, found in anew.items():
         if found:
-            logging.info("Starts anew (%s): %s", why, _in_words(found))
-    arg_params, aux_params = ({name: stored[name].astype(dtype) for name in taken if name in own}
+            in_words = sizes.values() if found is unlike else layers.by_layer(found, names)
+            logging.info("Starts anew (%s): %s", why, _in_words(list(in_words)))
+    arg_params, aux_params = ({name: stored[name] for name in taken if name in own}
                               for own in (symbol.list_arguments(), symbol.list_auxiliary_states()))
     return (arg_params, aux_params,
-            {"model": model.model, "sha256": model.sha256, "taken": taken, "anew": anew})
+            {"model": model.model, "sha256": model.sha256, "taken": taken, "anew": all_anew})
 
 
 def fixed(pattern, symbol, inputs):
@@ -113,14 +110,19 @@ def with_localisation_rate(symbol, lr_mult):
     return rewrite.with_lr_mult(symbol, names, lr_mult)
 
 
-def _nothing(model, names, missing, unlike, again):
+def _shapes(symbol, data_shapes):
+    """The shapes of all arguments and auxiliary states, by name."""
+    arg_shapes, _, aux_shapes = symbol.infer_shape(**data_shapes)
+    return dict(zip([*symbol.list_arguments(), *symbol.list_auxiliary_states()],
+                    [*arg_shapes, *aux_shapes]))
+
+
+def _nothing(model, names, anew):
     """Says that nothing of a model is taken, and why."""
-    counts = ((len(missing), "have no such name there"), (len(unlike), "have another shape there"),
-              (len(again), "are for --reset"))
-    why = ", ".join(f"{count} {words}" for count, words in counts if count)
+    why = ", ".join(f"{reason}: {len(found)}" for reason, found in anew.items() if found)
     there = ", ".join([*model.arg_params, *model.aux_params][:3])
-    return (f"--pretrained {model.model}: nothing of it is taken: of the {len(names)} parameters "
-            f"of this network, such as {names[0]}, {why}; it has {there or 'none at all'}, ...")
+    return (f"--pretrained {model.model}: nothing of it is taken: the {len(names)} parameters of "
+            f"this network, such as {names[0]}, start anew ({why}); it has {there or 'none'}, ...")
 
 
 def _in_words(found):

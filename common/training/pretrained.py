@@ -37,14 +37,14 @@ def take(model, symbol, reset, **data_shapes):
     taken = [name for name in names if name not in all_anew]
     if not taken:
         raise ValueError(_nothing(model, names, anew))
-    sizes = {name: f"{name} {_size(shapes[name])} instead of {_size(stored[name].shape)}"
-             for name in unlike}
+    sizes = [f"{name} {_size(shapes[name])} instead of {_size(stored[name].shape)}"
+             for name in unlike]
     logging.info("Taken from %s: %d of %d parameters (%s)", model.model, len(taken), len(names),
                  _in_words(layers.by_layer(taken, names)))
     for why, found in anew.items():
         if found:
-            in_words = sizes.values() if found is unlike else layers.by_layer(found, names)
-            logging.info("Starts anew (%s): %s", why, _in_words(list(in_words)))
+            words = sizes if found is unlike else layers.by_layer(found, names)
+            logging.info("Starts anew (%s): %s", why, _in_words(words))
     arg_params, aux_params = ({name: stored[name] for name in taken if name in own}
                               for own in (symbol.list_arguments(), symbol.list_auxiliary_states()))
     return (arg_params, aux_params,

@@ -8,6 +8,7 @@ trained is not trained again: the command can be stopped at any time and goes on
 """
 import argparse
 import os
+import re
 import statistics
 import sys
 
@@ -18,11 +19,14 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 # isort: split
 import numpy as np
 
+import symbols
 import train_mnist
 from common import cli, files, markdown
 from common.reports import pictures, training_runs
+from common.training import pretrained
 
 ARMS = ("without", "with")
+INPUTS = ("data", "softmax_label")  # of every network
 UNFIT = ("add_stn", "draw_graph", "load_epoch", "model_prefix", "overwrite", "result", "resume",
          "seed", "summary", "tensorboard", "test_io", "visualize_every")  # flags of a single run
 # 97.5% quantiles of Student's t for 1, 2, ... degrees of freedom.
@@ -47,6 +51,7 @@ def parse_flags():
                              "not for a comparison")
     with_it = argparse.Namespace(**{**vars(args), "add_stn": True})
     train_mnist.check(with_it)
+    check_patterns(given)
     name = os.path.basename(train_mnist.model_prefix(with_it))
     return args, given, name
 
@@ -63,10 +68,41 @@ def as_flags(given):
 
 def runs_of(given, seeds):
     """The runs of both arms, seed by seed."""
-    plain = {name: value for name, value in given.items() if name not in train_mnist.TRANSFORMER}
-    flags = {"without": as_flags(plain), "with": [*as_flags(given), "--add-stn"]}
+    flags = {"without": as_flags(of_classifier(given)), "with": [*as_flags(given), "--add-stn"]}
     return [training_runs.Run(f"{arm}/seed-{seed}", [*flags[arm], "--seed", str(seed)])
             for seed in range(seeds) for arm in ARMS]
+
+
+def of_classifier(given):
+    """Those flags that have a meaning without the transformer, of flags that a comparison gets.
+
+    Patterns that match nothing but the transformer's parameters are none of them, nor is a model
+    of which they leave nothing else.
+    """
+    names = pretrained.parameters(network_of(given, "without"), INPUTS)
+    found = {flag: [name for name in names if re.match(given[flag], name)]
+             for flag in ("fix", "reset") if flag in given}
+    useless = {*train_mnist.OF_TRANSFORMER, *(flag for flag in found if not found[flag])}
+    if found.get("reset") == names:
+        useless |= {"pretrained", "reset"}
+    return {name: value for name, value in given.items() if name not in useless}
+
+
+def network_of(given, arm):
+    """The network of an arm, as far as the names of its parameters go."""
+    return symbols.get_symbol(given.get("network", "lenet"), add_stn=arm == "with")
+
+
+def check_patterns(given):
+    """Raises ValueError for patterns that match nothing, or leave an arm nothing to train."""
+    for arm, flags in (("without", of_classifier(given)), ("with", given)):
+        symbol = network_of(given, arm)
+        try:
+            pretrained.fixed(flags.get("fix"), symbol, INPUTS)
+            pretrained.matching("--reset", flags.get("reset"),
+                                pretrained.parameters(symbol, INPUTS))
+        except ValueError as error:
+            raise ValueError(f"{arm} the transformer: {error}") from None
 
 
 def compare(folder, seeds):

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import logging
 import os
+import re
 import sys
 import time
 
@@ -26,6 +27,7 @@ from common.training import fit, flags
 from symbols import stn
 
 TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool")  # its options
+OF_TRANSFORMER = (*TRANSFORMER, "loc_lr_mult")  # flags that need one
 # Flags that decide the network and the images:
 DECISIVE = ("add_stn", "bounded", "data_dir", "dataset", "distort", "network", "num_examples",
             "outside", "pool", "stable", "transform", "validation", "width")
@@ -72,8 +74,8 @@ def add_flags(parser):
 def check(args):
     """Raises ValueError for flags that do not fit together."""
     flags.check(args)
-    if not args.add_stn and any(getattr(args, name) for name in TRANSFORMER):
-        options = ", ".join(f"--{name}" for name in TRANSFORMER)
+    if not args.add_stn and any(getattr(args, name) for name in OF_TRANSFORMER):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in OF_TRANSFORMER)
         raise ValueError(f"{options} are of the transformer: they need --add-stn")
     if args.visualize_every and not args.add_stn:
         raise ValueError("--visualize-every draws what the transformer does: it needs --add-stn")
@@ -95,6 +97,15 @@ def model_prefix(args):
              args.transform, "bounded" if args.bounded else None,
              "stable" if args.stable else None, args.outside]
     return args.model_prefix or "models/" + "-".join(filter(None, parts)).replace(":", "")
+
+
+def check_not_written(model, prefix):
+    """Raises ValueError if a model to start from, ``trained.Params``, is among a run's own files.
+    """
+    own = os.path.realpath(prefix)
+    if re.match(re.escape(own) + r"-(\d{4}\.|export/)", os.path.realpath(model.path)):
+        raise ValueError(f"--pretrained {model.model} is what this run would write: give another "
+                         "--model-prefix")
 
 
 def made_of(args, dataset):
@@ -120,6 +131,8 @@ def main():
     args = parser.parse_args()
     check(args)
     recipe, prefix = flags.recipe(args), model_prefix(args)
+    if recipe.pretrained:
+        check_not_written(recipe.pretrained, prefix)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.result is not None:
         files.prepare_output(args.result)

@@ -2,9 +2,10 @@
 
     python -m examples.fine_tune
 
-The classes here are odd and even, of drawn digits. The head of this model is not the stable one,
-and at full steps its transformer would die: docs/when-a-transformer-dies.md says why, and what
-else would help.
+The classes here are odd and even, of drawn digits. This is for a program of your own, which cuts
+the symbol itself; train_mnist.py starts from a model by the flags of docs/fine-tuning.md. The head
+of this model is not the stable one, and at full steps its transformer would die:
+docs/when-a-transformer-dies.md says why, and what else would help.
 """
 from common import find_mxnet  # noqa: F401  or a copy of it: first, so that MXNet can be imported
 

@@ -89,6 +89,7 @@ def test_the_tables_are_those_of_the_results():
     assert results.table(folder) in PAGES["training.md"]
     assert paper.tables(os.path.join(folder, "paper")) in PAGES["paper.md"]
     assert paper.gains(os.path.join(folder, "paper")) in PAGES["README.md"]
+    assert results.table(os.path.join(folder, "fine-tuning")) in PAGES["fine-tuning.md"]
     measured = benchmark.load(os.path.join(folder, "benchmark.json"))
     assert set(measured) >= {benchmark.key(*case) for case in benchmark.cases()}
     assert benchmark.report(measured) in PAGES["speed.md"]

@@ -2,7 +2,9 @@
 import json
 import math
 import os
+import re
 import subprocess
+from collections import Counter
 from typing import NamedTuple, Tuple
 
 import mxnet as mx
@@ -64,6 +66,25 @@ def layers(symbol, **shapes):
 def flops(symbol, **shapes):
     """Floating-point operations of all ``layers``."""
     return sum(layer.flops for layer in layers(symbol, **shapes))
+
+
+def by_layer(names, among):
+    """Names of parameters in fewer words: that of a layer for all that it has.
+
+    Args:
+        names: some parameters.
+        among: all parameters.
+
+    Returns:
+        A list: "conv1" for conv1_weight and conv1_bias, if the layer has no others among all.
+    """
+    counts, wanted = Counter(map(_layer, among)), Counter(map(_layer, names))
+    return list(dict.fromkeys(_layer(name) if wanted[_layer(name)] == counts[_layer(name)] else name
+                              for name in names))
+
+
+def _layer(name):
+    return re.sub("_(weight|bias|gamma|beta|moving_mean|moving_var)$", "", name)
 
 
 FORMATS = (".dot", ".pdf", ".png", ".svg")

@@ -12,6 +12,7 @@ from common.graph.padding import pad_convolutions
 
 SCALED = "data_scaled"  # the node that divides raw pixels by 255
 FUSED = ("Activation", "BatchNorm", "Dropout", "LeakyReLU", "_copy", "clip", "relu")  # by oneDNN
+BIASED = ("Convolution", "Deconvolution", "FullyConnected")  # of data, weight and bias
 SOFTMAXES = ("SoftmaxActivation", "SoftmaxOutput", "softmax")
 PASSING = ("BlockGrad", "_copy")  # operators that change nothing
 # What the losses compute, each of its first input; of SoftmaxOutput see ``label_free``.
@@ -183,6 +184,52 @@ def for_cpu(symbol, contexts, dtype, for_training=True, **shapes):
     # ReLU costs nothing inside a convolution: oneDNN's part of MXNet puts it there. By itself
     # MXNet asks for that on the first CPU device alone.
     return padded.get_backend_symbol("MKLDNN")
+
+
+def with_fixed_statistics(symbol, names):
+    """The same network, but where it is trained some BatchNorms do as in prediction.
+
+    They neither use the statistics of the batch nor move their means and variances.
+
+    Args:
+        symbol: any symbol.
+        names: of moving means and variances.
+    """
+    graph = json.loads(symbol.tojson())
+    for node in graph["nodes"]:
+        inputs = {graph["nodes"][entry[0]]["name"] for entry in node["inputs"]}
+        if node["op"] == "BatchNorm" and inputs.intersection(names):
+            node["attrs"] = {**node.get("attrs", {}), "use_global_stats": "True"}
+    return mx.sym.load_json(json.dumps(graph))
+
+
+def weights_of_biases(symbol, biases):
+    """The parameters that weights are computed from, of layers whose biases are from some others.
+
+    Args:
+        symbol: any symbol.
+        biases: names of parameters.
+
+    Returns:
+        A set of names.
+    """
+    nodes, found = json.loads(symbol.tojson())["nodes"], set()
+    behind = []  # for each node, the variables that it is computed from
+    for node in nodes:
+        sources = [behind[entry[0]] for entry in node["inputs"]]
+        behind.append(set().union(*sources) if sources else {node["name"]})
+        if node["op"] in BIASED and len(sources) > 2 and sources[2] & set(biases):
+            found |= sources[1]
+    return found
+
+
+def with_lr_mult(symbol, names, lr_mult):
+    """The same network with another factor on the learning rate of some parameters."""
+    graph = json.loads(symbol.tojson())
+    for node in graph["nodes"]:
+        if node["op"] == "null" and node["name"] in names:
+            node["attrs"] = {**node.get("attrs", {}), "__lr_mult__": str(lr_mult)}
+    return mx.sym.load_json(json.dumps(graph))
 
 
 def without_copies(symbol):

@@ -205,9 +205,19 @@ def about(meta):
     for part in ("Test", "Validation"):
         if f"{part.lower()}_accuracy" in figures:
             told[f"{part} accuracy"] = f"{figures[f'{part.lower()}_accuracy']:.4f}"
+    if meta.get("started_from"):
+        told["Started from"] = _start_in_words(**meta["started_from"])
     if meta.get("command"):
         told["Trained by"] = f"`{meta['command']}`"
     return told
+
+
+def _start_in_words(model, sha256, taken, anew):
+    """What a network was made from: names of parameters, of all that it has."""
+    count, among = len(taken) + len(anew), [*taken, *anew]
+    words = (f"`{model}`, params with the SHA-256 {sha256}: {len(taken)} of {count} parameters "
+             f"taken ({', '.join(layers.by_layer(taken, among))})")
+    return words + (f", anew {', '.join(layers.by_layer(anew, among))}" if anew else "")
 
 
 def _card(title, told, sums, table):

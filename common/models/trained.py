@@ -3,16 +3,19 @@ import contextlib
 import io
 import math
 import os
+import re
 from typing import Callable, NamedTuple
 
 import mxnet as mx
 import numpy as np
 
+from common import cli, files
 from common.graph import rewrite
 from common.models import export_folder
 from common.models.predict import Predictor
 from common.storage import checkpoint, params_file, sandbox, symbol_file
 
+PUBLISHED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "published")
 LARGEST = 2**28  # numbers that any node of a network may give for a batch
 LARGEST_ANSWER = 2**24  # and its last: some batches of these wait to be fetched
 _SURVIVED = set()  # the graphs, with shapes and options, that have been tried out
@@ -123,6 +126,71 @@ class Trained(NamedTuple):
         return params
 
 
+class Params(NamedTuple):
+    """The parameters of a trained network.
+
+    Attributes:
+        model: the network, as it was asked for.
+        path: of the params file.
+        sha256: of that file, in hexadecimal.
+        arg_params, aux_params: name -> NDArray.
+    """
+
+    model: str
+    path: str
+    sha256: str
+    arg_params: dict
+    aux_params: dict
+
+
+def load_params(model):
+    """Reads the parameters of a network, whose symbol need not be readable.
+
+    Args:
+        model: as ``path`` of ``load``; or the name of a model in ``published/``; or the path of a
+            params file, with or without its suffix, where the newest is not the one.
+
+    Returns:
+        A ``Params``.
+
+    Raises:
+        OSError: there is none.
+        ValueError: a file is damaged, or holds something else than finite parameters.
+    """
+    path = _params_path(model)
+    arg_params, aux_params = params_file.read(path)
+    for name, value in {**arg_params, **aux_params}.items():
+        if value.dtype not in checkpoint.FLOATS:
+            raise ValueError(f"{path}: {name} is {value.dtype.__name__}, not floating-point")
+        if not np.isfinite(value.asnumpy()).all():
+            raise ValueError(f"{path}: {name} is not finite")
+    return Params(model, path, files.sha256(path), arg_params, aux_params)
+
+
+def _params_path(model):
+    """The path of the params file of a model, checked as far as sums tell."""
+    numbered = re.fullmatch(r"(.+)-(\d{4})(\.params)?", model)
+    if numbered and os.path.exists(f"{numbered[1]}-{numbered[2]}.params"):
+        prefix, epoch = numbered[1], int(numbered[2])
+    else:
+        prefix, epoch = _find_or_published(model)
+    path = checkpoint.locate(prefix, epoch)[1]
+    if os.path.basename(path) == export_folder.PARAMS:
+        export_folder.check(os.path.dirname(path))
+    return path
+
+
+def _find_or_published(model):
+    try:
+        return find(model)
+    except FileNotFoundError as error:
+        published = sorted(os.listdir(PUBLISHED)) if os.path.isdir(PUBLISHED) else []
+        if model in published:
+            return find(os.path.normpath(os.path.join(PUBLISHED, model)))
+        raise FileNotFoundError(f"{error}; nor one of those in published/: {', '.join(published)}"
+                                f"{cli.did_you_mean(model, published)}") from None
+
+
 def load(path, epoch=None):
     """Reads a network.
 
@@ -176,7 +244,7 @@ def find(path, epoch=None):
     if epoch is None:
         epochs = checkpoint.epochs(prefix)
         if not epochs:
-            raise FileNotFoundError(f"{path}: neither the folder of an export nor the prefix of "
-                                    "checkpoints, such as models/mnist-lenet-stn")
+            raise FileNotFoundError(f"{path or repr(path)}: neither the folder of an export nor "
+                                    "the prefix of checkpoints, such as models/mnist-lenet-stn")
         epoch = epochs[-1]
     return prefix, epoch

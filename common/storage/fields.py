@@ -74,6 +74,13 @@ def _is_under_way(value):
         and _is_tally(value.get("tally")))
 
 
+def _is_start(value):
+    return (_is_object(value) and set(value) == {"model", "sha256", "taken", "anew"}
+            and _is_text(value["model"]) and _is_text(value["sha256"])
+            and all(isinstance(value[part], list) and all(map(_is_text, value[part]))
+                    for part in ("taken", "anew")))
+
+
 def _is_tally(value):
     return (_is_object(value) and set(value) == {"count", "correct", "total_loss"}
             and _is_count(value["count"]) and _is_count(value["correct"])
@@ -91,6 +98,7 @@ FIELDS = {  # name -> whether a value is fit for it
     "params_sha256": _is_text,
     "recipe": _is_object,
     "seconds": _is_duration,
+    "started_from": _is_start,
     "test_accuracy": _is_share,
     "under_way": _is_under_way,
     "updates": _is_count,

@@ -22,7 +22,7 @@ from common.graph import rewrite
 from common.models.metrics import Tally, keep_in_flight, outputs_to_keep, score
 from common.provenance import provenance
 from common.storage import checkpoint
-from common.training import resume
+from common.training import pretrained, resume
 from common.training.callbacks import Monitor
 from common.training.fused_update import Module
 from common.training.observers import EpochObservers
@@ -73,12 +73,12 @@ def fit(symbol, train, test, recipe, output, watch=None, validation=None):
     Returns:
         The trained Module and its figures: accuracy and mean cross-entropy on all sets, the
         seconds and the number of epochs, the command and the versions that trained it; under
-        "history" the same after each epoch; and under "transformers", where the symbol has any,
-        what they do in the end.
+        "history" the same after each epoch; under "transformers", where the symbol has any, what
+        they do in the end; and under "started_from", if so, what ``pretrained.take`` says.
 
     Raises:
-        ValueError, OSError: an unfit checkpoint, a prefix that cannot be written or has files of
-            another run, or no tensorboardX where ``watch`` asks for it.
+        ValueError, OSError: an unfit checkpoint or start, a prefix that cannot be written or has
+            files of another run, or no tensorboardX where ``watch`` asks for it.
         cli.Diverged: a loss or parameter became non-finite; the checkpoints written are good.
         KeyboardInterrupt, cli.Terminated: after Ctrl-C or SIGTERM; the message says how to go on.
     """
@@ -128,7 +128,7 @@ def fit(symbol, train, test, recipe, output, watch=None, validation=None):
         log_epoch(run.epochs - 1, "Test", tested)
         figures.update(test_accuracy=tested.accuracy, test_loss=tested.loss)
     return module, dict(figures, epochs=run.epochs, history=run.history, **observers.figures(),
-                        **run.trained_by)
+                        **run.origin())
 
 
 def start(symbol, train, recipe, source=None):
@@ -142,15 +142,16 @@ def start(symbol, train, recipe, source=None):
         The Module, and what it has behind it, a ``resume.RunSoFar``.
     """
     contexts = list(recipe.devices)
-    executed = rewrite.for_cpu(symbol, contexts, recipe.dtype, data=train.provide_data[0].shape)
-    module = Module(executed, context=contexts)
+    shapes = {desc.name: desc.shape for desc in train.provide_data + train.provide_label}
+    fixed = pretrained.fixed(recipe.fix, symbol, shapes)
+    module = Module(_executed(symbol, recipe, fixed, data=shapes["data"]), context=contexts,
+                    fixed_param_names=set(fixed).intersection(symbol.list_arguments()))
     module.bind(train.provide_data, train.provide_label)
     run, arrays, done = resume.RunSoFar(), None, 0
     if source is None:
-        module.init_params(recipe.first_values())
+        run.started_from = _init_params(module, symbol, recipe, shapes)
     else:
         checkpoint.finish_renames(source.prefix, source.name)
-        shapes = {desc.name: desc.shape for desc in train.provide_data + train.provide_label}
         module.init_params(None, *checkpoint.load_params(source.prefix, source.name, symbol,
                                                          **shapes))
         run, arrays = resume.load(source, recipe, train.num_batches)
@@ -158,11 +159,30 @@ def start(symbol, train, recipe, source=None):
     module.init_optimizer(mx.kv.create(recipe.kv_store), recipe.optimizer,
                           recipe.optimizer_params(train.num_batches, done))
     if arrays is not None:
-        module.set_optimizer_state(arrays)
+        module.set_optimizer_state(arrays, run.fixed_otherwise)
+    pretrained.log_fixed(fixed, symbol, shapes)
     logging.info("Training %d parameters with %d images on %s",
-                 sum(value.size for value in module.get_params()[0].values()), train.num_images,
+                 sum(value.size for name, value in module.get_params()[0].items()
+                     if name not in fixed), train.num_images,
                  ", ".join(map(str, contexts)))
     return module, run
+
+
+def _executed(symbol, recipe, fixed, data):
+    """What is run in place of a symbol, for images of the shape ``data``."""
+    executed = rewrite.for_cpu(symbol, list(recipe.devices), recipe.dtype, data=data)
+    if recipe.loc_lr_mult is not None:
+        executed = pretrained.with_localisation_rate(executed, recipe.loc_lr_mult)
+    return rewrite.with_fixed_statistics(executed, fixed) if fixed else executed
+
+
+def _init_params(module, symbol, recipe, shapes):
+    """Gives a Module its first values; returns what ``pretrained.take`` says of them, or None."""
+    params, started_from = (None, None), None
+    if recipe.pretrained:
+        *params, started_from = pretrained.take(recipe.pretrained, symbol, recipe.reset, **shapes)
+    module.init_params(recipe.first_values(), *params, allow_missing=True)
+    return started_from
 
 
 def train_epoch(module, batches, recipe, epoch, stopped_at=None, disp_batches=100, monitor=None,

@@ -1,13 +1,16 @@
 """The flags of training, and what they turn into: a recipe, where to write, what to watch."""
 import argparse
+import re
+import warnings
 
 from common import cli
-from common.models import devices
+from common.models import devices, trained
 from common.training.fit import Output, Watch
 from common.training.recipe import INITIALIZERS, OPTIMIZERS, SCHEDULES, WITH_MOMENTUM, Recipe
 
 RECIPE = ("num_epochs", "batch_size", "lr", "lr_schedule", "lr_factor", "warmup_epochs",
-          "optimizer", "mom", "wd", "initializer", "seed", "kv_store", "dtype")  # taken as given
+          "optimizer", "mom", "wd", "initializer", "seed", "kv_store", "dtype", "reset", "fix",
+          "loc_lr_mult")  # taken as given
 
 
 def add_training_flags(parser):
@@ -32,6 +35,20 @@ def add_training_flags(parser):
     flag("--initializer", choices=sorted(INITIALIZERS),
          help="for parameters that do not bring their own")
     flag("--seed", type=cli.number(int, least=0, most=2**31 - 1), help="of everything")
+
+    flag = parser.add_argument_group("start from what is trained").add_argument
+    flag("--pretrained", metavar="MODEL",
+         help="start from the parameters of a trained network that fit by name and shape: an "
+              "export's folder, a prefix of checkpoints, a params file, or a name in published/")
+    flag("--reset", type=_pattern, metavar="PATTERN",
+         help="parameters that start anew although they would fit: a regular expression that "
+              "matches the beginnings of their names")
+    flag("--fix", type=_pattern, metavar="PATTERN",
+         help="parameters that are not trained, likewise: 'stn_' keeps the localisation network, "
+              "'(?!stn_)' trains it alone")
+    flag("--loc-lr-mult", type=cli.number(float, above=0), metavar="X",
+         help="factor on the rate of the localisation network's layers that have one already, in "
+              "place of it")
 
     flag = add_device_flags(parser)
     flag("--kv-store", choices=("local", "device"),
@@ -82,6 +99,8 @@ def add_device_flags(parser):
 def check(args):
     """Raises ValueError for flags that do not fit together, or to this machine."""
     recipe(args)
+    if args.reset is not None and args.pretrained is None:
+        raise ValueError("--reset says what is not taken from a model: it needs --pretrained")
     if args.resume and args.load_epoch:
         raise ValueError("--resume chooses the checkpoint itself: it does not go with --load-epoch")
     if args.keep_best and not args.keep_last:
@@ -94,11 +113,14 @@ def check(args):
 def recipe(args, **made_of):
     """The ``Recipe`` that the flags say, of a network and images that ``made_of`` says.
 
-    Raises ValueError for devices that there are not, or flags that do not fit together.
+    Raises ValueError for devices that there are not, flags that do not fit together, or a damaged
+    model to start from; OSError for one that is not there.
     """
     return Recipe(**{name: getattr(args, name) for name in RECIPE},
                   lr_step_epochs=tuple(args.lr_step_epochs or ()),
                   devices=tuple(devices.contexts(args.gpus, args.cpus, args.batch_size)),
+                  pretrained=(None if args.pretrained is None
+                              else trained.load_params(args.pretrained)),
                   made_of=made_of)
 
 
@@ -121,6 +143,17 @@ def _gpus(text):
     if min(numbers) < 0 or len(set(numbers)) < len(numbers):
         raise argparse.ArgumentTypeError(f"expected GPU numbers such as 0 or 0,1, got {text!r}")
     return numbers
+
+
+def _pattern(text):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Python may read otherwise one day
+            re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"expected a regular expression, got {text!r}: "
+                                         f"{error}") from None
+    return text
 
 
 def _epochs(text):

@@ -2,6 +2,7 @@
 import mxnet as mx
 import numpy as np
 
+from common.graph.rewrite import weights_of_biases
 from common.training.callbacks import Updater
 
 
@@ -12,14 +13,25 @@ class Module(mx.mod.Module):
     that takes as long as a good part of forward and backward. Here the kvstore and the optimizer
     see one vector for all parameters that share their multipliers of rate and of weight decay. So
     the optimizer must treat each number by itself, as all of ``recipe.OPTIMIZERS`` do.
+
+    Args:
+        symbol, **options: as upstream's.
+        fixed_param_names: of parameters that stand still. On a CPU MXNet computes the gradient of a
+            bias only together with that of its weight: then the weight has a gradient, too.
     """
+
+    def __init__(self, symbol, fixed_param_names=None, **options):
+        self._still = set(fixed_param_names or ())
+        trained = set(symbol.list_arguments()) - self._still
+        super().__init__(symbol, fixed_param_names=self._still - weights_of_biases(symbol, trained),
+                         **options)
 
     def init_optimizer(self, kvstore, optimizer, optimizer_params):
         """As upstream's; ``kvstore`` is a KVStore, which then holds the vectors."""
         super().init_optimizer(kvstore, optimizer, optimizer_params)
         alike = {}
         trained = [index for index, (gradient, *_) in enumerate(self._exec_group.grad_arrays)
-                   if gradient is not None]
+                   if gradient is not None and self._param_names[index] not in self._still]
         for index in trained:
             name = self._param_names[index]
             alike.setdefault(self._multipliers(name), []).append(index)
@@ -64,18 +76,29 @@ class Module(mx.mod.Module):
                     arrays[f"{name}.{number}"] = part
         return arrays
 
-    def set_optimizer_state(self, arrays):
+    def set_optimizer_state(self, arrays, fixed_otherwise=False):
         """Goes on from what ``optimizer_state`` gave.
+
+        Args:
+            arrays: name -> NumPy array.
+            fixed_otherwise: whether other parameters were fixed there. Of those that are fixed now
+                the arrays are forgotten; those that were fixed there start without any.
 
         Raises ValueError if the arrays belong to another optimizer or network.
         """
         arrays, updater = dict(arrays), self._kvstore._updater
+        remembered = {key.rpartition(".")[0] for key in arrays}
+        if fixed_otherwise:
+            arrays = {key: value for key, value in arrays.items()
+                      if key.rpartition(".")[0] not in self._still}
         for vector in self._vectors:
             state = self._optimizer.create_state_multi_precision(vector.key,
                                                                  vector.weights[0].vector)
             for number, leaf in enumerate(_leaves(state)):
                 value = leaf.asnumpy()
                 for name, part in vector.named(value):
+                    if fixed_otherwise and name not in remembered:
+                        continue
                     stored = arrays.pop(f"{name}.{number}", None)
                     if stored is None or stored.shape != part.shape:
                         raise ValueError(f"the state holds nothing fit for {name}: "

@@ -6,6 +6,7 @@ from typing import Mapping, Optional, Tuple
 import mxnet as mx
 
 from common.data.batches import derive_seed
+from common.models.trained import Params
 
 OPTIMIZERS = ("adagrad", "adam", "nag", "rmsprop", "sgd", "signum")
 WITH_MOMENTUM = ("nag", "sgd", "signum")
@@ -28,6 +29,7 @@ class Recipe:
         lr_step_epochs: rising, for "step".
         warmup_epochs: in which the rate rises from 0; None for a quarter of all where the schedule
             looks ahead, else none.
+        pretrained: the ``trained.Params`` that the network starts from.
         devices: the ``mx.Context`` that a batch is split over.
         made_of: what decides the network and the images, by name.
         Others are as the flags of the same names.
@@ -50,6 +52,10 @@ class Recipe:
     seed: int = 0
     kv_store: str = "local"
     dtype: str = "float32"
+    pretrained: Optional[Params] = None
+    reset: Optional[str] = None
+    fix: Optional[str] = None
+    loc_lr_mult: Optional[float] = None
     devices: Tuple[mx.Context, ...] = (mx.cpu(),)
     made_of: Mapping = dataclasses.field(default_factory=dict)
 
@@ -73,7 +79,10 @@ class Recipe:
         """All of it by name, as JSON can hold it."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
                if field.name != "made_of"}
-        return {**own, **self.made_of, "devices": list(map(str, self.devices)),
+        start = self.pretrained
+        return {**own, **self.made_of, "pretrained": start and start.model,
+                "pretrained_sha256": start and start.sha256,
+                "devices": list(map(str, self.devices)),
                 "lr_step_epochs": list(self.lr_step_epochs) or None}
 
     def optimizer_params(self, batches_per_epoch, updates=0):

@@ -10,7 +10,9 @@ from common.training.recipe import LOOKING_AHEAD
 
 ROUNDING = ("devices", "kv_store")  # they change a run in its last bits alone
 # What runs did before their recipes had a word for it:
-BEFORE = {"outside": None, "stable": False, "validation": 0}
+BEFORE = {"outside": None, "stable": False, "validation": 0, "pretrained": None,
+          "pretrained_sha256": None, "reset": None, "fix": None, "loc_lr_mult": None}
+START = ("pretrained", "pretrained_sha256", "reset")  # how a run begins, and nothing after that
 
 
 class Source(NamedTuple):
@@ -33,6 +35,8 @@ class RunSoFar:
         stopped_at: where it was stopped within an epoch, ``{"epoch", "batch", "num_batches",
             "tally"}``, or None.
         trained_by: the command and the versions, as of ``provenance``.
+        started_from: what ``pretrained.take`` says of its start, or None.
+        fixed_otherwise: whether it had other parameters fixed than it has from now on.
     """
 
     epochs: int = 0
@@ -41,6 +45,8 @@ class RunSoFar:
     history: list = dataclasses.field(default_factory=list)
     stopped_at: Optional[dict] = None
     trained_by: Mapping = dataclasses.field(default_factory=dict)
+    started_from: Optional[dict] = None
+    fixed_otherwise: bool = False
 
     def finish_epoch(self, train, figures):
         """Takes note of an epoch of an ``ImageIter``, and of the figures after it."""
@@ -62,10 +68,15 @@ class RunSoFar:
         figures = self.history[-1 - back]
         return figures.get("validation_accuracy", figures.get("test_accuracy"))
 
+    def origin(self):
+        """What trained the network and, if it did not start anew, what it started from."""
+        start = {"started_from": self.started_from} if self.started_from else {}
+        return {**self.trained_by, **start}
+
     def as_meta(self):
         """What a checkpoint keeps of it."""
         return {"updates": self.updates, "seconds": self.seconds, "history": self.history,
-                "under_way": self.stopped_at, **self.trained_by}
+                "under_way": self.stopped_at, **self.origin()}
 
 
 def source(output, recipe, num_batches):
@@ -115,20 +126,33 @@ def load(source, recipe, num_batches):
         checkpoint.
 
     Raises:
-        ValueError: the checkpoint is not that of a training.
+        ValueError: the checkpoint is not that of a training, or of one with another start.
     """
     arrays, meta = checkpoint.load_state(source.prefix, source.name)
     if meta is None:
+        _check_start(recipe, source, {})
         logging.warning("The checkpoint has no state: the optimizer starts anew")
         return RunSoFar(source.epochs, updates=source.epochs * num_batches), None
     path = checkpoint.paths(source.prefix, source.name)[2]
     _check_complete(path, meta)
-    differences = _differences(recipe, meta)
+    _check_start(recipe, source, meta)
+    differences = _differences(recipe, meta, START)
     if differences and source.epochs < recipe.num_epochs:
         logging.warning("Goes on, but not as the run would have: %s", "; ".join(differences))
     return RunSoFar(
         source.epochs, meta["updates"], meta["seconds"], meta.get("history", []),  # or an older one
-        meta.get("under_way"), {name: meta[name] for name in provenance() if name in meta}), arrays
+        meta.get("under_way"), {name: meta[name] for name in provenance() if name in meta},
+        meta.get("started_from"), _before(meta)["fix"] != recipe.fix), arrays
+
+
+def _check_start(recipe, source, meta):
+    """Raises ValueError if a recipe starts from a model that a checkpoint was not made from."""
+    there = _before(meta)
+    if recipe.pretrained and (recipe.pretrained.sha256, recipe.reset) != (
+            there["pretrained_sha256"], there["reset"]):
+        path = checkpoint.paths(source.prefix, source.name)[1]
+        raise ValueError(f"{path}: not begun with this --pretrained and --reset: leave them out to "
+                         "go on from there, since they only say how a run begins")
 
 
 def _newest(prefix, recipe, num_batches):
@@ -234,21 +258,32 @@ def _differences(recipe, meta, apart=()):
         meta: of the checkpoint.
         apart: names that do not count.
     """
-    here, there = recipe.as_json(), {**BEFORE, **meta.get("flags", {}), **meta["recipe"]}
+    here, there = recipe.as_json(), _before(meta)
     alike = set(apart)
     if recipe.lr_schedule not in LOOKING_AHEAD:
         alike.add("num_epochs")
     if here.get("data_sha256") and here["data_sha256"] == there.get("data_sha256"):
         alike |= {"data_dir", "num_examples"}
+    if here["pretrained"] and here["pretrained_sha256"] == there["pretrained_sha256"]:
+        alike.add("pretrained")
     unlike = [name for name in here
               if name not in alike and name in there and there[name] != here[name]]
     if set(unlike) & {"dataset", "data_dir", "num_examples"}:
         unlike = [name for name in unlike if name != "data_sha256"]
+    if "pretrained" in unlike:
+        unlike = [name for name in unlike if name != "pretrained_sha256"]
     return [f"{_as_flag(name, there[name])} there, {_as_flag(name, here[name])} here"
             for name in unlike]
 
 
+def _before(meta):
+    """What a checkpoint says that its run was, by name."""
+    return {**BEFORE, **meta.get("flags", {}), **meta.get("recipe", {})}
+
+
 def _as_flag(name, value):
+    if name == "pretrained_sha256":
+        return f"--pretrained of the SHA-256 {str(value)[:8]}..."
     if name == "data_sha256":
         return f"images with the SHA-256 {str(value)[:8]}..."
     flag = "on" if name == "devices" else f"--{name.replace('_', '-')}"

@@ -299,7 +299,7 @@ def bad_files(tmp_path, bad_files_once):
     (["MODEL", "--predict", "half.png"], ["half.png: neither a whole picture nor an idx file"]),
     (["MODEL", "--predict", "text.png"], ["text.png: neither"]),
     (["MODEL", "--predict", "deep.png"], ["deep.png", "more than 8 bits"]),
-    (["MODEL", "--predict", "labels"], ["labels", "magic number"]),
+    (["MODEL", "--predict", "labels"], ["labels: expected images", "as labels have"]),
     (["MODEL", "--predict", "text.gz"], ["text.gz", "gzip"]),
 ])
 def test_bad_input_is_refused(trained, run, refused, tmp_path, bad_files, flags, words):

@@ -1,24 +1,31 @@
-"""Datasets by name."""
+"""Datasets by name, or of one's own in any of some formats."""
 import hashlib
-from typing import NamedTuple
+import os
+from typing import NamedTuple, Tuple
 
 import numpy as np
 
-from common.data import mnist, synthetic
+from common import cli
+from common.data import arrays, class_list, mnist, synthetic
 from common.data.batches import derive_seed
 
 DATASETS = (*mnist.PUBLISHED, "synthetic")
 TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
+FORMATS = ("the four idx files of MNIST's names",)
 
 
 class Dataset(NamedTuple):
-    """Images (N, H, W) and labels (N,), uint8, for training and test, and where they are from."""
+    """Images (N, H, W) or (N, 3, H, W) and labels (N,) for training and test, and what they are.
+
+    Images are uint8, and so are labels of up to 256 classes.
+    """
 
     train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
     origin: str  # one of DATASETS, or as of ``mnist.load_with_origin``
+    class_names: Tuple[str, ...]  # words or numbers
 
     @property
     def sha256(self):
@@ -30,30 +37,60 @@ class Dataset(NamedTuple):
         return digest.hexdigest()
 
 
-def load(name, data_dir=None, num_examples=None):
+def add_flags(flag):
+    """Adds the flags that say where data are and how they are read, by ``add_argument``."""
+    flag("--data-dir", metavar="PATH",
+         help="data of your own: " + "; ".join(FORMATS) + "; by default data/<dataset>")
+    flag("--image-shape", type=cli.image_shape, metavar="C,H,W",
+         help="resize the images, and make them grey (1,H,W) or coloured (3,H,W); by default they "
+              "stay as they are")
+
+
+def options(args):
+    """What ``load`` is to get of those flags, apart from the path."""
+    return {"image_shape": args.image_shape}
+
+
+def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=None,
+         class_names=None):
     """Loads a dataset, fetching what is missing.
 
     Args:
-        name: one of ``DATASETS``.
-        data_dir: folder of the idx files; by default ``data/<name>``. Not for "synthetic".
+        name: one of ``DATASETS``; it says what is fetched where there is nothing.
+        data_dir: where the data are, in one of ``FORMATS``; by default ``data/<name>``. Not for
+            "synthetic".
         num_examples: training images to use; by default all, or 10,000 drawn ones.
+        image_shape: (C, H, W) that the images are resized to; by default they stay as they are.
+        num_classes: by default as many as the data have.
+        class_names: of all classes. Where the data name theirs, these choose the order.
 
     Returns:
         A ``Dataset``.
 
     Raises:
-        ValueError: the files are not good, or hold fewer training images than asked for; or there
-            are none.
+        ValueError: the files are not good, or hold fewer training images than asked for, or more
+            classes; or there are none.
         OSError: the files could not be had.
     """
+    if image_shape is not None and image_shape[0] not in (1, 3):
+        raise ValueError(f"--image-shape {','.join(map(str, image_shape))}: images have 1 channel, "
+                         "grey, or 3, colour")
     if name == "synthetic":
         if data_dir is not None:
             raise ValueError("--data-dir has no meaning with --dataset synthetic: it has no files")
         count = num_examples or 10000
-        return Dataset(*synthetic.draw(count, seed=0),
-                       *synthetic.draw(max(count // 5, 100), seed=1), origin=name)
-    arrays, origin = mnist.load_with_origin(name, data_dir)
-    dataset = Dataset(*arrays, origin)
+        found = (*synthetic.draw(count, seed=0), *synthetic.draw(max(count // 5, 100), seed=1))
+        origin, names = name, tuple(map(str, range(synthetic.CLASSES)))
+    else:
+        found, origin, names = _read(name, data_dir)
+    where = data_dir or name
+    images, labels = list(found[::2]), [class_list.as_labels(where, part) for part in found[1::2]]
+    _check_together(where, images, labels)
+    if image_shape is not None:
+        images = [arrays.resize(part, image_shape) for part in images]
+    labels, names = _classes(where, labels, names or published_names(origin), num_classes,
+                             class_names)
+    dataset = Dataset(images[0], labels[0], images[1], labels[1], origin, names)
     available = len(dataset.train_images)
     if num_examples and num_examples > available:
         raise ValueError(f"{name} has {available} training images, {num_examples} were asked for")
@@ -61,10 +98,79 @@ def load(name, data_dir=None, num_examples=None):
                             train_labels=dataset.train_labels[:num_examples])
 
 
+def _read(name, data_dir):
+    """Training images and labels, test images and labels; their origin; and names of classes.
+
+    There are no names, but None, where the labels' numbers will do.
+    """
+    if data_dir is None or not os.path.exists(data_dir) or mnist.is_idx_folder(data_dir) or (
+            os.path.isdir(data_dir) and mnist.is_free(data_dir)):
+        return (*mnist.load_with_origin(name, data_dir), None)
+    raise ValueError(f"{data_dir}: holds none of what --data-dir takes: {'; '.join(FORMATS)}; or "
+                     f"nothing, to fetch {name} into it")
+
+
+def published_names(origin):
+    """The words for the classes of a published dataset; None where numbers will do."""
+    return (mnist.PUBLISHED[origin].class_names or None) if origin in mnist.PUBLISHED else None
+
+
+def _check_together(where, images, labels):
+    for part, *both in zip(("training", "test"), images, labels):
+        count, other = map(len, both)
+        if count != other:
+            raise ValueError(f"{where}: {count} {part} images but {other} labels")
+    train, test = (part.shape[1:] for part in images)
+    if train != test:
+        raise ValueError(f"{where}: training images have {arrays.in_words(train)} pixels, test "
+                         f"images {arrays.in_words(test)}")
+
+
+def _classes(where, labels, names, num_classes, wanted):
+    """Labels of training and test that are numbers of classes, and the names of these.
+
+    Args:
+        where: the data come from, for the messages.
+        labels: those that were read, int64.
+        names: of the classes, None for their numbers.
+        num_classes, wanted: what was asked for, or None.
+    """
+    count = num_classes or (len(wanted) if wanted else None)
+    if wanted and num_classes not in (None, len(wanted)):
+        raise ValueError(f"--num-classes {num_classes}, but --class-names has {len(wanted)} names")
+    if not names:
+        *labels, names = class_list.from_zero(where, *labels, count)
+    if wanted:
+        labels = [class_list.renumbered(where, part, names, wanted) for part in labels]
+    names = wanted or (*names, *map(str, range(len(names), count or 0)))
+    most = int(max(part.max() for part in labels))
+    if most >= (count or len(names)):
+        flag = f"--num-classes {count}" if num_classes else f"--class-names of {len(wanted)} names"
+        raise ValueError(f"{where}: the label {most} is not one of 0 to {count - 1}, so {flag} is "
+                         "too few")
+    if len(names) < 2:
+        raise ValueError(f"{where}: all images are of one class: a network needs two or more")
+    small = np.uint8 if len(names) <= 256 else np.int32
+    return [part.astype(small) for part in labels], names
+
+
+def short_name(name, data_dir=None):
+    """What the files of a model are named after: the dataset, or the folder or file of one's own.
+
+    Args:
+        name, data_dir: as for ``load``.
+    """
+    if data_dir is None or (mnist.is_published(name, data_dir)):
+        return name
+    stem = os.path.basename(os.path.abspath(data_dir))
+    for suffix in (".gz", ".csv", ".npz"):
+        stem = stem[:-len(suffix)] if stem.endswith(suffix) else stem
+    return stem or name
+
+
 def class_names(origin, count):
     """The names of ``count`` classes, learnt from data of that ``origin``: words or numbers."""
-    names = mnist.PUBLISHED[origin].class_names if origin in mnist.PUBLISHED else ()
-    return names if len(names) == count else [str(number) for number in range(count)]
+    return class_list.fitting(published_names(origin) or (), count)
 
 
 def hold_out(dataset, count):

@@ -12,13 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from common import cli
-from common.data import datasets, mnist
+from common.data import arrays, class_list, datasets, mnist
 from common.data.distort import TASKS, augmentation
 from common.models import export_folder, trained
 from common.storage import checkpoint
 
 DATA = re.compile(r"([\w ,.-]{1,60}?)(?:, distorted by (\w{1,20}))?")
 NUMBER = r"(\d{1,9})\b"
+SHAPE = r"([13]) x (\d{1,4}) x (\d{1,4})"
 
 
 class TestImages(NamedTuple):
@@ -36,7 +37,7 @@ def add_flags(flag):
     """Adds the flags that choose test images, by a parser's ``add_argument``."""
     flag("--dataset", choices=datasets.DATASETS,
          help="dataset; by default the training's, or mnist")
-    flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
+    datasets.add_flags(flag)
     flag("--num-examples", type=cli.number(int, least=1),
          help="of the training: the synthetic dataset has a fifth as many test images")
     flag("--distort", choices=(*TASKS, "none"),
@@ -64,14 +65,19 @@ def test_images(args):
         count = known.get("num_examples")
     seed = known.get("seed", 0) if seed is None else seed
     distort = known.get("distort") if distort is None else distort if distort != "none" else None
-    loaded = datasets.load(dataset, args.data_dir, count)
-    words = taken = _in_words(loaded.origin, distort, seed)
+    options = datasets.options(args)
+    options["image_shape"] = options["image_shape"] or known.get("image_shape")
+    loaded = datasets.load(dataset, args.data_dir, count, **options)
+    words = taken = _in_words(loaded.origin, distort, seed, options["image_shape"])
     if known:
-        was = _in_words(known["origin"], known["distort"], known["seed"])
+        was = _in_words(known["origin"], known["distort"], known["seed"], known.get("image_shape"))
         same = (was == taken and loaded.origin in datasets.DATASETS  # own files may be others
                 and (dataset != "synthetic" or count == known.get("num_examples")))
         words += ", as in the training" if same else f"; the network was trained on {was}"
-    images, labels = datasets.for_evaluation(loaded.test_images, loaded.test_labels, seed,
+    labels, names = loaded.test_labels, known_names(args.model, args.load_epoch)
+    if names and distort != "addition":  # whose classes are sums
+        labels = class_list.renumbered(args.data_dir or dataset, labels, loaded.class_names, names)
+    images, labels = datasets.for_evaluation(loaded.test_images, labels, seed,
                                              augmentation(distort)[0])
     return TestImages(images, labels, loaded.origin, distort, seed, words)
 
@@ -84,8 +90,8 @@ def trained_on(path, epoch=None):
 
     Returns:
         ``{"origin": as of ``datasets.Dataset``, "distort": a name or None, "seed": of the
-        training}``, and "num_examples" where not all training images were used; empty if it says
-        nothing.
+        training}``, "num_examples" where not all training images were used, and "image_shape"
+        where they were resized; empty if it says nothing.
     """
     told = _told(path, epoch)
     said = DATA.fullmatch(told.get("Data", ""))
@@ -98,6 +104,9 @@ def trained_on(path, epoch=None):
                   or re.search(rf"--{name.replace('_', '[-_]')}[ =]{NUMBER}", command))
         if number:
             found[name] = int(number[1])
+    shape = re.fullmatch(SHAPE, told.get("Resized to", ""))
+    if shape:
+        found["image_shape"] = tuple(map(int, shape.groups()))
     return found
 
 
@@ -107,15 +116,26 @@ def class_names(path, epoch, count):
     Args:
         path, epoch: as for ``trained.load``.
     """
+    names = known_names(path, epoch) or ()
+    if names and os.path.isdir(path) and len(names) != count:
+        logging.warning("%s: not used: %d names, but the network has %d classes",
+                        os.path.join(path, export_folder.CLASSES), len(names), count)
+    return class_list.fitting(names, count)
+
+
+def known_names(path, epoch):
+    """The names of a network's classes, as far as it says them; else None."""
     if not os.path.isdir(path):
-        return datasets.class_names(trained_on(path, epoch).get("origin"), count)
+        meta = checkpoint.load_state(*trained.find(path, epoch))[1] or {}
+        return meta.get("flags", {}).get("classes") or datasets.published_names(
+            trained_on(path, epoch).get("origin"))
     try:
-        return export_folder.read_class_names(os.path.join(path, export_folder.CLASSES), count)
+        return class_list.read_names(os.path.join(path, export_folder.CLASSES))
     except FileNotFoundError:
-        pass
+        return None
     except ValueError as error:
         logging.warning("%s: not used", error)
-    return datasets.class_names(None, count)
+        return None
 
 
 def choose_dataset(model, dataset, data_dir, origin):
@@ -133,8 +153,9 @@ def choose_dataset(model, dataset, data_dir, origin):
     return origin or "mnist"
 
 
-def _in_words(origin, distort, seed):
-    return origin + (f", distorted by {distort}, seed {seed}" if distort else "")
+def _in_words(origin, distort, seed, image_shape=None):
+    resized = f", resized to {arrays.in_words(image_shape)}" if image_shape else ""
+    return origin + resized + (f", distorted by {distort}, seed {seed}" if distort else "")
 
 
 def _told(path, epoch):

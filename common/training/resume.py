@@ -10,7 +10,7 @@ from common.training.recipe import LOOKING_AHEAD
 
 ROUNDING = ("devices", "kv_store")  # they change a run in its last bits alone
 # What runs did before their recipes had a word for it:
-BEFORE = {"outside": None, "stable": False, "validation": 0}
+BEFORE = {"image_shape": None, "outside": None, "stable": False, "validation": 0}
 
 
 class Source(NamedTuple):
@@ -239,10 +239,10 @@ def _differences(recipe, meta, apart=()):
     if recipe.lr_schedule not in LOOKING_AHEAD:
         alike.add("num_epochs")
     if here.get("data_sha256") and here["data_sha256"] == there.get("data_sha256"):
-        alike |= {"data_dir", "num_examples"}
+        alike |= {"data_dir", "image_shape", "num_examples"}
     unlike = [name for name in here
               if name not in alike and name in there and there[name] != here[name]]
-    if set(unlike) & {"dataset", "data_dir", "num_examples"}:
+    if set(unlike) & {"dataset", "data_dir", "image_shape", "num_examples"}:
         unlike = [name for name in unlike if name != "data_sha256"]
     return [f"{_as_flag(name, there[name])} there, {_as_flag(name, here[name])} here"
             for name in unlike]

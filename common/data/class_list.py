@@ -57,7 +57,7 @@ def as_labels(path, labels):
     """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "biuf" or not labels.size:
+    if labels.ndim != 1 or labels.dtype.kind not in "biuf":
         hint = ": one for each class? give their argmax(axis=1)" if labels.ndim == 2 else ""
         raise ValueError(f"{path}: expected labels (N,) of whole numbers, got {labels.dtype} "
                          f"({', '.join(map(str, labels.shape))}){hint}")
@@ -82,8 +82,8 @@ def from_zero(path, train_labels, test_labels, count=None):
     Returns:
         Both arrays and the names.
     """
-    least = min(train_labels.min(), test_labels.min())
-    most = int(max(train_labels.max(), test_labels.max()))
+    both = np.concatenate((train_labels, test_labels))
+    least, most = int(both.min()), int(both.max())
     first = int(least == 1 and not (count and most < count))
     if first:
         logging.info("%s: the labels are 1 to %d: classes 0 to %d, named 1 to %d", path, most,

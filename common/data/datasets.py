@@ -6,12 +6,12 @@ from typing import NamedTuple, Tuple
 import numpy as np
 
 from common import cli
-from common.data import arrays, class_list, mnist, synthetic
+from common.data import arrays, class_list, image_folder, mnist, synthetic
 from common.data.batches import derive_seed
 
 DATASETS = (*mnist.PUBLISHED, "synthetic")
 TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
-FORMATS = ("the four idx files of MNIST's names",)
+FORMATS = ("a folder of idx files named as MNIST's", "or of pictures, <class>/*.png")
 
 
 class Dataset(NamedTuple):
@@ -44,15 +44,17 @@ def add_flags(flag):
     flag("--image-shape", type=cli.image_shape, metavar="C,H,W",
          help="resize the images, and make them grey (1,H,W) or coloured (3,H,W); by default they "
               "stay as they are")
+    flag("--broken", choices=("fail", "skip"), default="fail",
+         help="what to do about pictures in a folder that cannot be read")
 
 
 def options(args):
     """What ``load`` is to get of those flags, apart from the path."""
-    return {"image_shape": args.image_shape}
+    return {"image_shape": args.image_shape, "skip_broken": args.broken == "skip"}
 
 
 def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=None,
-         class_names=None):
+         class_names=None, skip_broken=False, test_only=False):
     """Loads a dataset, fetching what is missing.
 
     Args:
@@ -63,6 +65,9 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
         image_shape: (C, H, W) that the images are resized to; by default they stay as they are.
         num_classes: by default as many as the data have.
         class_names: of all classes. Where the data name theirs, these choose the order.
+        skip_broken: whether broken pictures in a folder are left out, where otherwise the first of
+            them ends all.
+        test_only: whether the training images will not be used: there may be none.
 
     Returns:
         A ``Dataset``.
@@ -76,20 +81,18 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
         raise ValueError(f"--image-shape {','.join(map(str, image_shape))}: images have 1 channel, "
                          "grey, or 3, colour")
     if name == "synthetic":
-        if data_dir is not None:
-            raise ValueError("--data-dir has no meaning with --dataset synthetic: it has no files")
-        count = num_examples or 10000
-        found = (*synthetic.draw(count, seed=0), *synthetic.draw(max(count // 5, 100), seed=1))
-        origin, names = name, tuple(map(str, range(synthetic.CLASSES)))
+        found, origin, names = _drawn(data_dir, num_examples or 10000)
     else:
-        found, origin, names = _read(name, data_dir)
+        found, origin, names = _read(name, data_dir, image_shape, skip_broken, test_only)
     where = data_dir or name
     images, labels = list(found[::2]), [class_list.as_labels(where, part) for part in found[1::2]]
-    _check_together(where, images, labels)
+    _check_together(where, images, labels, test_only)
     if image_shape is not None:
         images = [arrays.resize(part, image_shape) for part in images]
     labels, names = _classes(where, labels, names or published_names(origin), num_classes,
                              class_names)
+    if len(names) < 2 and not test_only:
+        raise ValueError(f"{where}: all images are of one class: a network needs two or more")
     dataset = Dataset(images[0], labels[0], images[1], labels[1], origin, names)
     available = len(dataset.train_images)
     if num_examples and num_examples > available:
@@ -98,7 +101,15 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
                             train_labels=dataset.train_labels[:num_examples])
 
 
-def _read(name, data_dir):
+def _drawn(data_dir, count):
+    """As ``_read``, of the drawn digits."""
+    if data_dir is not None:
+        raise ValueError("--data-dir has no meaning with --dataset synthetic: it has no files")
+    found = (*synthetic.draw(count, seed=0), *synthetic.draw(max(count // 5, 100), seed=1))
+    return found, "synthetic", tuple(map(str, range(synthetic.CLASSES)))
+
+
+def _read(name, data_dir, image_shape, skip_broken, test_only):
     """Training images and labels, test images and labels; their origin; and names of classes.
 
     There are no names, but None, where the labels' numbers will do.
@@ -106,6 +117,9 @@ def _read(name, data_dir):
     if data_dir is None or not os.path.exists(data_dir) or mnist.is_idx_folder(data_dir) or (
             os.path.isdir(data_dir) and mnist.is_free(data_dir)):
         return (*mnist.load_with_origin(name, data_dir), None)
+    if image_folder.is_one(data_dir):
+        found, names = image_folder.read(data_dir, image_shape, skip_broken, test_only)
+        return found, mnist.OWN, names
     raise ValueError(f"{data_dir}: holds none of what --data-dir takes: {'; '.join(FORMATS)}; or "
                      f"nothing, to fetch {name} into it")
 
@@ -115,9 +129,11 @@ def published_names(origin):
     return (mnist.PUBLISHED[origin].class_names or None) if origin in mnist.PUBLISHED else None
 
 
-def _check_together(where, images, labels):
+def _check_together(where, images, labels, test_only):
     for part, *both in zip(("training", "test"), images, labels):
         count, other = map(len, both)
+        if not count and not (part == "training" and test_only):
+            raise ValueError(f"{where}: no {part} images")
         if count != other:
             raise ValueError(f"{where}: {count} {part} images but {other} labels")
     train, test = (part.shape[1:] for part in images)
@@ -143,13 +159,11 @@ def _classes(where, labels, names, num_classes, wanted):
     if wanted:
         labels = [class_list.renumbered(where, part, names, wanted) for part in labels]
     names = wanted or (*names, *map(str, range(len(names), count or 0)))
-    most = int(max(part.max() for part in labels))
+    most = int(np.concatenate(labels).max())
     if most >= (count or len(names)):
         flag = f"--num-classes {count}" if num_classes else f"--class-names of {len(wanted)} names"
         raise ValueError(f"{where}: the label {most} is not one of 0 to {count - 1}, so {flag} is "
                          "too few")
-    if len(names) < 2:
-        raise ValueError(f"{where}: all images are of one class: a network needs two or more")
     small = np.uint8 if len(names) <= 256 else np.int32
     return [part.astype(small) for part in labels], names
 

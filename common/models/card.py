@@ -67,7 +67,7 @@ def test_images(args):
     distort = known.get("distort") if distort is None else distort if distort != "none" else None
     options = datasets.options(args)
     options["image_shape"] = options["image_shape"] or known.get("image_shape")
-    loaded = datasets.load(dataset, args.data_dir, count, **options)
+    loaded = datasets.load(dataset, args.data_dir, count, test_only=True, **options)
     words = taken = _in_words(loaded.origin, distort, seed, options["image_shape"])
     if known:
         was = _in_words(known["origin"], known["distort"], known["seed"], known.get("image_shape"))
@@ -80,6 +80,20 @@ def test_images(args):
     images, labels = datasets.for_evaluation(loaded.test_images, labels, seed,
                                              augmentation(distort)[0])
     return TestImages(images, labels, loaded.origin, distort, seed, words)
+
+
+def wanted_images(args, network):
+    """How pictures are to be read for a ``trained.Trained``.
+
+    Returns:
+        The number of channels, 1 or 3; and the (C, H, W) to resize pictures to: that of the flags,
+        or of the training; or None.
+    """
+    shape = network.made_for() or (1,)
+    channels = 3 if shape[0] == 3 else 1
+    known = trained_on(args.model, args.load_epoch).get("image_shape")
+    resized = args.image_shape or (known if known == tuple(shape) else None)
+    return channels, resized
 
 
 def trained_on(path, epoch=None):

@@ -1,17 +1,19 @@
 """Datasets by name, or of one's own in any of some formats."""
 import hashlib
+import logging
 import os
 from typing import NamedTuple, Tuple
 
 import numpy as np
 
 from common import cli
-from common.data import arrays, class_list, image_folder, mnist, synthetic
+from common.data import arrays, class_list, image_folder, mnist, npz_file, synthetic, table_files
 from common.data.batches import derive_seed
 
 DATASETS = (*mnist.PUBLISHED, "synthetic")
 TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
-FORMATS = ("a folder of idx files named as MNIST's", "or of pictures, <class>/*.png")
+FORMATS = ("a folder of idx files named as MNIST's", "of pictures, <class>/*.png",
+           "or of train.csv", "one .csv file", "an .npz file with x_train")
 
 
 class Dataset(NamedTuple):
@@ -120,8 +122,29 @@ def _read(name, data_dir, image_shape, skip_broken, test_only):
     if image_folder.is_one(data_dir):
         found, names = image_folder.read(data_dir, image_shape, skip_broken, test_only)
         return found, mnist.OWN, names
-    raise ValueError(f"{data_dir}: holds none of what --data-dir takes: {'; '.join(FORMATS)}; or "
-                     f"nothing, to fetch {name} into it")
+    if data_dir.lower().endswith(".npz"):
+        return _with_test(data_dir, *npz_file.read(data_dir)), mnist.OWN, None
+    train_table, test_table = table_files.find(data_dir)
+    if train_table:
+        found = table_files.read(train_table, test_table, image_shape)
+        return _with_test(data_dir, *found), mnist.OWN, None
+    raise ValueError(f"{data_dir}: none of what --data-dir takes: {', '.join(FORMATS)}; or an "
+                     f"empty folder, to fetch {name} into")
+
+
+def _with_test(path, train_images, train_labels, test_images, test_labels):
+    """The same arrays, images as uint8; where there are none for the test, some of the others."""
+    if test_images is not None:
+        train_images, test_images = arrays.as_images(path, train_images, test_images)
+        return train_images, train_labels, test_images, test_labels
+    images, = arrays.as_images(path, train_images)
+    labels = class_list.as_labels(path, train_labels)
+    if len(images) != len(labels):
+        raise ValueError(f"{path}: {len(images)} images but {len(labels)} labels")
+    parts = class_list.split(labels)
+    logging.info("%s: has no test images: a fifth of each class, %d in all, are taken", path,
+                 len(parts[1]))
+    return tuple(array[part] for part in parts for array in (images, labels))
 
 
 def published_names(origin):

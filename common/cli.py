@@ -107,7 +107,7 @@ def image_shape(text):
     sizes = text.split(",")
     if len(sizes) != 3:
         raise argparse.ArgumentTypeError(f"expected C,H,W such as 1,28,28, got {text!r}")
-    return tuple(map(number(int, least=1), sizes))
+    return tuple(map(number(int, least=1, most=2**14), sizes))
 
 
 def run(main):

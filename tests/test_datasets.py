@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 
 import train_mnist
-from common.data import (
-    arrays,
-    class_list,
-    datasets,
-    fetch,
-    idx,
-)
+from common.data import arrays, class_list, datasets, fetch, idx
 from tests.conftest import ROOT
 from tests.own_data import SHAPE, TRAIN, coloured, drawn
 
@@ -140,7 +134,6 @@ def test_labels_in_a_column():
     ({"num_classes": 25}, "the label 25 is not one of 0 to 24, so --num-classes 25 is too few"),
     ({"class_names": ("a", "b")}, "so --class-names of 2 names is too few"),
     ({"num_classes": 3, "class_names": ("a", "b")}, "--num-classes 3, but .* 2 names"),
-    ({"image_shape": (2, 8, 8)}, "--image-shape 2,8,8: images have 1 channel"),
 ])
 def test_options_that_do_not_fit_the_data(tmp_path, options, words):
     folder = idx_folder(tmp_path, (np.arange(52) % 26).astype(np.uint8))
@@ -256,10 +249,27 @@ def test_idx_files_of_26_classes_in_colour(run, tmp_path):
     assert "cnn's classifier needs at least 21 x 21" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["a.rec", "a.zip", "a.txt"])
-def test_other_files_are_refused(run, refused, tmp_path, name):
+@pytest.mark.parametrize(("name", "hint"), [
+    ("a.zip", "; unpack it first"), ("a.txt", "fetch mnist into"), ("a/b.npz", "path of b.npz in"),
+    ("a/1.csv.gz", "give the path of 1.csv.gz in it"), ("a/b.JPG", "b.JPG is to be in the folder")])
+def test_other_files_are_refused(run, refused, tmp_path, name, hint):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"a")
-    refused(run("--data-dir", name), f"{name}: none of what --data-dir takes", ".npz")
+    path = name.partition("/")[0]
+    refused(run("--data-dir", path), f"{path}: none of what --data-dir takes", ".npz file", hint)
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--image-shape", "2,8,8"], "expected 1 channel for grey, or 3 for colour, got '2,8,8'"),
+    (["--image-shape", "8,8"], "expected C,H,W such as 1,28,28"),
+    (["--image-shape", "1,0,8"], "of at least 1"),
+    (["--num-classes", 1], "of at least 2"),
+    (["--class-names", "cat"], "neither a file that is there nor names"),
+    (["--dataset", "synthetic", "--num-classes", 9], "label 9 is not one of 0 to 8, so --num-cla"),
+    (["--broken", "mend"], "--broken"),
+])
+def test_bad_flags_are_refused(run, refused, flags, words):
+    refused(run("--dataset", "synthetic", "--num-examples", 50, *flags), words)
 
 
 @pytest.mark.parametrize(("path", "name"), [

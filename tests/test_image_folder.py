@@ -8,9 +8,7 @@ from PIL import Image
 import score
 import train_mnist
 import visualize_stn
-from common.data import (
-    arrays,
-)
+from common.data import arrays
 from tests.conftest import run_script
 from tests.own_data import SHAPE, TRAIN, coloured, drawn, load
 

@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 
 import train_mnist
-from common.data import (
-    class_list,
-    npz_file,
-    table_files,
-)
+from common.data import class_list, npz_file, table_files
 from tests.own_data import SHAPE, TRAIN, coloured, drawn, load
 
 

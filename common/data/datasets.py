@@ -1,4 +1,5 @@
 """Datasets by name, or of one's own in any of some formats."""
+import argparse
 import hashlib
 import logging
 import os
@@ -14,6 +15,7 @@ DATASETS = (*mnist.PUBLISHED, "synthetic")
 TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
 FORMATS = ("a folder of idx files named as MNIST's", "of pictures, <class>/*.png",
            "or of train.csv", "one .csv file", "an .npz file with x_train")
+ARCHIVES = (".7z", ".gz", ".rar", ".tar", ".tgz", ".zip")
 
 
 class Dataset(NamedTuple):
@@ -43,11 +45,19 @@ def add_flags(flag):
     """Adds the flags that say where data are and how they are read, by ``add_argument``."""
     flag("--data-dir", metavar="PATH",
          help="data of your own: " + "; ".join(FORMATS) + "; by default data/<dataset>")
-    flag("--image-shape", type=cli.image_shape, metavar="C,H,W",
+    flag("--image-shape", type=_image_shape, metavar="C,H,W",
          help="resize the images, and make them grey (1,H,W) or coloured (3,H,W); by default they "
               "stay as they are")
     flag("--broken", choices=("fail", "skip"), default="fail",
          help="what to do about pictures in a folder that cannot be read")
+
+
+def _image_shape(text):
+    shape = cli.image_shape(text)
+    if shape[0] not in (1, 3):
+        raise argparse.ArgumentTypeError(f"expected 1 channel for grey, or 3 for colour, "
+                                         f"got {text!r}")
+    return shape
 
 
 def options(args):
@@ -64,7 +74,8 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
         data_dir: where the data are, in one of ``FORMATS``; by default ``data/<name>``. Not for
             "synthetic".
         num_examples: training images to use; by default all, or 10,000 drawn ones.
-        image_shape: (C, H, W) that the images are resized to; by default they stay as they are.
+        image_shape: (C, H, W), C being 1 or 3, that the images are resized to; by default they stay
+            as they are.
         num_classes: by default as many as the data have.
         class_names: of all classes. Where the data name theirs, these choose the order.
         skip_broken: whether broken pictures in a folder are left out, where otherwise the first of
@@ -79,9 +90,6 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
             classes; or there are none.
         OSError: the files could not be had.
     """
-    if image_shape is not None and image_shape[0] not in (1, 3):
-        raise ValueError(f"--image-shape {','.join(map(str, image_shape))}: images have 1 channel, "
-                         "grey, or 3, colour")
     if name == "synthetic":
         found, origin, names = _drawn(data_dir, num_examples or 10000)
     else:
@@ -96,6 +104,10 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
     if len(names) < 2 and not test_only:
         raise ValueError(f"{where}: all images are of one class: a network needs two or more")
     dataset = Dataset(images[0], labels[0], images[1], labels[1], origin, names)
+    if origin == mnist.OWN:
+        logging.info("%s: %d training and %d test images of %s, %d classes: %s", where,
+                     *map(len, images), arrays.in_words(images[0].shape[1:]), len(names),
+                     class_list.some(names))
     available = len(dataset.train_images)
     if num_examples and num_examples > available:
         raise ValueError(f"{name} has {available} training images, {num_examples} were asked for")
@@ -129,7 +141,19 @@ def _read(name, data_dir, image_shape, skip_broken, test_only):
         found = table_files.read(train_table, test_table, image_shape)
         return _with_test(data_dir, *found), mnist.OWN, None
     raise ValueError(f"{data_dir}: none of what --data-dir takes: {', '.join(FORMATS)}; or an "
-                     f"empty folder, to fetch {name} into")
+                     f"empty folder, to fetch {name} into{_hint(data_dir)}")
+
+
+def _hint(path):
+    """What to do about a path that holds no data, as far as it can be guessed; or nothing."""
+    if not os.path.isdir(path):
+        return "; unpack it first" if path.lower().endswith(ARCHIVES) else ""
+    names = sorted(os.listdir(path))
+    held = [name for name in names if name.lower().endswith((".npz", *table_files.SUFFIXES))]
+    if held:
+        return f"; give the path of {held[0]} in it"
+    loose = [name for name in names if image_folder.is_picture(name)]
+    return f"; {loose[0]} is to be in the folder of its class" if loose else ""
 
 
 def _with_test(path, train_images, train_labels, test_images, test_labels):

@@ -31,7 +31,7 @@ THREADS = 8
 def is_one(path):
     """Whether a path is a folder with pictures in folders."""
     return os.path.isdir(path) and any(
-        any(map(_is_picture, _files(folder))) for folder in _folders(path).values())
+        any(map(is_picture, _files(folder))) for folder in _folders(path).values())
 
 
 def read(path, image_shape=None, skip_broken=False, test_only=False):
@@ -95,7 +95,7 @@ def _parts(path, may_lack_training):
 
 def _classes(path, may_be_empty=False):
     """The (file, label) of all pictures in the folders of classes, and the names of these."""
-    loose = [file for file in _files(path, deep=False) if _is_picture(file)]
+    loose = [file for file in _files(path, deep=False) if is_picture(file)]
     if loose:
         raise ValueError(f"{loose[0]}: not in the folder of a class, such as "
                          f"{os.path.join(path, 'cat')}")
@@ -105,8 +105,8 @@ def _classes(path, may_be_empty=False):
             raise ValueError(f"{path}: the name of a class, {name!a}, is no text in UTF-8, or has "
                              "control characters")
         paths = _files(folder, above=(_identity(path),))
-        pictures = [file for file in paths if _is_picture(file)]
-        others += [file for file in paths if not _is_picture(file)]
+        pictures = [file for file in paths if is_picture(file)]
+        others += [file for file in paths if not is_picture(file)]
         if not pictures and not may_be_empty:
             raise ValueError(f"{folder}: no pictures in it ({', '.join(SUFFIXES)}): remove the "
                              "folder, or put some there")
@@ -141,7 +141,8 @@ def _folders(path):
             for name in sorted(found, key=lambda name: (int(name) if numbers else 0, name))}
 
 
-def _is_picture(file):
+def is_picture(file):
+    """Whether a file is a picture by its name."""
     return file.lower().endswith(SUFFIXES)
 
 

@@ -19,7 +19,7 @@ from common.storage import checkpoint
 
 DATA = re.compile(r"([\w ,.-]{1,60}?)(?:, distorted by (\w{1,20}))?")
 NUMBER = r"(\d{1,9})\b"
-SHAPE = r"([13]) x (\d{1,4}) x (\d{1,4})"
+SHAPE = r"([13]) x (\d{1,5}) x (\d{1,5})"
 
 
 class TestImages(NamedTuple):
@@ -74,12 +74,23 @@ def test_images(args):
         same = (was == taken and loaded.origin in datasets.DATASETS  # own files may be others
                 and (dataset != "synthetic" or count == known.get("num_examples")))
         words += ", as in the training" if same else f"; the network was trained on {was}"
-    labels, names = loaded.test_labels, known_names(args.model, args.load_epoch)
-    if names and distort != "addition":  # whose classes are sums
-        labels = class_list.renumbered(args.data_dir or dataset, labels, loaded.class_names, names)
+    labels = loaded.test_labels
+    if distort != "addition":  # whose classes are sums
+        labels = _as_numbered_by(args.model, args.load_epoch, loaded, args.data_dir)
     images, labels = datasets.for_evaluation(loaded.test_images, labels, seed,
                                              augmentation(distort)[0])
     return TestImages(images, labels, loaded.origin, distort, seed, words)
+
+
+def _as_numbered_by(model, epoch, dataset, where):
+    """The test labels of a ``Dataset`` in the numbers that a model has for classes of these names.
+
+    Raises ValueError if it lacks a class that one's own data name.
+    """
+    names, own = known_names(model, epoch), dataset.origin not in datasets.DATASETS
+    if not names or not own and not set(dataset.class_names) <= set(names):
+        return dataset.test_labels
+    return class_list.renumbered(where, dataset.test_labels, dataset.class_names, names)
 
 
 def wanted_images(args, network):

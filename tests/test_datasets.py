@@ -2,10 +2,12 @@
 import functools
 import gzip
 import os
+import re
 
 import numpy as np
 import pytest
 
+import score
 import train_mnist
 from common.data import arrays, class_list, datasets, fetch, idx
 from tests.conftest import ROOT
@@ -286,3 +288,40 @@ def test_files_are_named_after_the_data(tmp_path, monkeypatch, path, name):
     labels = np.zeros(10000, np.uint8)
     (tmp_path / "here" / "mixed" / fetch.NAMES[3]).write_bytes(idx.encode(labels))
     assert datasets.short_name("mnist", path) == name
+
+
+def test_drawn_digits_are_resized_and_scored_as_in_the_training(run, run_main):
+    flags = ["--dataset", "synthetic", "--num-examples", 100, "--image-shape", "3,20,20"]
+    done = run(*flags, "--num-classes", 12, "--model-prefix", "a")
+    assert done.returncode == 0, done.stderr
+    accuracy = done.stdout.splitlines()[0]
+    for model in ("a", "a-export"):
+        done = run_main(score, model)
+        assert done.stdout.startswith(accuracy)
+        assert "synthetic, resized to 3 x 20 x 20, as in the training" in done.stdout
+        assert "Class 11: 0 of 0" in done.stdout
+    done = run(*flags, "--num-classes", 12, "--model-prefix", "a", "--resume", "--image-shape",
+               "1,20,20")
+    assert "--image-shape 3,20,20 there, --image-shape 1,20,20 here" in done.stderr
+
+
+def test_two_classes_are_scored_without_a_top_3(run, run_main, tmp_path):
+    idx_folder(tmp_path, np.arange(20, dtype=np.uint8) % 2)
+    assert run("--data-dir", ".", "--model-prefix", "a").returncode == 0
+    done = run_main(score, "a-export", "--data-dir", ".")
+    assert "Top-2 accuracy: 1.0000" in done.stdout
+    done = run_main(score, "a-export", "--data-dir", ".", "--top-k", 3)
+    assert "--top-k 3: the network has 2 classes" in done.stderr
+
+
+def test_classes_of_other_data_are_matched_by_name(run, run_main, tmp_path):
+    (tmp_path / "all").mkdir()
+    (tmp_path / "some").mkdir()
+    images, labels = drawn(40)[0], np.arange(40, dtype=np.uint8) % 4
+    idx_folder(tmp_path / "all", labels, images)
+    idx_folder(tmp_path / "some", labels[labels > 0], images[labels > 0])  # would become 0 to 2
+    assert run("--data-dir", "all", "--model-prefix", "a").returncode == 0
+    done = run_main(score, "a-export", "--data-dir", "some")
+    assert re.findall(r"Class \d: \d+ of (\d+)", done.stdout) == ["0", "10", "10", "10"]
+    done = run_main(score, os.path.join(ROOT, "published", "mnist-lenet"), "--dataset", "mnist")
+    assert "Test accuracy: 0.99" in done.stdout

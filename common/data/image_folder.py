@@ -178,9 +178,10 @@ def _decoded(path, paths, image_shape, skip_broken):
     workers = min(THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
                   os.cpu_count() or 1)
     Image.init()  # here, not in several threads at once
+    name = cli.printable(os.path.basename(os.path.abspath(path)))
     with image_files.quiet(), logging_redirect_tqdm(), ThreadPoolExecutor(workers) as pool, tqdm(
-            total=len(paths), desc=f"Reading {cli.printable(os.path.basename(path))}", unit=" img",
-            disable=None, leave=False, dynamic_ncols=True) as bar:
+            total=len(paths), desc=f"Reading {name}", unit=" img", disable=None, leave=False,
+            dynamic_ncols=True) as bar:
         for start in range(0, len(paths), AT_ONCE):
             block = paths[start:start + AT_ONCE]
             decoded = pool.map(lambda file: _pixels(file, image_shape), block)

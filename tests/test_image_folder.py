@@ -52,7 +52,7 @@ def test_without_a_test_part_a_fifth_of_each_class_is_it(tmp_path, caplog, where
     images, _ = drawn(60)
     folder_of(tmp_path / where, images, np.arange(60) % 3, ("b", "ä", "9"))
     dataset = load(tmp_path)
-    assert "no folder is named test: a fifth of each class, 12 pictures in all" in caplog.text
+    assert "no folder named test has classes in it: a fifth of each class, 12" in caplog.text
     assert dataset.class_names == ("9", "b", "ä")
     assert np.bincount(dataset.train_labels).tolist() == [16] * 3
     assert np.bincount(dataset.test_labels).tolist() == [4] * 3
@@ -167,6 +167,11 @@ def test_what_is_no_picture_is_passed_over(tmp_path, caplog):
     assert "2 files are no pictures by their names, such as 000.heic" in caplog.text
 
 
+def test_a_class_may_be_named_train(tmp_path):
+    folder_of(tmp_path, drawn(20)[0], np.arange(20) % 2, ("train", "car"))
+    assert load(tmp_path).class_names == ("car", "train")
+
+
 def test_classes_that_are_numbers_are_in_their_order(tmp_path):
     names = [str(number) for number in range(12)]
     folder_of(tmp_path, drawn(24)[0], np.arange(24) % 12, names)
@@ -220,6 +225,10 @@ def make_bytes(folder):
     folder_of(folder, drawn(4)[0], np.arange(4) % 2, ("a", "b\udc80"))
 
 
+def make_unsorted(folder):
+    folder_of(folder, drawn(4)[0], np.arange(4) % 2, ("train", "test1"))
+
+
 def make_flat(folder):
     Image.fromarray(drawn(1)[0][0]).save(folder / "c.png")
 
@@ -238,6 +247,7 @@ def make_something_else(folder):
     (make_singles, "no test images"),
     (make_control, r"the name of a class, 'b\\n', is no text"),
     (make_bytes, r"the name of a class, 'b\\udc80', is no text"),
+    (make_unsorted, "its pictures are in test1, train, without a folder for each class"),
     (make_flat, "none of what --data-dir takes"),
     (make_something_else, "none of what --data-dir takes"),
 ])

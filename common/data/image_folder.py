@@ -65,7 +65,8 @@ def read(path, image_shape=None, skip_broken=False, test_only=False):
 
 def _parts(path, may_lack_training):
     """The (file, label) of the training pictures and of the test pictures, and the class names."""
-    parts = {name.lower(): folder for name, folder in _folders(path).items() if _folders(folder)}
+    folders = _folders(path)
+    parts = {name.lower(): folder for name, folder in folders.items() if _folders(folder)}
     train_name, test_name = (next((name for name in names if name in parts), None)
                              for names in (TRAINS, TESTS))
     if train_name or test_name:
@@ -73,6 +74,9 @@ def _parts(path, may_lack_training):
         if others:
             logging.info("%s: not read: %s", path, class_list.some(others))
     if not train_name and not test_name:
+        if all(name.lower().rstrip("0123456789") in (*TRAINS, *TESTS) for name in folders):
+            raise ValueError(f"{path}: its pictures are in {class_list.some([*folders])}, without "
+                             "a folder for each class in there")
         train, names = _classes(path)
     elif train_name:
         train, names = _classes(parts[train_name])
@@ -86,8 +90,8 @@ def _parts(path, may_lack_training):
             logging.info("%s: the pictures in %s are the test images", path, test_name)
     else:
         for_train, for_test = class_list.split(np.array([label for _, label in train]))
-        logging.info("%s: no folder is named test: a fifth of each class, %d pictures in all, are "
-                     "the test images", path, len(for_test))
+        logging.info("%s: no folder named test has classes in it: a fifth of each class, %d "
+                     "pictures in all, are the test images", path, len(for_test))
         train, test = [train[index] for index in for_train], [train[index] for index in for_test]
     order = np.random.RandomState(0).permutation(len(train))  # the last may be held out
     return [train[index] for index in order], test, names

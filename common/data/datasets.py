@@ -110,7 +110,7 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
                      class_list.some(names))
     available = len(dataset.train_images)
     if num_examples and num_examples > available:
-        raise ValueError(f"{name} has {available} training images, {num_examples} were asked for")
+        raise ValueError(f"{where} has {available} training images, {num_examples} were asked for")
     return dataset._replace(train_images=dataset.train_images[:num_examples],
                             train_labels=dataset.train_labels[:num_examples])
 

@@ -62,7 +62,8 @@ def as_flags(given):
     for name, value in sorted(given.items()):
         flags.append("--" + name.replace("_", "-"))
         if value is not True:
-            flags.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
+            listed = isinstance(value, (list, tuple))
+            flags.append(",".join(map(str, value)) if listed else str(value))
     return flags
 
 

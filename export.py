@@ -3,7 +3,6 @@
     python export.py models/mnist-lenet-stn                     # models/mnist-lenet-stn-export
     python export.py models/mnist-lenet-stn --onnx stn.onnx
 """
-import argparse
 import os
 import sys
 
@@ -29,7 +28,7 @@ def parse_flags():
     flag("--output", help="folder to write; by default <model>-export")
     flag("--onnx", metavar="FILE",
          help="write an ONNX model instead; needs onnx and onnxruntime")
-    flag("--image-shape", type=_image_shape, metavar="C,H,W",
+    flag("--image-shape", type=cli.image_shape, metavar="C,H,W",
          help="of the images; by default the training's, or 1,28,28 if an old checkpoint does not "
               "say it")
     flag("--raw-input", action="store_true",
@@ -41,13 +40,6 @@ def parse_flags():
         raise ValueError("--output and --class-names are of the folder: they have no meaning with "
                          "--onnx")
     return args
-
-
-def _image_shape(text):
-    sizes = text.split(",")
-    if len(sizes) != 3:
-        raise argparse.ArgumentTypeError(f"expected C,H,W such as 1,28,28, got {text!r}")
-    return tuple(map(cli.number(int, least=1), sizes))
 
 
 def write_folder(args, network, image_shape, meta):

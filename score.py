@@ -39,8 +39,9 @@ def parse_flags():
 
     flag = parser.add_argument_group("scoring, on the test images of train_mnist.py").add_argument
     card.add_flags(flag)
-    flag("--top-k", type=cli.number(int, least=1), default=3,
-         help="also count images whose class is among that many most probable ones")
+    flag("--top-k", type=cli.number(int, least=1),
+         help="also count images whose class is among that many most probable ones; by default 3, "
+              "or as many as there are classes")
     flag("--confusion", metavar="PNG", help="file to draw the confusion matrix in")
     flag("--mistakes", metavar="PNG",
          help=f"file to draw the mistakes in, highest loss first, up to {MOST_MISTAKES}")
@@ -48,7 +49,8 @@ def parse_flags():
     flag = parser.add_argument_group("prediction").add_argument
     flag("--predict", nargs="+", metavar="FILE",
          help="pictures, and idx files of images, to predict the classes of; they are taken in "
-              "grey and in their own size, white on black as MNIST's digits are")
+              "grey or in colour as the network wants them, and in their own size unless those of "
+              "the training were resized; digits white on black, as MNIST's are")
     flag("--invert", action="store_true", help="the pictures are black on white")
     flag("--csv", help="file to write the predictions to, as CSV")
     args = parser.parse_args()
@@ -65,7 +67,7 @@ def score(args, network):
     chosen = card.test_images(args)
     images, labels = chosen.images, chosen.labels
     answers = metrics.probabilities(network, images, **devices(args))
-    figures = metrics.evaluate(answers, labels, args.top_k)
+    figures = metrics.evaluate(answers, labels, args.top_k or min(3, answers.shape[1]))
     if args.confusion is not None:
         title = f"{figures['correct']} of {figures['images']} right"
         pictures.save(pictures.confusion(figures["confusion"], title), args.confusion)
@@ -77,7 +79,7 @@ def score(args, network):
                                        **figures, **provenance()})
     print(f"Test accuracy: {figures['test_accuracy']:.4f} "
           f"({figures['correct']} of {figures['images']})")
-    print(f"Top-{args.top_k} accuracy: {figures['top_k_accuracy']:.4f}")
+    print(f"Top-{figures['top_k']} accuracy: {figures['top_k_accuracy']:.4f}")
     print(f"Test loss: {figures['test_loss']:.4f}")
     print(f"Test images: {chosen.words}")
     names = card.class_names(args.model, args.load_epoch, answers.shape[1])
@@ -98,7 +100,8 @@ def draw_mistakes(images, labels, answers):
 
 def predict(args, network):
     """Predicts the classes of the images in files; writes and prints them."""
-    images, sources, doubts = image_files.read_all(args.predict, args.invert)
+    images, sources, doubts = image_files.read_all(
+        args.predict, args.invert, *card.wanted_images(args, network))
     answers = metrics.probabilities(network, images, **devices(args))
     for doubt in doubts:
         logging.warning(doubt)

@@ -18,7 +18,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 # isort: split
 import symbols
 from common import cli, files
-from common.data import datasets
+from common.data import class_list, datasets
 from common.data.batches import ImageIter
 from common.data.distort import TASKS, augmentation
 from common.graph import layers
@@ -29,8 +29,8 @@ from symbols import stn
 TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool")  # its options
 OF_TRANSFORMER = (*TRANSFORMER, "loc_lr_mult")  # flags that need one
 # Flags that decide the network and the images:
-DECISIVE = ("add_stn", "bounded", "data_dir", "dataset", "distort", "network", "num_examples",
-            "outside", "pool", "stable", "transform", "validation", "width")
+DECISIVE = ("add_stn", "bounded", "data_dir", "dataset", "distort", "image_shape", "network",
+            "num_examples", "outside", "pool", "stable", "transform", "validation", "width")
 
 
 def add_flags(parser):
@@ -51,8 +51,14 @@ def add_flags(parser):
          help="average its output over squares of that many pixels; 2 in the paper for RTS and TC")
     flag("--width", type=cli.number(int, least=1),
          help="hidden units of mlp and addition, filters of cnn's second convolution")
-    flag("--dataset", choices=datasets.DATASETS, default="mnist", help="dataset")
-    flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
+    flag("--dataset", choices=datasets.DATASETS, default="mnist",
+         help="dataset, fetched if need be")
+    datasets.add_flags(flag)
+    flag("--num-classes", type=cli.number(int, least=2, most=class_list.MOST),
+         help="classes of the network; by default as many as the data have")
+    flag("--class-names", metavar="FILE|A,B,C",
+         help="names of the classes in their order, in a file one a line; by default as the data "
+              "name them, or numbers")
     flag("--num-examples", type=cli.number(int, least=1),
          help="training images to use; by default all, or 10000 of the synthetic ones")
     flag("--validation", type=cli.number(int, least=0), default=0, metavar="N",
@@ -93,10 +99,13 @@ def network_options(args):
 
 def model_prefix(args):
     """The path and start of the names of all files, as given or after what is trained."""
-    parts = [args.dataset, args.distort, args.network, "stn" if args.add_stn else None,
+    if args.model_prefix:
+        return args.model_prefix
+    data = datasets.short_name(args.dataset, args.data_dir)
+    parts = [data, args.distort, args.network, "stn" if args.add_stn else None,
              args.transform, "bounded" if args.bounded else None,
              "stable" if args.stable else None, args.outside]
-    return args.model_prefix or "models/" + "-".join(filter(None, parts)).replace(":", "")
+    return "models/" + "-".join(filter(None, parts)).replace(":", "")
 
 
 def check_not_written(model, prefix):
@@ -111,7 +120,9 @@ def check_not_written(model, prefix):
 def made_of(args, dataset):
     """What decides the network and the images, for the recipe: flags, and the images' SHA-256."""
     drawn = dataset.origin == "synthetic"  # by the code
-    return dict({name: getattr(args, name) for name in DECISIVE},
+    given = {name: getattr(args, name) for name in DECISIVE}
+    return dict(given, image_shape=args.image_shape and list(args.image_shape),  # as JSON has it
+                num_classes=len(dataset.class_names),
                 data_sha256=None if drawn else dataset.sha256)
 
 
@@ -139,10 +150,15 @@ def main():
     folder = f"{prefix}-export"
     export_folder.check_free(folder)
 
-    dataset = datasets.load(args.dataset, args.data_dir, args.num_examples)
+    dataset = datasets.load(args.dataset, args.data_dir, args.num_examples,
+                            num_classes=args.num_classes,
+                            class_names=class_list.given_names(args.class_names),
+                            **datasets.options(args))
+    class_list.note_sizes(dataset.train_labels, dataset.class_names)
     recipe = dataclasses.replace(recipe, made_of=made_of(args, dataset))
-    about = dict(vars(args), model_prefix=prefix, data_origin=dataset.origin)
-    augment, num_classes = augmentation(args.distort)
+    augment, num_classes = augmentation(args.distort, len(dataset.class_names))
+    classes = class_list.fitting(dataset.class_names, num_classes)
+    about = dict(vars(args), model_prefix=prefix, data_origin=dataset.origin, classes=classes)
 
     def evaluation(images, labels):
         return ImageIter(*datasets.for_evaluation(images, labels, args.seed, augment),
@@ -171,7 +187,7 @@ def main():
         params = module.get_params()
         figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed)
         exported = export_folder.export(folder, symbol, *params, train.image_shape,
-                                        classes=datasets.class_names(dataset.origin, num_classes),
+                                        classes=classes,
                                         about=export_folder.about(dict(figures, flags=about)))
     if args.result is not None:
         files.write_json(args.result, figures)

@@ -102,6 +102,14 @@ def number(kind, least=-math.inf, most=math.inf, above=-math.inf, below=math.inf
     return parse
 
 
+def image_shape(text):
+    """An argparse type: C,H,W."""
+    sizes = text.split(",")
+    if len(sizes) != 3:
+        raise argparse.ArgumentTypeError(f"expected C,H,W such as 1,28,28, got {text!r}")
+    return tuple(map(number(int, least=1, most=2**14), sizes))
+
+
 def run(main):
     """Calls ``main()`` and leaves the process: bad input is one line, never a traceback.
 

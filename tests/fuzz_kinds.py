@@ -4,6 +4,7 @@ import gzip
 import os
 import shutil
 
+import numpy as np
 from PIL import Image
 
 import symbols
@@ -38,11 +39,15 @@ def make(folder):
             array = synthetic.draw(20, seed=0)["labels" in name]
             write(os.path.join(folder, f"idx{suffix}", name + suffix), pack(idx.encode(array)))
     Image.fromarray(IMAGES[0]).save(os.path.join(folder, "digit.png"))
-    os.mkdir(os.path.join(folder, "pictures"))
-    for number, image in enumerate(IMAGES):
-        os.mkdir(os.path.join(folder, "pictures", str(number)))
-        Image.fromarray(image).save(os.path.join(folder, "pictures", str(number), "digit.png"))
-    records.write(os.path.join(folder, "pictures"), os.path.join(folder, "a.rec"))
+    images, labels = synthetic.draw(40, seed=0)
+    np.savez_compressed(os.path.join(folder, "own.npz"), x_train=images, y_train=labels)
+    rows = np.concatenate([labels[:, None], images.reshape(40, -1)], axis=1)
+    np.savetxt(os.path.join(folder, "own.csv"), rows, fmt="%d", delimiter=",")
+    for number, image in enumerate(images):
+        os.makedirs(os.path.join(folder, "photos", "ab"[number % 2]), exist_ok=True)
+        Image.fromarray(image).save(os.path.join(folder, "photos", "ab"[number % 2],
+                                                 f"{number}.png"))
+    records.write(os.path.join(folder, "photos"), os.path.join(folder, "a.rec"))
 
 
 def load_checkpoint(folder):
@@ -109,6 +114,11 @@ def load_raw(folder):
 
 def load_gzipped(folder):
     return datasets.load("mnist", os.path.join(folder, "idx.gz"))
+
+
+def load_own(name):
+    """A function that loads someone's own data."""
+    return lambda folder: datasets.load("mnist", os.path.join(folder, name))
 
 
 def load_picture(folder):
@@ -182,6 +192,10 @@ KINDS = {
     "idx.gz": Kind([f"idx.gz/{name}.gz" for name in fetch.NAMES], load_gzipped, True,
                    [*READ, "{}/idx.gz"]),
     "idx": Kind([f"idx/{name}" for name in fetch.NAMES], load_raw, False, [*READ, "{}/idx"]),
+    "npz": Kind(["own.npz"], load_own("own.npz"), False, [*READ, "{}/own.npz"]),
+    "table": Kind(["own.csv"], load_own("own.csv"), False, [*READ, "{}/own.csv"]),
+    "folder of pictures": Kind(["photos/a/0.png"], load_own("photos"), False,
+                               [*READ, "{}/photos"]),
     "picture": Kind(["digit.png"], load_picture, False,
                     ["score.py", "{}/a-export", "--predict", "{}/digit.png"]),
     "records": Kind(["a.rec", "a.idx", "a.lst"], load_records, False, None),

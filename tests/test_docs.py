@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from common.data import datasets, image_files, records, synthetic
+from common.data import arrays, datasets, records, synthetic
 from common.reports import results
 from experiments import benchmark, paper, recover_theta
 from tests.conftest import ROOT
@@ -61,7 +61,7 @@ def test_the_examples_of_recordio_run(run_main, tmp_path):
     for number, image in enumerate(images):
         folder = tmp_path / "pictures" / ("cat", "dog")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
-        image_files.to_pillow(image).save(str(folder / f"{number}.png"))
+        arrays.to_pillow(image).save(str(folder / f"{number}.png"))
     command, = re.findall(r"python -m common\.data\.records (.*)", PAGES["records.md"])
     assert run_main(records, *command.split()).returncode == 0
     names = {}

@@ -12,7 +12,7 @@ import pytest
 
 import symbols
 from common import cli
-from common.data import image_files, records, synthetic
+from common.data import arrays, records, synthetic
 from common.data.augment import Jitter
 from common.data.batches import ImageIter
 from common.models import devices
@@ -476,7 +476,7 @@ def streamed(path, images, labels):
     with open(path, "wb") as file:
         for image, label in zip(images, labels):
             picture = io.BytesIO()
-            image_files.to_pillow(image[None]).save(picture, "PNG")
+            arrays.to_pillow(image[None]).save(picture, "PNG")
             file.write(records.frame(records.HEADER.pack(0, label, 0, 0) + picture.getvalue()))
     reader = records.Reader(str(path))
     return records.Stream(reader), reader.labels

@@ -204,6 +204,21 @@ def claim_in_gzip(folder):
     return idx_files(folder, gzip.compress(struct.pack(">4I", 0x803, 4, 2**15, 2**15)))
 
 
+def claim_in_npz(folder):
+    member = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        member, {"descr": "|u1", "fortran_order": False, "shape": (2**31, 28, 28)})
+    with zipfile.ZipFile(folder / "a.npz", "w") as archive:
+        for name in ("x_train", "y_train"):
+            archive.writestr(f"{name}.npy", member.getvalue())
+    return "data", str(folder / "a.npz")
+
+
+def line_in_gzip(folder):
+    (folder / "a.csv.gz").write_bytes(gzip.compress(b"0," * 2**28, 1))
+    return "data", str(folder / "a.csv.gz")
+
+
 def endless_idx(folder):
     for name in fetch.NAMES:
         (folder / name).symlink_to("/dev/zero")
@@ -278,11 +293,13 @@ HOSTILE = {  # function that writes a file and says what it is, words of the ref
     "pickled_state": (pickled_state, "a.state: not a whole state file"),
     "bomb_in_gzip": (bomb_in_gzip, "the header announces 1 x 28 x 28 images"),
     "claim_in_gzip": (claim_in_gzip, "the header announces 4 x 32768 x 32768 images"),
+    "claim_in_npz": (claim_in_npz, "x_train.npy is no whole array of numbers"),
+    "line_in_gzip": (line_in_gzip, "a.csv.gz: line 1 is no line of a table"),
     "endless_idx": (endless_idx, "train-images-idx3-ubyte: not a regular file"),
     "bomb_in_png": (bomb_in_png(2**11 + 1), "bomb.png: a picture of more than 4194304 pixels"),
     "larger_png": (bomb_in_png(12000), "bomb.png: a picture of more than 4194304 pixels"),
     "largest_png": (bomb_in_png(30000), "bomb.png: a picture of more than 4194304 pixels"),
-    "eps": (eps, "a.eps: neither a whole picture nor an idx file"),
+    "eps": (eps, "a.eps: not a whole picture"),
 }
 
 

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from common.data import fetch, idx, mnist
+from common.data import datasets, fetch, idx, mnist
 from tests.conftest import ROOT
 
 PUBLISHED = os.path.join(ROOT, "data", "mnist")  # put there by `make setup`
@@ -94,10 +94,9 @@ HUGE = struct.pack(">4I", 0x803, 2**31, 2**31, 2**31)
     ("train-images-idx3-ubyte", lambda c: b"", "too few"),
     ("train-images-idx3-ubyte", lambda c: c[:-1], "there are"),
     ("train-images-idx3-ubyte", lambda c: c + b"x", "there are"),
-    ("train-images-idx3-ubyte", lambda c: b"\x1f" + c[1:], "magic"),
+    ("train-images-idx3-ubyte", lambda c: b"\x1f" + c[1:], "not an idx file"),
     ("train-images-idx3-ubyte", lambda c: HUGE, "there are"),
     ("train-images-idx3-ubyte", lambda c: struct.pack(">4I", 0x803, 0, 28, 28), "there are"),
-    ("train-labels-idx1-ubyte", lambda c: c[:-1] + b"\x0a", "label 10"),
     ("t10k-labels-idx1-ubyte", lambda c: idx.encode(np.zeros(19, np.uint8)),
      "20 test images but 19 labels"),
     ("t10k-images-idx3-ubyte", lambda c: idx.encode(np.zeros((20, 8, 8), np.uint8)), "8 x 8"),
@@ -106,7 +105,7 @@ def test_damaged_files_are_refused(digits, name, damage, words):
     path = digits / name
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=words):
-        mnist.load("mnist", str(digits))
+        datasets.load("mnist", str(digits))
 
 
 @pytest.mark.parametrize("damage", [
@@ -133,7 +132,7 @@ def test_swapped_files_are_named(digits):
     content = images.read_bytes()
     images.write_bytes(labels.read_bytes())
     labels.write_bytes(content)
-    with pytest.raises(ValueError, match=r"images.*got 0x00000801 \(labels\)"):
+    with pytest.raises(ValueError, match="images.*: expected images.* got 1, as labels have"):
         mnist.load("mnist", str(digits))
 
 

@@ -296,10 +296,10 @@ def bad_files(tmp_path, bad_files_once):
     (["MODEL", "--predict", "large.png"], ["not for images of 1 x 20 x 30"]),
     (["two", "--predict", "good.png"], ["not for images of 1 x 28 x 28"]),
     (["MODEL", "--predict", "good.png", "large.png"], ["large.png: 20 x 30", "has 28 x 28"]),
-    (["MODEL", "--predict", "half.png"], ["half.png: neither a whole picture nor an idx file"]),
-    (["MODEL", "--predict", "text.png"], ["text.png: neither"]),
+    (["MODEL", "--predict", "half.png"], ["half.png: not a whole picture"]),
+    (["MODEL", "--predict", "text.png"], ["text.png: not a whole picture"]),
     (["MODEL", "--predict", "deep.png"], ["deep.png", "more than 8 bits"]),
-    (["MODEL", "--predict", "labels"], ["labels", "magic number"]),
+    (["MODEL", "--predict", "labels"], ["labels: expected images", "as labels have"]),
     (["MODEL", "--predict", "text.gz"], ["text.gz", "gzip"]),
 ])
 def test_bad_input_is_refused(trained, run, refused, tmp_path, bad_files, flags, words):

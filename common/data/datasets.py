@@ -1,24 +1,35 @@
-"""Datasets by name."""
+"""Datasets by name, or of one's own in any of some formats."""
+import argparse
 import hashlib
-from typing import NamedTuple
+import logging
+import os
+from typing import NamedTuple, Tuple
 
 import numpy as np
 
-from common.data import mnist, synthetic
+from common import cli
+from common.data import arrays, class_list, image_folder, mnist, npz_file, synthetic, table_files
 from common.data.batches import derive_seed
 
 DATASETS = (*mnist.PUBLISHED, "synthetic")
 TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
+FORMATS = ("a folder of idx files named as MNIST's", "of pictures, <class>/*.png",
+           "or of train.csv", "one .csv file", "an .npz file with x_train")
+ARCHIVES = (".7z", ".gz", ".rar", ".tar", ".tgz", ".zip")
 
 
 class Dataset(NamedTuple):
-    """Images (N, H, W) and labels (N,), uint8, for training and test, and where they are from."""
+    """Images (N, H, W) or (N, 3, H, W) and labels (N,) for training and test, and what they are.
+
+    Images are uint8, and so are labels of up to 256 classes.
+    """
 
     train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
     origin: str  # one of DATASETS, or as of ``mnist.load_with_origin``
+    class_names: Tuple[str, ...]  # words or numbers
 
     @property
     def sha256(self):
@@ -30,41 +41,197 @@ class Dataset(NamedTuple):
         return digest.hexdigest()
 
 
-def load(name, data_dir=None, num_examples=None):
+def add_flags(flag):
+    """Adds the flags that say where data are and how they are read, by ``add_argument``."""
+    flag("--data-dir", metavar="PATH",
+         help="data of your own: " + "; ".join(FORMATS) + "; by default data/<dataset>")
+    flag("--image-shape", type=_image_shape, metavar="C,H,W",
+         help="resize the images, and make them grey (1,H,W) or coloured (3,H,W); by default they "
+              "stay as they are")
+    flag("--broken", choices=("fail", "skip"), default="fail",
+         help="what to do about pictures in a folder that cannot be read")
+
+
+def _image_shape(text):
+    shape = cli.image_shape(text)
+    if shape[0] not in (1, 3):
+        raise argparse.ArgumentTypeError(f"expected 1 channel for grey, or 3 for colour, "
+                                         f"got {text!r}")
+    return shape
+
+
+def options(args):
+    """What ``load`` is to get of those flags, apart from the path."""
+    return {"image_shape": args.image_shape, "skip_broken": args.broken == "skip"}
+
+
+def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=None,
+         class_names=None, skip_broken=False, test_only=False):
     """Loads a dataset, fetching what is missing.
 
     Args:
-        name: one of ``DATASETS``.
-        data_dir: folder of the idx files; by default ``data/<name>``. Not for "synthetic".
+        name: one of ``DATASETS``; it says what is fetched where there is nothing.
+        data_dir: where the data are, in one of ``FORMATS``; by default ``data/<name>``. Not for
+            "synthetic".
         num_examples: training images to use; by default all, or 10,000 drawn ones.
+        image_shape: (C, H, W), C being 1 or 3, that the images are resized to; by default they stay
+            as they are.
+        num_classes: by default as many as the data have.
+        class_names: of all classes. Where the data name theirs, these choose the order.
+        skip_broken: whether broken pictures in a folder are left out, where otherwise the first of
+            them ends all.
+        test_only: whether the training images will not be used: there may be none.
 
     Returns:
         A ``Dataset``.
 
     Raises:
-        ValueError: the files are not good, or hold fewer training images than asked for; or there
-            are none.
+        ValueError: the files are not good, or hold fewer training images than asked for, or more
+            classes; or there are none.
         OSError: the files could not be had.
     """
     if name == "synthetic":
-        if data_dir is not None:
-            raise ValueError("--data-dir has no meaning with --dataset synthetic: it has no files")
-        count = num_examples or 10000
-        return Dataset(*synthetic.draw(count, seed=0),
-                       *synthetic.draw(max(count // 5, 100), seed=1), origin=name)
-    arrays, origin = mnist.load_with_origin(name, data_dir)
-    dataset = Dataset(*arrays, origin)
+        found, origin, names = _drawn(data_dir, num_examples or 10000)
+    else:
+        found, origin, names = _read(name, data_dir, image_shape, skip_broken, test_only)
+    where = data_dir or name
+    images, labels = list(found[::2]), [class_list.as_labels(where, part) for part in found[1::2]]
+    _check_together(where, images, labels, test_only)
+    if image_shape is not None:
+        images = [arrays.resize(part, image_shape) for part in images]
+    labels, names = _classes(where, labels, names or published_names(origin), num_classes,
+                             class_names)
+    if len(names) < 2 and not test_only:
+        raise ValueError(f"{where}: all images are of one class: a network needs two or more")
+    dataset = Dataset(images[0], labels[0], images[1], labels[1], origin, names)
+    if origin == mnist.OWN:
+        logging.info("%s: %d training and %d test images of %s, %d classes: %s", where,
+                     *map(len, images), arrays.in_words(images[0].shape[1:]), len(names),
+                     class_list.some(names))
     available = len(dataset.train_images)
     if num_examples and num_examples > available:
-        raise ValueError(f"{name} has {available} training images, {num_examples} were asked for")
+        raise ValueError(f"{where} has {available} training images, {num_examples} were asked for")
     return dataset._replace(train_images=dataset.train_images[:num_examples],
                             train_labels=dataset.train_labels[:num_examples])
 
 
+def _drawn(data_dir, count):
+    """As ``_read``, of the drawn digits."""
+    if data_dir is not None:
+        raise ValueError("--data-dir has no meaning with --dataset synthetic: it has no files")
+    found = (*synthetic.draw(count, seed=0), *synthetic.draw(max(count // 5, 100), seed=1))
+    return found, "synthetic", tuple(map(str, range(synthetic.CLASSES)))
+
+
+def _read(name, data_dir, image_shape, skip_broken, test_only):
+    """Training images and labels, test images and labels; their origin; and names of classes.
+
+    There are no names, but None, where the labels' numbers will do.
+    """
+    if data_dir is None or not os.path.exists(data_dir) or mnist.is_idx_folder(data_dir) or (
+            os.path.isdir(data_dir) and mnist.is_free(data_dir)):
+        return (*mnist.load_with_origin(name, data_dir), None)
+    if image_folder.is_one(data_dir):
+        found, names = image_folder.read(data_dir, image_shape, skip_broken, test_only)
+        return found, mnist.OWN, names
+    if data_dir.lower().endswith(".npz"):
+        return _with_test(data_dir, *npz_file.read(data_dir)), mnist.OWN, None
+    train_table, test_table = table_files.find(data_dir)
+    if train_table:
+        found = table_files.read(train_table, test_table, image_shape)
+        return _with_test(data_dir, *found), mnist.OWN, None
+    raise ValueError(f"{data_dir}: none of what --data-dir takes: {', '.join(FORMATS)}; or an "
+                     f"empty folder, to fetch {name} into{_hint(data_dir)}")
+
+
+def _hint(path):
+    """What to do about a path that holds no data, as far as it can be guessed; or nothing."""
+    if not os.path.isdir(path):
+        return "; unpack it first" if path.lower().endswith(ARCHIVES) else ""
+    names = sorted(os.listdir(path))
+    held = [name for name in names if name.lower().endswith((".npz", *table_files.SUFFIXES))]
+    if held:
+        return f"; give the path of {held[0]} in it"
+    loose = [name for name in names if image_folder.is_picture(name)]
+    return f"; {loose[0]} is to be in the folder of its class" if loose else ""
+
+
+def _with_test(path, train_images, train_labels, test_images, test_labels):
+    """The same arrays, images as uint8; where there are none for the test, some of the others."""
+    if test_images is not None:
+        train_images, test_images = arrays.as_images(path, train_images, test_images)
+        return train_images, train_labels, test_images, test_labels
+    images, = arrays.as_images(path, train_images)
+    labels = class_list.as_labels(path, train_labels)
+    if len(images) != len(labels):
+        raise ValueError(f"{path}: {len(images)} images but {len(labels)} labels")
+    parts = class_list.split(labels)
+    logging.info("%s: has no test images: a fifth of each class, %d in all, are taken", path,
+                 len(parts[1]))
+    return tuple(array[part] for part in parts for array in (images, labels))
+
+
+def published_names(origin):
+    """The words for the classes of a published dataset; None where numbers will do."""
+    return (mnist.PUBLISHED[origin].class_names or None) if origin in mnist.PUBLISHED else None
+
+
+def _check_together(where, images, labels, test_only):
+    for part, *both in zip(("training", "test"), images, labels):
+        count, other = map(len, both)
+        if not count and not (part == "training" and test_only):
+            raise ValueError(f"{where}: no {part} images")
+        if count != other:
+            raise ValueError(f"{where}: {count} {part} images but {other} labels")
+    train, test = (part.shape[1:] for part in images)
+    if train != test:
+        raise ValueError(f"{where}: training images have {arrays.in_words(train)} pixels, test "
+                         f"images {arrays.in_words(test)}")
+
+
+def _classes(where, labels, names, num_classes, wanted):
+    """Labels of training and test that are numbers of classes, and the names of these.
+
+    Args:
+        where: the data come from, for the messages.
+        labels: those that were read, int64.
+        names: of the classes, None for their numbers.
+        num_classes, wanted: what was asked for, or None.
+    """
+    count = num_classes or (len(wanted) if wanted else None)
+    if wanted and num_classes not in (None, len(wanted)):
+        raise ValueError(f"--num-classes {num_classes}, but --class-names has {len(wanted)} names")
+    if not names:
+        *labels, names = class_list.from_zero(where, *labels, count)
+    if wanted:
+        labels = [class_list.renumbered(where, part, names, wanted) for part in labels]
+    names = wanted or (*names, *map(str, range(len(names), count or 0)))
+    most = int(np.concatenate(labels).max())
+    if most >= (count or len(names)):
+        flag = f"--num-classes {count}" if num_classes else f"--class-names of {len(wanted)} names"
+        raise ValueError(f"{where}: the label {most} is not one of 0 to {count - 1}, so {flag} is "
+                         "too few")
+    small = np.uint8 if len(names) <= 256 else np.int32
+    return [part.astype(small) for part in labels], names
+
+
+def short_name(name, data_dir=None):
+    """What the files of a model are named after: the dataset, or the folder or file of one's own.
+
+    Args:
+        name, data_dir: as for ``load``.
+    """
+    if data_dir is None or (mnist.is_published(name, data_dir)):
+        return name
+    stem = os.path.basename(os.path.abspath(data_dir))
+    for suffix in (".gz", ".csv", ".npz"):
+        stem = stem[:-len(suffix)] if stem.endswith(suffix) else stem
+    return stem or name
+
+
 def class_names(origin, count):
     """The names of ``count`` classes, learnt from data of that ``origin``: words or numbers."""
-    names = mnist.PUBLISHED[origin].class_names if origin in mnist.PUBLISHED else ()
-    return names if len(names) == count else [str(number) for number in range(count)]
+    return class_list.fitting(published_names(origin) or (), count)
 
 
 def hold_out(dataset, count):

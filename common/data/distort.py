@@ -70,8 +70,9 @@ def distort(name, images, seed, with_theta=False):
     """
     _check_name(name, DISTORTIONS)
     if images.dtype != np.uint8 or images.ndim != 3 or not images.size:
-        raise ValueError("images are to be one or more in uint8 (N, H, W), got "
-                         f"{images.dtype} {images.shape}")
+        colour = ", in colour: --image-shape 1,H,W makes them grey" * (images.shape[1:2] == (3,))
+        raise ValueError("images to distort are to be grey, one or more in uint8 (N, H, W), got "
+                         f"{images.dtype} {images.shape}{colour}")
     distortion, source_shape = DISTORTIONS[name], images.shape[1:]
     target_shape = distortion.target_shape or source_shape
     if min(np.subtract(target_shape, source_shape)) < 0:
@@ -88,11 +89,12 @@ def distort(name, images, seed, with_theta=False):
     return (warped, theta) if with_theta else warped
 
 
-def augmentation(name):
+def augmentation(name, num_classes=CLASSES):
     """What is to be learnt from distorted images.
 
     Args:
         name: one of ``TASKS``, or None to leave the images as they are.
+        num_classes: of the images.
 
     Returns:
         A function of images (N, H, W), labels (N,) and a seed that returns what takes their place,
@@ -102,11 +104,11 @@ def augmentation(name):
         ValueError: unknown task.
     """
     if name is None:
-        return None, CLASSES
+        return None, num_classes
     if name == "addition":
-        return addition_pairs, 2 * CLASSES - 1
+        return addition_pairs, 2 * num_classes - 1
     _check_name(name, TASKS)
-    return lambda images, labels, seed: (distort(name, images, seed), labels), CLASSES
+    return lambda images, labels, seed: (distort(name, images, seed), labels), num_classes
 
 
 def addition_pairs(images, labels, seed):
@@ -114,7 +116,7 @@ def addition_pairs(images, labels, seed):
 
     Args:
         images: uint8 (N, H, W).
-        labels: (N,), from 0 to 9.
+        labels: (N,), such as 0 to 9.
         seed: as for ``distort``.
 
     Returns:
@@ -123,7 +125,7 @@ def addition_pairs(images, labels, seed):
     partner = np.random.RandomState(seed).permutation(len(images))
     both = [distort("RTS", part, seed + number)
             for number, part in enumerate((images, images[partner]), start=1)]
-    return np.stack(both, axis=1), labels + labels[partner]
+    return np.stack(both, axis=1), labels.astype(int) + labels[partner]
 
 
 def warp(images, theta, target_shape, transform="affine"):

@@ -1,7 +1,7 @@
 """The idx format of MNIST's files, raw or gzipped.
 
-Big-endian: a magic number that holds the number of dimensions, the dimensions, then unsigned
-bytes (http://yann.lecun.com/exdb/mnist).
+Big-endian: two zero bytes, the type of the numbers, how many dimensions, their sizes, the numbers
+(http://yann.lecun.com/exdb/mnist).
 """
 import gzip
 import math
@@ -12,18 +12,22 @@ import numpy as np
 
 from common import files
 
-MAGIC = {"images": 0x803, "labels": 0x801}
+TYPES = {0x08: np.dtype("u1"), 0x09: np.dtype("i1"), 0x0B: np.dtype(">i2"), 0x0C: np.dtype(">i4"),
+         0x0D: np.dtype(">f4"), 0x0E: np.dtype(">f8")}
+DIMENSIONS = {"images": (3, 4), "labels": (1, 2)}  # in colour; with more columns, as QMNIST's
 LARGEST = files.ARRAYS  # a header that claims more is taken for a broken one
 
 
 def encode(array):
-    """The bytes of the idx file of a uint8 array: images (N, H, W) or labels (N,)."""
-    magic = MAGIC["images" if array.ndim == 3 else "labels"]
-    return struct.pack(f">{1 + array.ndim}I", magic, *array.shape) + array.tobytes()
+    """The bytes of the idx file of an array of one of ``TYPES``."""
+    codes = {kind.newbyteorder("="): code for code, kind in TYPES.items()}
+    code = codes[array.dtype.newbyteorder("=")]
+    return struct.pack(f">4B{array.ndim}I", 0, 0, code, array.ndim, *array.shape) + array.astype(
+        TYPES[code]).tobytes()
 
 
 def decode(path, content, kind):
-    """Turns the bytes of an idx file into a uint8 array.
+    """Turns the bytes of an idx file into an array.
 
     Args:
         path: where they come from, for the messages.
@@ -31,25 +35,35 @@ def decode(path, content, kind):
         kind: "images" or "labels".
 
     Returns:
-        Images (N, H, W) or labels (N,), uint8, read-only.
+        Images (N, H, W), (N, H, W, C) or (N, C, H, W), or labels (N,), of the file's own type,
+        read-only. Of labels with columns the first one is taken.
 
     Raises:
         ValueError: these are not the bytes of one whole idx file of that kind.
     """
-    dims = 3 if kind == "images" else 1
-    header = 4 + 4 * dims
-    if len(content) < header:
+    if len(content) < 8:
         raise ValueError(f"{path}: {len(content)} bytes are too few for an idx file: truncated?")
-    magic, *shape = struct.unpack(f">{1 + dims}I", content[:header])
-    if magic != MAGIC[kind]:
-        other = "".join(f" ({k})" for k, m in MAGIC.items() if m == magic)
-        raise ValueError(f"{path}: expected the magic number 0x{MAGIC[kind]:08x} ({kind}), "
-                         f"got 0x{magic:08x}{other}")
-    expected = header + math.prod(shape)
+    if content[:2] != b"\0\0" or content[2] not in TYPES:
+        raise ValueError(f"{path}: not an idx file: it begins with other bytes than those have")
+    dtype, dims = TYPES[content[2]], content[3]
+    if dims not in DIMENSIONS[kind]:
+        other = "".join(f", as {k} have" for k, of_k in DIMENSIONS.items() if dims in of_k)
+        few, many = DIMENSIONS[kind]
+        raise ValueError(f"{path}: expected {kind}, which have {few} or {many} dimensions, got "
+                         f"{dims}{other}")
+    header = 4 + 4 * dims
+    shape = struct.unpack(f">{dims}I", content[4:header].ljust(4 * dims, b"\0"))
+    expected = header + math.prod(shape) * dtype.itemsize
     if len(content) != expected or 0 in shape:
         raise ValueError(f"{path}: the header announces {' x '.join(map(str, shape))} {kind}, "
                          f"{expected} bytes in all, but there are {len(content)}")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    array = np.frombuffer(content, dtype, offset=header).reshape(shape)
+    return array[:, 0] if dims == 2 else array
+
+
+def is_idx(start):
+    """Whether a file that starts with at least three bytes may be an idx file."""
+    return start[:2] == b"\0\0" and start[2:3] != b"" and start[2] in TYPES
 
 
 def read(path):
@@ -72,6 +86,9 @@ def read(path):
 
 def _read_announced(file):
     header = file.read(4)
-    header += file.read(4 * header[3] if len(header) == 4 and header[3] <= 3 else 0)
-    sizes = struct.unpack(f">{len(header) // 4}I", header[:len(header) // 4 * 4])[1:]
-    return header + file.read(min(math.prod(sizes), LARGEST) + 1)
+    if not is_idx(header) or len(header) < 4 or header[3] > 4:
+        return header + file.read(4)  # of no use: ``decode`` says why
+    header += file.read(4 * header[3])
+    sizes = struct.unpack(f">{len(header) // 4 - 1}I", header[4:len(header) // 4 * 4])
+    announced = math.prod(sizes) * TYPES[header[2]].itemsize
+    return header + file.read(min(announced, LARGEST) + 1)

@@ -3,137 +3,142 @@ import contextlib
 import io
 import math
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from common import files
-from common.data import idx
+from common.data import arrays, idx
 
-IDX_START = b"\0\0\x08"  # of unsigned bytes
 # Not every format that Pillow has: for some, such as EPS, it runs other programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 2**22  # in a picture; a small file can claim any number
+MOST_TO_SHRINK = 2**26  # in one to be resized, such as a photograph
 LARGEST = 2**26  # bytes of a picture, which are some for each pixel at most
+GREYS = ("1", "L", "LA", "La")  # Pillow's modes without colours
 LEAST_CONTRAST = 32  # between the greys of a picture that has something on it
-MODES = {1: "LA", 3: "RGBA"}  # by the number of channels, the last letter for what is transparent
-GREYS = ("1", "L", "LA", "La")  # modes without colours
 
 # For good, as pictures are decoded in threads: what catch_warnings changes is of the whole process.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def read_all(paths, invert=False):
+class Picture(NamedTuple):
+    """A decoded picture: uint8 (H, W), or (3, H, W) in colour, and what else was in the file."""
+
+    pixels: np.ndarray
+    is_transparent: bool = False  # in places, which became 0
+    is_animated: bool = False  # the first frame was taken
+
+
+def read_all(paths, invert=False, channels=1, image_shape=None):
     """Reads images of one size.
 
     Args:
         paths: of pictures and idx files of images, raw or ``.gz``.
         invert: whether to swap black and white.
+        channels: 1 to make them grey, or 3.
+        image_shape: (C, H, W) to resize them to.
 
     Returns:
-        uint8 (N, H, W); for each image its path and its index in an idx file, or None; and lines of
-        what may not be as it was meant.
+        uint8 (N, H, W) or (N, 3, H, W); for each image its path and its index in an idx file, or
+        None; and lines of what may not be as it was meant.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: a file is something else, or its images are of another size than the first's.
     """
-    arrays, sources, doubts = [], [], []
+    all_images, sources, doubts = [], [], []
     for path in paths:
-        images, numbered, doubtful = _read(path, invert)
-        if arrays and images.shape[1:] != arrays[0].shape[1:]:
-            sizes = [" x ".join(map(str, array.shape[1:])) for array in (images, arrays[0])]
+        images, numbered, doubtful = _read(path, invert, channels, image_shape)
+        if all_images and images.shape[1:] != all_images[0].shape[1:]:
+            sizes = [arrays.in_words(array.shape[-2:]) for array in (images, all_images[0])]
             raise ValueError(f"{path}: {sizes[0]} pixels, but {paths[0]} has {sizes[1]}")
-        arrays.append(images)
+        all_images.append(images)
         doubts += [f"{path}: {doubt}" for doubt in doubtful]
         sources += [(path, index if numbered else None) for index in range(len(images))]
-    return np.concatenate(arrays), sources, doubts
+    return np.concatenate(all_images), sources, doubts
 
 
-def _read(path, invert):
-    """The images (N, H, W) of a file, whether it is an idx file, and what is doubtful."""
+def _read(path, invert, channels, image_shape):
+    """The images (N, [3,] H, W) of a file, whether it is an idx file, and what is doubtful."""
     with files.reading(path, files.ARRAYS) as file:
-        start = file.read(len(IDX_START))
-    if path.endswith(".gz") or start == IDX_START:
-        images = idx.decode(path, idx.read(path), "images")
+        start = file.read(4)
+    if path.endswith(".gz") or idx.is_idx(start):
+        images, = arrays.as_images(path, idx.decode(path, idx.read(path), "images"))
+        images = arrays.resize(images, image_shape or (channels, *images.shape[-2:]))
         return 255 - images if invert else images, True, []
-    image, doubts = _decode(path, files.read(path, LARGEST), invert)
-    return image[None], False, doubts
+    picture = decode(path, files.read(path, LARGEST), channels, image_shape, invert)
+    doubts, pixels = [], picture.pixels
+    if picture.is_animated:
+        doubts.append("only the first of its frames is taken")
+    if np.ptp(pixels) < LEAST_CONTRAST:
+        hint = f"; is it ink on transparency? try it {'without' if invert else 'with'} --invert"
+        doubts.append(f"blank, or nearly so: its {'greys' if pixels.ndim == 2 else 'colours'} are "
+                      f"from {pixels.min()} to {pixels.max()}" + hint * picture.is_transparent)
+    return pixels[None], False, doubts
 
 
-def decode(path, content, channels=None):
-    """The pixels of a picture, the right way up; what is transparent becomes black.
+def decode(path, content, channels=None, image_shape=None, invert=False):
+    """Decodes a picture: the right way up, transparent places as the background, which is 0.
 
     Args:
-        path: where the bytes come from, for the messages.
-        content: the bytes of the picture's file.
-        channels: 1 for greys, 3 for colours; by default what the picture has.
+        path: for the messages.
+        content: the bytes of its file.
+        channels: 1 to make it grey, 3 for colour, or None for colour only if there is any.
+        image_shape: (C, H, W) to resize it to; C takes the place of ``channels``.
+        invert: whether to swap black and white.
 
     Returns:
-        uint8 (channels, H, W).
+        A ``Picture``.
 
     Raises:
-        ValueError: it is no whole picture, too large, or has more than 8 bits in a pixel.
+        ValueError: it is damaged, or no picture, or one that is not taken.
     """
-    colours, alpha, _ = _pixels(path, content, channels)
-    if alpha is not None:
-        colours = (colours * (alpha / 255)).round().astype(np.uint8)
-    return colours.transpose(2, 0, 1)
-
-
-def resize(image, size):
-    """An image uint8 (channels, H, W), 1 or 3 channels, stretched to (height, width)."""
-    if image.shape[1:] == tuple(size):
-        return image
-    pixels = np.asarray(to_pillow(image).resize(size[::-1], Image.BILINEAR))
-    return pixels.reshape(*size, len(image)).transpose(2, 0, 1)
-
-
-def to_pillow(image):
-    """Pillow's picture of an image uint8 (channels, H, W), 1 or 3 channels."""
-    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-    return Image.fromarray(np.ascontiguousarray(pixels))
-
-
-def _decode(path, content, invert):
-    """The greys (H, W) of a picture, the right way up, and what is doubtful.
-
-    What is transparent becomes the background, which is 0.
-    """
-    colours, alpha, more = _pixels(path, content, 1, "neither a whole picture nor an idx file")
-    image = 255 - colours if invert else colours
-    if alpha is not None:
-        image = (image * (alpha / 255)).round().astype(np.uint8)
-    doubts = ["only the first of its frames is taken"] if more else []
-    if np.ptp(image) < LEAST_CONTRAST:
-        hint = f"; is it ink on transparency? try it {'without' if invert else 'with'} --invert"
-        doubts.append(f"blank, or nearly so: its greys are from {image.min()} to {image.max()}"
-                      + hint * (alpha is not None and bool((alpha < 255).any())))
-    return image[..., 0], doubts
-
-
-def _pixels(path, content, channels, fault="not a whole picture"):
-    """A picture's colours (H, W, channels), its alpha (H, W, 1) or None, whether it has frames."""
+    most = MOST_PIXELS
+    if image_shape is not None:
+        most, channels = MOST_TO_SHRINK, image_shape[0]
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             size = image.size
-            if math.prod(size) <= MOST_PIXELS:
+            if math.prod(size) <= most:
+                mode, animated = image.mode, getattr(image, "is_animated", False)
+                if image_shape is not None:
+                    image.draft(None, [4 * max(image_shape[1:])] * 2)  # a JPEG in some half's size
                 image.load()  # raises for damage, which the EXIF data could hide
-                mode, more = image.mode, getattr(image, "is_animated", False)
-                channels = channels or (1 if mode in GREYS else 3)
                 opaque = not image.has_transparency_data
-                wanted = MODES[channels][:-1] if opaque else MODES[channels]
-                pixels = np.asarray(_upright(image).convert(wanted))
+                wanted = "L" if channels == 1 else "RGB"
+                pixels = np.asarray(_upright(image).convert(wanted + "A" * (not opaque)))
     except Image.DecompressionBombError:
         size = (math.inf,)
     except Exception:  # Pillow's decoders raise whatever a damaged file leads to
-        raise ValueError(f"{path}: {fault}") from None
-    if math.prod(size) > MOST_PIXELS:
-        raise ValueError(f"{path}: a picture of more than {MOST_PIXELS} pixels")
+        raise ValueError(f"{path}: not a whole picture") from None
+    if math.prod(size) > most:
+        raise ValueError(f"{path}: a picture of more than {most} pixels"
+                         + "; --image-shape takes larger ones" * (image_shape is None))
     if mode.startswith(("I", "F")):
         raise ValueError(f"{path}: has more than 8 bits in a pixel")
     pixels = pixels.reshape(*pixels.shape[:2], -1)
-    return pixels[..., :channels], None if opaque else pixels[..., channels:], more
+    colours, alpha = (pixels, None) if opaque else (pixels[..., :-1], pixels[..., -1:])
+    transparent = not opaque and bool((alpha < 255).any())
+    colours = 255 - colours if invert else colours
+    if transparent:
+        colours = ((colours * alpha.astype(np.uint16) + 127) // 255).astype(np.uint8)
+    if channels is None and (colours == colours[..., :1]).all():
+        colours = colours[..., :1]
+    colours = colours[..., 0] if colours.shape[2] == 1 else colours.transpose(2, 0, 1)
+    if image_shape is not None:
+        colours = arrays.resize_one(colours, image_shape)
+    return Picture(colours, transparent, animated)
+
+
+def channels_of(path, content):
+    """1 if the picture in a file can only be grey, else 3; ValueError if it is none."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return 1 if image.mode in GREYS else 3
+    except Exception:
+        raise ValueError(f"{path}: not a whole picture") from None
 
 
 def _upright(image):

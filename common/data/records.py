@@ -20,7 +20,7 @@ import struct
 import numpy as np
 
 from common import cli, files
-from common.data import image_files
+from common.data import arrays, image_files
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 PART = struct.Struct("<4sI")
@@ -79,14 +79,12 @@ class Reader:
             raise self._fault(number, offset, "has changed since the file was opened: start again")
         flag, *_ = HEADER.unpack_from(content)
         try:
-            image = image_files.decode(self.path, content[HEADER.size + 4 * flag:],
-                                       self.image_shape[0] if self._resizes else None)
+            image = _decoded(self.path, content[HEADER.size + 4 * flag:],
+                             self.image_shape if self._resizes else None)
         except ValueError as error:
             what = str(error)[len(self.path) + 2:]
             raise self._fault(number, offset, f"{what}: pack it anew, as JPEG or PNG, not as raw "
                                               "pixels") from None
-        if self._resizes:
-            return image_files.resize(image, self.image_shape[1:])
         if self.image_shape and image.shape != self.image_shape:
             shapes = [" x ".join(map(str, shape)) for shape in (image.shape, self.image_shape)]
             raise self._fault(number, offset, f"a picture of {shapes[0]}, but the first has "
@@ -363,17 +361,22 @@ def _packed(path, anew):
     """The bytes of a picture's file: as they are, or encoded (image_shape, encoding, quality)."""
     content = files.read(path, image_files.LARGEST)
     image_shape, encoding, quality = anew or (None, None, None)
-    image = image_files.decode(path, content, image_shape and image_shape[0])
+    image = _decoded(path, content, image_shape)
     if not anew:
         if not content.startswith(KEPT):
             raise ValueError(f"{path}: neither JPEG nor PNG, which MXNet reads: give --format to "
                              "encode the pictures anew")
         return content
-    if image_shape:
-        image = image_files.resize(image, image_shape[1:])
     encoded = io.BytesIO()
-    image_files.to_pillow(image).save(encoded, ENCODINGS[encoding], quality=quality)
+    arrays.to_pillow(image).save(encoded, ENCODINGS[encoding], quality=quality)
     return encoded.getvalue()
+
+
+def _decoded(path, content, image_shape):
+    """The picture in a file's bytes, uint8 (C, H, W), made of that shape if there is one."""
+    channels = None if image_shape else image_files.channels_of(path, content)
+    pixels = image_files.decode(path, content, channels, image_shape).pixels
+    return pixels if pixels.ndim == 3 else pixels[None]
 
 
 def _beside(path, ending):
@@ -381,7 +384,7 @@ def _beside(path, ending):
 
 
 def _check_shape(image_shape):
-    if len(image_shape) != 3 or image_shape[0] not in image_files.MODES or min(image_shape) < 1 \
+    if len(image_shape) != 3 or image_shape[0] not in (1, 3) or min(image_shape) < 1 \
             or math.prod(image_shape[1:]) > image_files.MOST_PIXELS:
         raise ValueError("expected an image shape of 1 or 3 channels, height and width, such as "
                          f"3,48,48, got {','.join(map(str, image_shape))}")

@@ -12,13 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from common import cli
-from common.data import datasets, mnist
+from common.data import arrays, class_list, datasets, mnist
 from common.data.distort import TASKS, augmentation
 from common.models import export_folder, trained
 from common.storage import checkpoint
 
 DATA = re.compile(r"([\w ,.-]{1,60}?)(?:, distorted by (\w{1,20}))?")
 NUMBER = r"(\d{1,9})\b"
+SHAPE = r"([13]) x (\d{1,5}) x (\d{1,5})"
 
 
 class TestImages(NamedTuple):
@@ -36,7 +37,7 @@ def add_flags(flag):
     """Adds the flags that choose test images, by a parser's ``add_argument``."""
     flag("--dataset", choices=datasets.DATASETS,
          help="dataset; by default the training's, or mnist")
-    flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
+    datasets.add_flags(flag)
     flag("--num-examples", type=cli.number(int, least=1),
          help="of the training: the synthetic dataset has a fifth as many test images")
     flag("--distort", choices=(*TASKS, "none"),
@@ -64,16 +65,46 @@ def test_images(args):
         count = known.get("num_examples")
     seed = known.get("seed", 0) if seed is None else seed
     distort = known.get("distort") if distort is None else distort if distort != "none" else None
-    loaded = datasets.load(dataset, args.data_dir, count)
-    words = taken = _in_words(loaded.origin, distort, seed)
+    options = datasets.options(args)
+    options["image_shape"] = options["image_shape"] or known.get("image_shape")
+    loaded = datasets.load(dataset, args.data_dir, count, test_only=True, **options)
+    words = taken = _in_words(loaded.origin, distort, seed, options["image_shape"])
     if known:
-        was = _in_words(known["origin"], known["distort"], known["seed"])
+        was = _in_words(known["origin"], known["distort"], known["seed"], known.get("image_shape"))
         same = (was == taken and loaded.origin in datasets.DATASETS  # own files may be others
                 and (dataset != "synthetic" or count == known.get("num_examples")))
         words += ", as in the training" if same else f"; the network was trained on {was}"
-    images, labels = datasets.for_evaluation(loaded.test_images, loaded.test_labels, seed,
+    labels = loaded.test_labels
+    if distort != "addition":  # whose classes are sums
+        labels = _as_numbered_by(args.model, args.load_epoch, loaded, args.data_dir)
+    images, labels = datasets.for_evaluation(loaded.test_images, labels, seed,
                                              augmentation(distort)[0])
     return TestImages(images, labels, loaded.origin, distort, seed, words)
+
+
+def _as_numbered_by(model, epoch, dataset, where):
+    """The test labels of a ``Dataset`` in the numbers that a model has for classes of these names.
+
+    Raises ValueError if it lacks a class that one's own data name.
+    """
+    names, own = known_names(model, epoch), dataset.origin not in datasets.DATASETS
+    if not names or not own and not set(dataset.class_names) <= set(names):
+        return dataset.test_labels
+    return class_list.renumbered(where, dataset.test_labels, dataset.class_names, names)
+
+
+def wanted_images(args, network):
+    """How pictures are to be read for a ``trained.Trained``.
+
+    Returns:
+        The number of channels, 1 or 3; and the (C, H, W) to resize pictures to: that of the flags,
+        or of the training; or None.
+    """
+    shape = network.made_for() or (1,)
+    channels = 3 if shape[0] == 3 else 1
+    known = trained_on(args.model, args.load_epoch).get("image_shape")
+    resized = args.image_shape or (known if known == tuple(shape) else None)
+    return channels, resized
 
 
 def trained_on(path, epoch=None):
@@ -84,8 +115,8 @@ def trained_on(path, epoch=None):
 
     Returns:
         ``{"origin": as of ``datasets.Dataset``, "distort": a name or None, "seed": of the
-        training}``, and "num_examples" where not all training images were used; empty if it says
-        nothing.
+        training}``, "num_examples" where not all training images were used, and "image_shape"
+        where they were resized; empty if it says nothing.
     """
     told = _told(path, epoch)
     said = DATA.fullmatch(told.get("Data", ""))
@@ -98,6 +129,9 @@ def trained_on(path, epoch=None):
                   or re.search(rf"--{name.replace('_', '[-_]')}[ =]{NUMBER}", command))
         if number:
             found[name] = int(number[1])
+    shape = re.fullmatch(SHAPE, told.get("Resized to", ""))
+    if shape:
+        found["image_shape"] = tuple(map(int, shape.groups()))
     return found
 
 
@@ -107,15 +141,26 @@ def class_names(path, epoch, count):
     Args:
         path, epoch: as for ``trained.load``.
     """
+    names = known_names(path, epoch) or ()
+    if names and os.path.isdir(path) and len(names) != count:
+        logging.warning("%s: not used: %d names, but the network has %d classes",
+                        os.path.join(path, export_folder.CLASSES), len(names), count)
+    return class_list.fitting(names, count)
+
+
+def known_names(path, epoch):
+    """The names of a network's classes, as far as it says them; else None."""
     if not os.path.isdir(path):
-        return datasets.class_names(trained_on(path, epoch).get("origin"), count)
+        meta = checkpoint.load_state(*trained.find(path, epoch))[1] or {}
+        return meta.get("flags", {}).get("classes") or datasets.published_names(
+            trained_on(path, epoch).get("origin"))
     try:
-        return export_folder.read_class_names(os.path.join(path, export_folder.CLASSES), count)
+        return class_list.read_names(os.path.join(path, export_folder.CLASSES))
     except FileNotFoundError:
-        pass
+        return None
     except ValueError as error:
         logging.warning("%s: not used", error)
-    return datasets.class_names(None, count)
+        return None
 
 
 def choose_dataset(model, dataset, data_dir, origin):
@@ -133,8 +178,9 @@ def choose_dataset(model, dataset, data_dir, origin):
     return origin or "mnist"
 
 
-def _in_words(origin, distort, seed):
-    return origin + (f", distorted by {distort}, seed {seed}" if distort else "")
+def _in_words(origin, distort, seed, image_shape=None):
+    resized = f", resized to {arrays.in_words(image_shape)}" if image_shape else ""
+    return origin + resized + (f", distorted by {distort}, seed {seed}" if distort else "")
 
 
 def _told(path, epoch):

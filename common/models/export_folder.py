@@ -16,7 +16,7 @@ import re
 import shutil
 
 from common import cli, files, markdown
-from common.data import datasets
+from common.data import class_list, datasets
 from common.find_mxnet import UNFUSED_SUMS
 from common.graph import layers, rewrite
 from common.provenance import provenance
@@ -172,12 +172,7 @@ def read_class_names(path, count):
 
     Raises OSError if it cannot be read, and ValueError if it holds something else.
     """
-    try:
-        names = files.read(path).decode("utf-8-sig").splitlines()  # leaves out Windows' mark
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8 text") from None
-    if not all(name.strip() and name.isprintable() for name in names):
-        raise ValueError(f"{path}: a line without a name, or with control characters")
+    names = class_list.read_names(path)
     if len(names) != count:
         raise ValueError(f"{path}: {len(names)} names, but the network has {count} classes")
     return names
@@ -201,6 +196,8 @@ def about(meta):
         if flags.get("num_examples"):
             told["Training images"] = str(flags["num_examples"])
         told["Seed"] = str(flags.get("seed", 0))
+        if flags.get("image_shape"):
+            told["Resized to"] = " x ".join(map(str, flags["image_shape"]))
     figures = {**(meta.get("history") or [{}])[-1], **meta}
     for part in ("Test", "Validation"):
         if f"{part.lower()}_accuracy" in figures:

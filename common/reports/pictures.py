@@ -29,6 +29,7 @@ SIDE = 0.66  # inches of the longer side of an image that is transformed
 BEYOND = 0.2  # of its longer side, shown around it for outlines that go there
 LINE, LETTER, GAP = 0.2, 0.08, 0.04  # inches of text, and between two pictures of an image
 OUTLINES = (("tab:orange", "-"), ("tab:cyan", "--"), ("tab:pink", "-."), ("tab:olive", ":"))
+MOST_NUMBERED = 60  # classes of a confusion matrix that has its counts written in it
 SHEET = 8  # square images in a row of a sheet
 
 
@@ -184,22 +185,26 @@ def animate(paths, path, seconds):
 def confusion(matrix, title):
     """A figure of how many images of each true class (down) are taken for which (across).
 
+    The counts are written in it where the classes are not too many.
+
     Args:
         matrix: whole numbers (classes, classes).
         title: a line above.
     """
     matrix = np.asarray(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = 1.5 + 0.5 * len(matrix)
+    few = len(matrix) <= MOST_NUMBERED
+    side = 1.5 + 0.5 * min(len(matrix), MOST_NUMBERED)
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
     # The root of the share, so that a few mistakes among hundreds can be seen.
     axis.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
-    for (true, predicted), count in np.ndenumerate(matrix):
+    for (true, predicted), count in np.ndenumerate(matrix) if few else ():
         axis.text(predicted, true, count, ha="center", va="center", fontsize="small",
                   color="white" if shares[true, predicted] > 0.3 else "black")
-    axis.set(xlabel="predicted class", ylabel="true class", title=title,
-             xticks=range(len(matrix)), yticks=range(len(matrix)))
+    axis.set(xlabel="predicted class", ylabel="true class", title=title)
+    if few:
+        axis.set(xticks=range(len(matrix)), yticks=range(len(matrix)))
     return figure
 
 
@@ -207,12 +212,13 @@ def sheet(images, captions, title):
     """A figure of captioned images, in rows.
 
     Args:
-        images: uint8 (N, H, W) or (N, C, H, W), whose channels are drawn side by side.
+        images: uint8 (N, H, W) or (N, C, H, W); channels other than three colours are drawn side
+            by side.
         captions: a line for each.
         title: a line above.
     """
     drawn = [_side_by_side(image) for image in images]
-    height, width = drawn[0].shape if drawn else (1, 1)
+    height, width = drawn[0].shape[:2] if drawn else (1, 1)
     columns = max(1, round(SHEET * height / width))
     rows = max(1, -(-len(drawn) // columns))
     figure = Figure(figsize=(1.1 * SHEET, 1.3 * rows + 0.5), layout="constrained")
@@ -226,8 +232,13 @@ def sheet(images, captions, title):
 
 
 def _side_by_side(image):
-    """An image (H, W) of the channels of one (C, H, W) with white lines between them."""
+    """An image (H, W) of the channels of one (C, H, W) with white lines between them.
+
+    One of three colours becomes (H, W, 3).
+    """
     if image.ndim == 2:
         return image
+    if len(image) == 3:
+        return image.transpose(1, 2, 0)
     lined = np.pad(image, ((0, 0), (0, 0), (0, 1)), constant_values=255)
     return np.concatenate(lined, axis=1)[:, :-1]

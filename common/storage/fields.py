@@ -62,8 +62,16 @@ def _is_figures(value):
 
 
 def _is_flags(value):
-    return _is_object(value) and all(isinstance(value.get(name), (str, type(None)))
-                                     for name in ("network", "transform", "dataset", "distort"))
+    return (_is_object(value)
+            and all(isinstance(value.get(name), (str, type(None)))
+                    for name in ("network", "transform", "dataset", "data_origin", "distort"))
+            and ("image_shape" not in value or value["image_shape"] is None
+                 or is_image_shape(value["image_shape"]))
+            and _is_names(value.get("classes", [])))
+
+
+def _is_names(value):
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 def _is_under_way(value):

@@ -5,18 +5,13 @@ holds, whatever it says of itself.
 """
 import io
 import json
-import math
 import os
 import zipfile
 
 import numpy as np
-from numpy.lib import format
 
-from common import files
+from common import files, npy
 from common.storage import fields
-
-LONGEST_HEADER = 1000  # bytes; NumPy's are of some hundred
-KINDS = "biufU"  # of data types: numbers and text, no objects
 
 
 def write(path, arrays, meta):
@@ -56,7 +51,7 @@ def _arrays(file):
         size = sum(member.file_size for member in members)
         if not stored or len(names) < len(members) or size > os.fstat(file.fileno()).st_size:
             raise ValueError
-        return {_name(member): _array(archive.read(member)) for member in members}
+        return {_name(member): npy.decode(archive.read(member)) for member in members}
 
 
 def _name(member):
@@ -64,15 +59,3 @@ def _name(member):
     if suffix != ".npy":
         raise ValueError
     return name
-
-
-def _array(content):
-    """The array of an ``.npy`` file, which is to hold as many bytes as its header announces."""
-    file = io.BytesIO(content)
-    if format.read_magic(file) != (1, 0):
-        raise ValueError
-    shape, fortran, dtype = format.read_array_header_1_0(file, max_header_size=LONGEST_HEADER)
-    start = file.tell()
-    if dtype.kind not in KINDS or math.prod(shape) * dtype.itemsize != len(content) - start:
-        raise ValueError
-    return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C")

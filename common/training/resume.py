@@ -10,8 +10,9 @@ from common.training.recipe import LOOKING_AHEAD
 
 ROUNDING = ("devices", "kv_store")  # they change a run in its last bits alone
 # What runs did before their recipes had a word for it:
-BEFORE = {"outside": None, "stable": False, "validation": 0, "pretrained": None,
-          "pretrained_sha256": None, "reset": None, "fix": None, "loc_lr_mult": None}
+BEFORE = {"image_shape": None, "outside": None, "stable": False, "validation": 0,
+          "pretrained": None, "pretrained_sha256": None, "reset": None, "fix": None,
+          "loc_lr_mult": None}
 START = ("pretrained", "pretrained_sha256", "reset")  # how a run begins, and nothing after that
 
 
@@ -263,12 +264,12 @@ def _differences(recipe, meta, apart=()):
     if recipe.lr_schedule not in LOOKING_AHEAD:
         alike.add("num_epochs")
     if here.get("data_sha256") and here["data_sha256"] == there.get("data_sha256"):
-        alike |= {"data_dir", "num_examples"}
+        alike |= {"data_dir", "image_shape", "num_examples"}
     if here["pretrained"] and here["pretrained_sha256"] == there["pretrained_sha256"]:
         alike.add("pretrained")
     unlike = [name for name in here
               if name not in alike and name in there and there[name] != here[name]]
-    if set(unlike) & {"dataset", "data_dir", "num_examples"}:
+    if set(unlike) & {"dataset", "data_dir", "image_shape", "num_examples"}:
         unlike = [name for name in unlike if name != "data_sha256"]
     if "pretrained" in unlike:
         unlike = [name for name in unlike if name != "pretrained_sha256"]

@@ -1,0 +1,148 @@
+"""Classes: their names, and the labels that are their numbers."""
+import logging
+import os
+
+import numpy as np
+
+from common import cli, files
+
+MOST = 2**16  # classes
+UNEQUAL = 5  # times as many images as the smallest class has are worth a line
+
+
+def read_names(path):
+    """Names of classes in a file, one a line.
+
+    Raises OSError if it cannot be read, and ValueError if it holds something else.
+    """
+    try:
+        names = files.read(path).decode("utf-8-sig").splitlines()  # leaves out Windows' mark
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text") from None
+    if not all(name.strip() and name.isprintable() for name in names):
+        raise ValueError(f"{path}: a line without a name, or with control characters")
+    return tuple(names)
+
+
+def given_names(text):
+    """The names that ``--class-names FILE`` or ``--class-names a,b,c`` says; None for None.
+
+    Raises ValueError or OSError if there are none, or one of them twice.
+    """
+    if text is None:
+        return None
+    if os.path.exists(text):
+        names = read_names(text)
+    elif "," in text:
+        names = tuple(name.strip() for name in text.split(","))
+    else:
+        raise ValueError(f"--class-names {text}: neither a file that is there nor names such as "
+                         "a,b,c")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice or len(names) < 2 or not all(name and name.isprintable() for name in names):
+        problem = f"{twice[0]} is there twice" if twice else "two names or more are needed"
+        raise ValueError(f"--class-names {text}: {problem}")
+    return names
+
+
+def as_labels(path, labels):
+    """Labels (N,) as int64.
+
+    Args:
+        path: where they come from, for the messages.
+        labels: whole numbers from 0, of any type, (N,) or (N, 1).
+
+    Raises:
+        ValueError: they are something else; the message says what to do.
+    """
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "biuf":
+        hint = ": one for each class? give their argmax(axis=1)" if labels.ndim == 2 else ""
+        raise ValueError(f"{path}: expected labels (N,) of whole numbers, got {labels.dtype} "
+                         f"({', '.join(map(str, labels.shape))}){hint}")
+    unfit = labels[~((labels >= 0) & (labels < MOST))]
+    unfit = unfit if unfit.size else labels[labels != np.floor(labels)]
+    if unfit.size:
+        raise ValueError(f"{path}: the label {unfit[0]:g} is not a whole number from 0 to "
+                         f"{MOST - 1}")
+    return labels.astype(np.int64)
+
+
+def from_zero(path, train_labels, test_labels, count=None):
+    """Labels that begin at 0, and the names of their classes, which are their numbers.
+
+    Where none is 0, but some are 1, they are moved by one and keep their numbers as names.
+
+    Args:
+        path: where they come from, for the messages.
+        train_labels, test_labels: int64 (N,), from 0.
+        count: of the classes; by default the largest label decides.
+
+    Returns:
+        Both arrays and the names.
+    """
+    both = np.concatenate((train_labels, test_labels))
+    least, most = int(both.min()), int(both.max())
+    first = int(least == 1 and not (count and most < count))
+    if first:
+        logging.info("%s: the labels are 1 to %d: classes 0 to %d, named 1 to %d", path, most,
+                     most - 1, most)
+    names = tuple(str(first + number) for number in range(count or most - first + 1))
+    return train_labels - first, test_labels - first, names
+
+
+def renumbered(path, labels, names, wanted):
+    """Labels by the numbers that their classes have in another list of names.
+
+    Names that are mere numbers may be others there: then the labels stay as they are.
+
+    Args:
+        path: where they come from, for the message.
+        labels: (N,).
+        names: of their classes.
+        wanted: the other list.
+
+    Raises:
+        ValueError: a name is not in it.
+    """
+    unknown = [name for name in names if name not in wanted]
+    if not unknown and len(set(wanted)) == len(wanted):
+        return np.array([wanted.index(name) for name in names], labels.dtype)[labels]
+    if all(name.isdigit() for name in names):
+        return labels
+    raise ValueError(f"{path}: the class {unknown[0]} is none of {some(wanted)}"
+                     f"{cli.did_you_mean(unknown[0], wanted)}")
+
+
+def fitting(names, count):
+    """The names as a list, if they are of so many classes; else numbers."""
+    return list(names if len(names) == count else map(str, range(count)))
+
+
+def some(names):
+    """Names in words: all, or the first of many."""
+    return ", ".join([*names[:10], *(["..."] if len(names) > 10 else [])])
+
+
+def note_sizes(labels, names):
+    """Says in a line if some classes have far fewer training images than others."""
+    sizes = np.bincount(labels, minlength=len(names))
+    if sizes.max() > UNEQUAL * sizes.min():
+        logging.info("The classes are unequal: %s has %d training images, %s has %d",
+                     names[sizes.argmin()], sizes.min(), names[sizes.argmax()], sizes.max())
+
+
+def split(labels):
+    """The numbers of those images that are for training, and of those for the test, both rising.
+
+    A fifth of each class is for the test: the last of them in an order that is drawn by a fixed
+    seed, so that it is always the same. A class of one image has none there.
+    """
+    for_test = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = max(round(len(members) / 5), min(1, len(members) - 1))
+        order = np.random.RandomState(0).permutation(len(members))
+        for_test[members[order[len(members) - count:]]] = True
+    return np.flatnonzero(~for_test), np.flatnonzero(for_test)

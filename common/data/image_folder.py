@@ -1,0 +1,231 @@
+"""Folders of pictures, one folder for each class.
+
+    photos/train/cat/1.jpg         training
+    photos/test/cat/9.jpg          test
+
+The folders may also be named training, and testing, val, valid or validation.
+Without a test folder, and in a folder with the classes right in it, a fifth of each class is the
+test part. The order of everything follows from the names alone. Nothing is written.
+"""
+import logging
+import os
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from common import cli, files
+from common.data import arrays, class_list, image_files
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff",
+            ".webp")
+TRAINS, TESTS = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+NOT_THERE = ("__macosx", "desktop.ini", "thumbs.db")  # what systems put beside pictures
+AT_ONCE = 64  # pictures that are in memory before they have their place
+THREADS = 8
+
+
+def is_one(path):
+    """Whether a path is a folder with pictures in folders."""
+    return os.path.isdir(path) and any(
+        any(map(is_picture, _files(folder))) for folder in _folders(path).values())
+
+
+def read(path, image_shape=None, skip_broken=False, test_only=False):
+    """Reads a folder of pictures.
+
+    Args:
+        path: of the folder.
+        image_shape: (C, H, W) to resize the pictures to; by default they must be of one size, and
+            are grey unless one of them has colours.
+        skip_broken: whether to leave broken pictures out with a warning, where otherwise they are
+            refused.
+        test_only: whether no training images are wanted; then there are none.
+
+    Returns:
+        Training images, uint8 (N, H, W) or (N, 3, H, W), and labels, test images and labels, int64;
+        and the names of the classes.
+
+    Raises:
+        ValueError: the folder is not as it should be, or a picture is broken, or they are of
+            several sizes, or too many.
+        OSError: the folder cannot be read.
+    """
+    train, test, names = _parts(path, may_lack_training=test_only)
+    parts = [([] if test_only else train), test]
+    images, kept = _decoded(path, [file for part in parts for file, _ in part], image_shape,
+                            skip_broken)
+    labels = np.array([label for part in parts for _, label in part], np.int64)[kept]
+    count = int((kept < len(parts[0])).sum())
+    return (images[:count], labels[:count], images[count:], labels[count:]), names
+
+
+def _parts(path, may_lack_training):
+    """The (file, label) of the training pictures and of the test pictures, and the class names."""
+    folders = _folders(path)
+    parts = {name.lower(): folder for name, folder in folders.items() if _folders(folder)}
+    train_name, test_name = (next((name for name in names if name in parts), None)
+                             for names in (TRAINS, TESTS))
+    if train_name or test_name:
+        others = [name for name in parts if name not in (train_name, test_name)]
+        if others:
+            logging.info("%s: not read: %s", path, class_list.some(others))
+    if not train_name and not test_name:
+        if all(name.lower().rstrip("0123456789") in (*TRAINS, *TESTS) for name in folders):
+            raise ValueError(f"{path}: its pictures are in {class_list.some([*folders])}, without "
+                             "a folder for each class in there")
+        train, names = _classes(path)
+    elif train_name:
+        train, names = _classes(parts[train_name])
+    elif may_lack_training:
+        return [], *_classes(parts[test_name])
+    else:
+        raise ValueError(f"{path}: there is {test_name}, but no {TRAINS[0]}")
+    if test_name:
+        test = _renumbered(parts[test_name], names)
+        if test_name not in TESTS[:2]:
+            logging.info("%s: the pictures in %s are the test images", path, test_name)
+    else:
+        for_train, for_test = class_list.split(np.array([label for _, label in train]))
+        logging.info("%s: no folder named test has classes in it: a fifth of each class, %d "
+                     "pictures in all, are the test images", path, len(for_test))
+        train, test = [train[index] for index in for_train], [train[index] for index in for_test]
+    order = np.random.RandomState(0).permutation(len(train))  # the last may be held out
+    return [train[index] for index in order], test, names
+
+
+def _classes(path, may_be_empty=False):
+    """The (file, label) of all pictures in the folders of classes, and the names of these."""
+    loose = [file for file in _files(path, deep=False) if is_picture(file)]
+    if loose:
+        raise ValueError(f"{loose[0]}: not in the folder of a class, such as "
+                         f"{os.path.join(path, 'cat')}")
+    folders, found, others = _folders(path), [], []
+    for label, (name, folder) in enumerate(folders.items()):
+        if not name.isprintable():
+            raise ValueError(f"{path}: the name of a class, {name!a}, is no text in UTF-8, or has "
+                             "control characters")
+        paths = _files(folder, above=(_identity(path),))
+        pictures = [file for file in paths if is_picture(file)]
+        others += [file for file in paths if not is_picture(file)]
+        if not pictures and not may_be_empty:
+            raise ValueError(f"{folder}: no pictures in it ({', '.join(SUFFIXES)}): remove the "
+                             "folder, or put some there")
+        found += [(file, label) for file in pictures]
+    if others:
+        logging.info("%s: %d files are no pictures by their names, such as %s: not read", path,
+                     len(others), os.path.basename(others[0]))
+    return found, tuple(folders)
+
+
+def _renumbered(path, names):
+    """As ``_classes``, with the numbers that the classes have in the training."""
+    found, own = _classes(path, may_be_empty=True)
+    unknown = [name for name in own if name not in names]
+    if unknown:
+        raise ValueError(f"{path}: {unknown[0]} is no class of the training pictures: "
+                         f"{class_list.some(names)}")
+    return [(file, names.index(own[label])) for file, label in found]
+
+
+def _folders(path):
+    """The folders in a folder, name -> path, in order: by number where all names are numbers."""
+    found = {}
+    for entry in _entries(path):
+        if entry.is_dir():
+            name = unicodedata.normalize("NFC", entry.name)  # some systems take letters apart
+            if name in found:
+                raise ValueError(f"{path}: two folders are named {name}")
+            found[name] = entry.path
+    numbers = all(name.isdecimal() for name in found)
+    return {name: found[name]
+            for name in sorted(found, key=lambda name: (int(name) if numbers else 0, name))}
+
+
+def is_picture(file):
+    """Whether a file is a picture by its name."""
+    return file.lower().endswith(SUFFIXES)
+
+
+def _files(path, deep=True, above=()):
+    """The paths of all files in a folder, in order; if it is to be deep, also of those in it."""
+    here, found = _identity(path), []
+    if here in above:  # a link leads back to where it is
+        return found
+    for entry in sorted(_entries(path), key=lambda entry: unicodedata.normalize("NFC", entry.name)):
+        if not entry.is_dir():
+            found.append(entry.path)
+        elif deep:
+            found += _files(entry.path, deep, (*above, here))
+    return found
+
+
+def _identity(path):
+    """What tells a folder from all others, by whichever links it is reached."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _entries(path):
+    """What is in a folder, without hidden files and those that systems put there."""
+    with os.scandir(path) as entries:
+        return [entry for entry in entries
+                if not entry.name.startswith(".") and entry.name.lower() not in NOT_THERE]
+
+
+def _decoded(path, paths, image_shape, skip_broken):
+    """The images of files, and the numbers of those files that are whole."""
+    images, kept, first = None, [], None
+    workers = min(THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
+                  os.cpu_count() or 1)
+    Image.init()  # here, not in several threads at once
+    name = cli.printable(os.path.basename(os.path.abspath(path)))
+    with logging_redirect_tqdm(), ThreadPoolExecutor(workers) as pool, tqdm(
+            total=len(paths), desc=f"Reading {name}", unit=" img", disable=None, leave=False,
+            dynamic_ncols=True) as bar:
+        for start in range(0, len(paths), AT_ONCE):
+            block = paths[start:start + AT_ONCE]
+            decoded = pool.map(lambda file: _pixels(file, image_shape), block)
+            for number, (file, (pixels, problem)) in enumerate(zip(block, decoded), start):
+                bar.update()
+                if problem and not skip_broken:
+                    raise ValueError(f"{problem}: remove it, or --broken skip leaves it out")
+                if problem:
+                    logging.warning("%s: left out", problem)
+                    continue
+                if images is None:
+                    first = file  # of all that are whole
+                    arrays.check_size(path, len(paths), pixels.shape)
+                    images = np.empty((len(paths), *pixels.shape), np.uint8)
+                images = _placed(images, len(kept), pixels, file, first)
+                kept.append(number)
+    if len(kept) < len(paths):
+        logging.warning("%s: %d of %d pictures are broken and left out", path,
+                        len(paths) - len(kept), len(paths))
+    images = np.empty((0, 1, 1), np.uint8) if images is None else images[:len(kept)]
+    return images, np.array(kept, np.int64)
+
+
+def _pixels(file, image_shape):
+    """The pixels of a picture, None if it is broken; and then what is wrong with it."""
+    try:
+        content = files.read(file, image_files.LARGEST)
+        return image_files.decode(file, content, image_shape=image_shape).pixels, None
+    except (ValueError, OSError) as error:
+        return None, cli.one_line(error)
+
+
+def _placed(images, index, pixels, file, first):
+    """Images (N, [3,] H, W) with one more in its place; all in colour from the first that is."""
+    if pixels.shape[-2:] != images.shape[-2:]:
+        sizes = [arrays.in_words(array.shape[-2:]) for array in (pixels, images)]
+        raise ValueError(f"{file}: {sizes[0]} pixels, but {first} has {sizes[1]}: --image-shape "
+                         "C,H,W resizes all, such as to 3,32,32 in colour or 1,28,28 in grey")
+    if pixels.ndim == 3 and images.ndim == 3:
+        arrays.check_size(os.path.dirname(file), len(images), pixels.shape)
+        images = np.repeat(images[:, None], 3, axis=1)
+    images[index] = pixels  # a grey one fills all three
+    return images

@@ -101,7 +101,7 @@ def model_prefix(args):
     """The path and start of the names of all files, as given or after what is trained."""
     if args.model_prefix:
         return args.model_prefix
-    data = datasets.short_name(args.dataset, args.data_dir)
+    data = datasets.short_name(args.dataset, args.data_dir, args.data_train)
     parts = [data, args.distort, args.network, "stn" if args.add_stn else None,
              args.transform, "bounded" if args.bounded else None,
              "stable" if args.stable else None, args.outside]

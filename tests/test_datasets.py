@@ -325,3 +325,9 @@ def test_classes_of_other_data_are_matched_by_name(run, run_main, tmp_path):
     assert re.findall(r"Class \d: \d+ of (\d+)", done.stdout) == ["0", "10", "10", "10"]
     done = run_main(score, os.path.join(ROOT, "published", "mnist-lenet"), "--dataset", "mnist")
     assert "Test accuracy: 0.99" in done.stdout
+
+
+def test_numbers_of_classes_that_a_byte_does_not_hold():
+    wanted = [f"a{number}" for number in range(300)]
+    labels = class_list.renumbered("a", np.array([0, 1], np.uint8), ("a299", "a3"), wanted)
+    assert labels.tolist() == [299, 3]

@@ -1,6 +1,7 @@
 """Classes: their names, and the labels that are their numbers."""
 import logging
 import os
+from collections import Counter
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def given_names(text):
     else:
         raise ValueError(f"--class-names {text}: neither a file that is there nor names such as "
                          "a,b,c")
-    twice = [name for name in names if names.count(name) > 1]
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or len(names) < 2 or not all(name and name.isprintable() for name in names):
         problem = f"{twice[0]} is there twice" if twice else "two names or more are needed"
         raise ValueError(f"--class-names {text}: {problem}")
@@ -106,9 +107,10 @@ def renumbered(path, labels, names, wanted):
     Raises:
         ValueError: a name is not in it.
     """
-    unknown = [name for name in names if name not in wanted]
-    if not unknown and len(set(wanted)) == len(wanted):
-        return np.array([wanted.index(name) for name in names], labels.dtype)[labels]
+    numbers = {name: number for number, name in enumerate(wanted)}
+    unknown = [name for name in names if name not in numbers]
+    if not unknown and len(numbers) == len(wanted):
+        return np.array([numbers[name] for name in names])[labels]
     if all(name.isdigit() for name in names):
         return labels
     raise ValueError(f"{path}: the class {unknown[0]} is none of {some(wanted)}"

@@ -8,7 +8,16 @@ from typing import NamedTuple, Tuple
 import numpy as np
 
 from common import cli
-from common.data import arrays, class_list, image_folder, mnist, npz_file, synthetic, table_files
+from common.data import (
+    arrays,
+    class_list,
+    image_folder,
+    mnist,
+    npz_file,
+    records,
+    synthetic,
+    table_files,
+)
 from common.data.batches import derive_seed
 
 DATASETS = (*mnist.PUBLISHED, "synthetic")
@@ -37,7 +46,8 @@ class Dataset(NamedTuple):
         digest = hashlib.sha256()
         for array in self[:4]:
             digest.update(f"{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
+            streamed = isinstance(array, records.Stream)
+            digest.update(array.identity() if streamed else np.ascontiguousarray(array))
         return digest.hexdigest()
 
 
@@ -45,6 +55,8 @@ def add_flags(flag):
     """Adds the flags that say where data are and how they are read, by ``add_argument``."""
     flag("--data-dir", metavar="PATH",
          help="data of your own: " + "; ".join(FORMATS) + "; by default data/<dataset>")
+    flag("--data-train", metavar="FILE", help="training images of your own, in RecordIO (.rec)")
+    flag("--data-val", metavar="FILE", help="the images to test on, likewise")
     flag("--image-shape", type=_image_shape, metavar="C,H,W",
          help="resize the images, and make them grey (1,H,W) or coloured (3,H,W); by default they "
               "stay as they are")
@@ -62,11 +74,12 @@ def _image_shape(text):
 
 def options(args):
     """What ``load`` is to get of those flags, apart from the path."""
-    return {"image_shape": args.image_shape, "skip_broken": args.broken == "skip"}
+    return {"image_shape": args.image_shape, "skip_broken": args.broken == "skip",
+            "data_train": args.data_train, "data_val": args.data_val}
 
 
 def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=None,
-         class_names=None, skip_broken=False, test_only=False):
+         class_names=None, skip_broken=False, test_only=False, data_train=None, data_val=None):
     """Loads a dataset, fetching what is missing.
 
     Args:
@@ -81,6 +94,8 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
         skip_broken: whether broken pictures in a folder are left out, where otherwise the first of
             them ends all.
         test_only: whether the training images will not be used: there may be none.
+        data_train, data_val: RecordIO files of the training and of the test images, in place of
+            the rest. Large ones are read as they are used: their images are a ``records.Stream``.
 
     Returns:
         A ``Dataset``.
@@ -90,15 +105,19 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
             classes; or there are none.
         OSError: the files could not be had.
     """
-    if name == "synthetic":
+    if data_train is not None or data_val is not None:
+        found, names = _packed(data_dir, data_train, data_val, image_shape, test_only)
+        origin = mnist.OWN
+    elif name == "synthetic":
         found, origin, names = _drawn(data_dir, num_examples or 10000)
     else:
         found, origin, names = _read(name, data_dir, image_shape, skip_broken, test_only)
-    where = data_dir or name
+    where = data_train or data_val or data_dir or name
     images, labels = list(found[::2]), [class_list.as_labels(where, part) for part in found[1::2]]
     _check_together(where, images, labels, test_only)
     if image_shape is not None:
-        images = [arrays.resize(part, image_shape) for part in images]
+        images = [arrays.resize(part, image_shape) if isinstance(part, np.ndarray) else part
+                  for part in images]
     labels, names = _classes(where, labels, names or published_names(origin), num_classes,
                              class_names)
     if len(names) < 2 and not test_only:
@@ -113,6 +132,30 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
         raise ValueError(f"{where} has {available} training images, {num_examples} were asked for")
     return dataset._replace(train_images=dataset.train_images[:num_examples],
                             train_labels=dataset.train_labels[:num_examples])
+
+
+def _packed(data_dir, train_path, test_path, image_shape, test_only):
+    """As ``_read``, of RecordIO files; their origin is one's own."""
+    if data_dir is not None:
+        raise ValueError("--data-dir does not go with --data-train and --data-val: they are two "
+                         "ways to say where the data are")
+    if test_path is None or (train_path is None and not test_only):
+        raise ValueError("--data-train and --data-val go together: images to train on, and to test "
+                         "on")
+    test = records.Reader(test_path, image_shape)
+    train = test if train_path is None else records.Reader(train_path, image_shape)
+    names = train.class_names()
+    test_labels = class_list.renumbered(test_path, test.labels, test.class_names(), names)
+    images, test_images = (_without_channel(records.pixels(part)) for part in (train, test))
+    count = 0 if train is test else None
+    named = None if all(map(str.isdecimal, names)) else tuple(names)
+    return (images[:count], train.labels[:count], test_images, test_labels), named
+
+
+def _without_channel(images):
+    """Images as those of other formats: grey ones in memory are (N, H, W)."""
+    grey = isinstance(images, np.ndarray) and images.shape[1] == 1
+    return images[:, 0] if grey else images
 
 
 def _drawn(data_dir, count):
@@ -215,12 +258,14 @@ def _classes(where, labels, names, num_classes, wanted):
     return [part.astype(small) for part in labels], names
 
 
-def short_name(name, data_dir=None):
+def short_name(name, data_dir=None, data_train=None):
     """What the files of a model are named after: the dataset, or the folder or file of one's own.
 
     Args:
-        name, data_dir: as for ``load``.
+        name, data_dir, data_train: as for ``load``.
     """
+    if data_train is not None:
+        return os.path.splitext(os.path.basename(data_train))[0]
     if data_dir is None or (mnist.is_published(name, data_dir)):
         return name
     stem = os.path.basename(os.path.abspath(data_dir))

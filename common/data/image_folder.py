@@ -7,6 +7,7 @@ The folders may also be named training, and testing, val, valid or validation.
 Without a test folder, and in a folder with the classes right in it, a fifth of each class is the
 test part. The order of everything follows from the names alone. Nothing is written.
 """
+import contextlib
 import logging
 import os
 import unicodedata
@@ -25,7 +26,7 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".t
 TRAINS, TESTS = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 NOT_THERE = ("__macosx", "desktop.ini", "thumbs.db")  # what systems put beside pictures
 AT_ONCE = 64  # pictures that are in memory before they have their place
-THREADS = 8
+THREADS = min(8, os.cpu_count() or 1)
 
 
 def is_one(path):
@@ -179,34 +180,38 @@ def _entries(path):
 def _decoded(path, paths, image_shape, skip_broken):
     """The images of files, and the numbers of those files that are whole."""
     images, kept, first = None, [], None
-    workers = min(THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
-                  os.cpu_count() or 1)
-    Image.init()  # here, not in several threads at once
-    name = cli.printable(os.path.basename(os.path.abspath(path)))
-    with logging_redirect_tqdm(), ThreadPoolExecutor(workers) as pool, tqdm(
-            total=len(paths), desc=f"Reading {name}", unit=" img", disable=None, leave=False,
-            dynamic_ncols=True) as bar:
-        for start in range(0, len(paths), AT_ONCE):
-            block = paths[start:start + AT_ONCE]
-            decoded = pool.map(lambda file: _pixels(file, image_shape), block)
-            for number, (file, (pixels, problem)) in enumerate(zip(block, decoded), start):
-                bar.update()
-                if problem and not skip_broken:
-                    raise ValueError(f"{problem}: remove it, or --broken skip leaves it out")
-                if problem:
-                    logging.warning("%s: left out", problem)
-                    continue
-                if images is None:
-                    first = file  # of all that are whole
-                    arrays.check_size(path, len(paths), pixels.shape)
-                    images = np.empty((len(paths), *pixels.shape), np.uint8)
-                images = _placed(images, len(kept), pixels, file, first)
-                kept.append(number)
+    with contextlib.closing(_in_order(path, paths, image_shape)) as decoded:
+        for number, (file, pixels, problem) in enumerate(decoded):
+            if problem and not skip_broken:
+                raise ValueError(f"{problem}: remove it, or --broken skip leaves it out")
+            if problem:
+                logging.warning("%s: left out", problem)
+                continue
+            if images is None:
+                first = file  # of all that are whole
+                arrays.check_size(path, len(paths), pixels.shape)
+                images = np.empty((len(paths), *pixels.shape), np.uint8)
+            images = _placed(images, len(kept), pixels, file, first)
+            kept.append(number)
     if len(kept) < len(paths):
         logging.warning("%s: %d of %d pictures are broken and left out", path,
                         len(paths) - len(kept), len(paths))
     images = np.empty((0, 1, 1), np.uint8) if images is None else images[:len(kept)]
     return images, np.array(kept, np.int64)
+
+
+def _in_order(path, paths, image_shape):
+    """Decodes files in some threads; yields the path of each, and what ``_pixels`` gives."""
+    name = cli.printable(os.path.basename(os.path.abspath(path)))
+    Image.init()  # here, not in several threads at once
+    with logging_redirect_tqdm(), ThreadPoolExecutor(THREADS) as pool, tqdm(
+            total=len(paths), desc=f"Reading {name}", unit=" img", disable=None, leave=False,
+            dynamic_ncols=True) as bar:
+        for start in range(0, len(paths), AT_ONCE):
+            block = paths[start:start + AT_ONCE]
+            for file, found in zip(block, pool.map(lambda file: _pixels(file, image_shape), block)):
+                yield (file, *found)
+            bar.update(len(block))
 
 
 def _pixels(file, image_shape):

@@ -12,6 +12,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import copy
+import hashlib
 import io
 import math
 import os
@@ -70,6 +71,17 @@ class Reader:
 
     def __len__(self):
         return len(self.labels)
+
+    def sha256(self):
+        """Of the whole file, in bytes; it is read for that."""
+        digest, offset = hashlib.sha256(), 0
+        while offset < self._size:
+            part = os.pread(self._handle, 2**20, offset)
+            digest.update(part)
+            offset += len(part)
+            if not part:
+                raise ValueError(f"{self.path}: has become shorter since it was opened: start again")
+        return digest.digest()
 
     def picture(self, number):
         """A picture, uint8 (C, H, W); ValueError if it is none, or not of this shape."""
@@ -222,6 +234,10 @@ class Stream:
     def __array__(self, dtype=None, copy=None):
         return self[np.arange(len(self))].astype(dtype or self.dtype, copy=False)
 
+    def identity(self):
+        """Bytes that tell these pictures from others."""
+        return self.reader.sha256() + self._numbers.tobytes()
+
     def read_ahead(self, which):
         """Begins to decode what is to be taken next."""
         self._announced = self._begin(self._numbers[which])
@@ -253,9 +269,13 @@ def load(path, image_shape=None, threads=THREADS):
         ValueError, OSError: as ``Reader``.
     """
     reader = Reader(path, image_shape)
+    return pixels(reader, threads), reader.labels
+
+
+def pixels(reader, threads=THREADS):
+    """The images of a ``Reader``: an array or a ``Stream``, as of ``load``."""
     images = Stream(reader, threads)
-    small = math.prod(images.shape) <= IN_MEMORY
-    return np.asarray(images) if small else images, reader.labels
+    return np.asarray(images) if math.prod(images.shape) <= IN_MEMORY else images
 
 
 def write(folder, path, image_shape=None, encoding=None, quality=None, overwrite=False):

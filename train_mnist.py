@@ -18,7 +18,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 # isort: split
 import symbols
 from common import cli, files
-from common.data import class_list, datasets
+from common.data import augment, class_list, datasets
 from common.data.batches import ImageIter
 from common.data.distort import TASKS, augmentation
 from common.graph import layers
@@ -29,8 +29,9 @@ from symbols import stn
 TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool")  # its options
 OF_TRANSFORMER = (*TRANSFORMER, "loc_lr_mult")  # flags that need one
 # Flags that decide the network and the images:
-DECISIVE = ("add_stn", "bounded", "data_dir", "dataset", "distort", "image_shape", "network",
-            "num_examples", "outside", "pool", "stable", "transform", "validation", "width")
+DECISIVE = ("add_stn", "bounded", "brightness", "data_dir", "data_train", "data_val", "dataset",
+            "distort", "image_shape", "network", "num_examples", "outside", "pad_size", "pool",
+            "random_crop", "random_mirror", "stable", "transform", "validation", "width")
 
 
 def add_flags(parser):
@@ -70,16 +71,23 @@ def add_flags(parser):
     flag("--result", help="file to write the figures to, as JSON")
     flag("--test-io", type=int, choices=(0, 1), default=0,
          help="1 to measure how fast batches can be read, without training")
+    flag("--benchmark", type=int, choices=(0, 1), default=0,
+         help="1 to measure how fast noise is trained on, of --image-shape and --num-classes; "
+              "nothing is written")
     flag("--summary", action="store_true",
          help="print the network's layers, parameters and FLOPs, without training")
     flag("--draw-graph", metavar="FILE",
          help="draw the network's graph (.dot, .pdf, .png, .svg), without training; needs graphviz")
+    augment.add_augmentation_flags(parser)
     flags.add_training_flags(parser)
 
 
 def check(args):
     """Raises ValueError for flags that do not fit together."""
     flags.check(args)
+    augment.from_flags(args)
+    if args.benchmark and (args.data_dir or args.data_train or args.data_val):
+        raise ValueError("--benchmark 1 trains on noise: it does not go with data of your own")
     if not args.add_stn and any(getattr(args, name) for name in OF_TRANSFORMER):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in OF_TRANSFORMER)
         raise ValueError(f"{options} are of the transformer: they need --add-stn")
@@ -150,22 +158,23 @@ def main():
     folder = f"{prefix}-export"
     export_folder.check_free(folder)
 
-    dataset = datasets.load(args.dataset, args.data_dir, args.num_examples,
-                            num_classes=args.num_classes,
+    dataset = datasets.load("noise" if args.benchmark else args.dataset, args.data_dir,
+                            args.num_examples, num_classes=args.num_classes,
                             class_names=class_list.given_names(args.class_names),
                             **datasets.options(args))
     class_list.note_sizes(dataset.train_labels, dataset.class_names)
     recipe = dataclasses.replace(recipe, made_of=made_of(args, dataset))
-    augment, num_classes = augmentation(args.distort, len(dataset.class_names))
+    distortion, num_classes = augmentation(args.distort, len(dataset.class_names))
     classes = class_list.fitting(dataset.class_names, num_classes)
     about = dict(vars(args), model_prefix=prefix, data_origin=dataset.origin, classes=classes)
 
     def evaluation(images, labels):
-        return ImageIter(*datasets.for_evaluation(images, labels, args.seed, augment),
+        return ImageIter(*datasets.for_evaluation(images, labels, args.seed, distortion),
                          args.batch_size, dtype=args.dtype)
 
     kept, held_out = datasets.hold_out(dataset, args.validation)
-    train = ImageIter(*kept, args.batch_size, seed=args.seed, dtype=args.dtype, augment=augment)
+    train = ImageIter(*kept, args.batch_size, seed=args.seed, dtype=args.dtype, augment=distortion,
+                      jitter=augment.from_flags(args))
     validation = evaluation(*held_out) if args.validation else None
     test = evaluation(dataset.test_images, dataset.test_labels)
     if args.test_io:
@@ -179,6 +188,11 @@ def main():
     if args.summary:
         print(layers.table(symbol, train.image_shape))
     if args.summary or args.draw_graph is not None:
+        return
+
+    if args.benchmark:
+        speed = fit.training_speed(symbol, train, recipe, args.disp_batches)
+        print(f"{speed:.0f} images/s trained")
         return
 
     with files.exclusive(f"{prefix}.lock"):

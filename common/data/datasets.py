@@ -83,7 +83,8 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
     """Loads a dataset, fetching what is missing.
 
     Args:
-        name: one of ``DATASETS``; it says what is fetched where there is nothing.
+        name: one of ``DATASETS``; it says what is fetched where there is nothing. Or "noise", of
+            ``image_shape`` and ``num_classes``, to measure speed with.
         data_dir: where the data are, in one of ``FORMATS``; by default ``data/<name>``. Not for
             "synthetic".
         num_examples: training images to use; by default all, or 10,000 drawn ones.
@@ -108,6 +109,8 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
     if data_train is not None or data_val is not None:
         found, names = _packed(data_dir, data_train, data_val, image_shape, test_only)
         origin = mnist.OWN
+    elif name == "noise":
+        found, origin, names = _noise(num_examples or 12800, image_shape, num_classes), name, None
     elif name == "synthetic":
         found, origin, names = _drawn(data_dir, num_examples or 10000)
     else:
@@ -156,6 +159,14 @@ def _without_channel(images):
     """Images as those of other formats: grey ones in memory are (N, H, W)."""
     grey = isinstance(images, np.ndarray) and images.shape[1] == 1
     return images[:, 0] if grey else images
+
+
+def _noise(count, image_shape, num_classes):
+    """Training images and labels, test images and labels, of nothing that can be learnt."""
+    options = {"image_shape": image_shape or (1, 28, 28), "num_classes": num_classes or 10}
+    train, test = (synthetic.noise(number, seed, **options)
+                   for seed, number in enumerate((count, 100)))
+    return (_without_channel(train[0]), train[1], _without_channel(test[0]), test[1])
 
 
 def _drawn(data_dir, count):

@@ -80,7 +80,7 @@ class Reader:
             digest.update(part)
             offset += len(part)
             if not part:
-                raise ValueError(f"{self.path}: has become shorter since it was opened: start again")
+                raise ValueError(f"{self.path}: has changed since it was opened: start again")
         return digest.digest()
 
     def picture(self, number):

@@ -56,7 +56,8 @@ def test_images(args):
         OSError: files could not be had.
     """
     known = trained_on(args.model, args.load_epoch)
-    dataset = choose_dataset(args.model, args.dataset, args.data_dir, known.get("origin"))
+    dataset = choose_dataset(args.model, args.dataset, args.data_dir or args.data_val,
+                             known.get("origin"))
     count, seed, distort = args.num_examples, args.seed, args.distort
     if count and dataset != "synthetic":
         raise ValueError("--num-examples is for --dataset synthetic: other datasets have their "
@@ -76,7 +77,8 @@ def test_images(args):
         words += ", as in the training" if same else f"; the network was trained on {was}"
     labels = loaded.test_labels
     if distort != "addition":  # whose classes are sums
-        labels = _as_numbered_by(args.model, args.load_epoch, loaded, args.data_dir)
+        labels = _as_numbered_by(args.model, args.load_epoch, loaded,
+                                 args.data_dir or args.data_val)
     images, labels = datasets.for_evaluation(loaded.test_images, labels, seed,
                                              augmentation(distort)[0])
     return TestImages(images, labels, loaded.origin, distort, seed, words)
@@ -173,8 +175,8 @@ def choose_dataset(model, dataset, data_dir, origin):
     if data_dir is not None:
         return origin if origin in mnist.PUBLISHED else "mnist"  # whose names the files have
     if origin is not None and origin not in datasets.DATASETS:
-        raise ValueError(f"{model}: trained on {origin}: --data-dir says where they are, or "
-                         "--dataset what to take instead")
+        raise ValueError(f"{model}: trained on {origin}: --data-dir or --data-val says where "
+                         "they are, or --dataset what to take instead")
     return origin or "mnist"
 
 

@@ -320,3 +320,12 @@ def reading_speed(batches):
     for batch in batches:
         batch.data[0].wait_to_read()
     return batches.num_batches * batches.batch_size / (time.monotonic() - begin)
+
+
+def training_speed(symbol, train, recipe, disp_batches=100):
+    """Trains all epochs, writes nothing, and returns the images/s of the last."""
+    module, _ = start(symbol, train, recipe)
+    for epoch in range(recipe.num_epochs):
+        begin = time.monotonic()
+        train_epoch(module, train, recipe, epoch, disp_batches=disp_batches)
+    return train.num_batches * train.batch_size / (time.monotonic() - begin)

@@ -9,10 +9,13 @@ from common.storage import checkpoint
 from common.training.recipe import LOOKING_AHEAD
 
 ROUNDING = ("devices", "kv_store")  # they change a run in its last bits alone
+# Where the images are from; where their SHA-256 is the same, that does not matter.
+ORIGINS = ("data_dir", "data_train", "data_val", "image_shape", "num_examples")
 # What runs did before their recipes had a word for it:
-BEFORE = {"image_shape": None, "outside": None, "stable": False, "validation": 0,
-          "pretrained": None, "pretrained_sha256": None, "reset": None, "fix": None,
-          "loc_lr_mult": None}
+BEFORE = {"brightness": 0.0, "data_train": None, "data_val": None, "fix": None, "image_shape": None,
+          "loc_lr_mult": None, "outside": None, "pad_size": 0, "pretrained": None,
+          "pretrained_sha256": None, "random_crop": 0, "random_mirror": 0, "reset": None,
+          "stable": False, "validation": 0}
 START = ("pretrained", "pretrained_sha256", "reset")  # how a run begins, and nothing after that
 
 
@@ -264,12 +267,12 @@ def _differences(recipe, meta, apart=()):
     if recipe.lr_schedule not in LOOKING_AHEAD:
         alike.add("num_epochs")
     if here.get("data_sha256") and here["data_sha256"] == there.get("data_sha256"):
-        alike |= {"data_dir", "image_shape", "num_examples"}
+        alike |= set(ORIGINS)
     if here["pretrained"] and here["pretrained_sha256"] == there["pretrained_sha256"]:
         alike.add("pretrained")
     unlike = [name for name in here
               if name not in alike and name in there and there[name] != here[name]]
-    if set(unlike) & {"dataset", "data_dir", "image_shape", "num_examples"}:
+    if set(unlike) & {"dataset", *ORIGINS}:
         unlike = [name for name in unlike if name != "data_sha256"]
     if "pretrained" in unlike:
         unlike = [name for name in unlike if name != "pretrained_sha256"]

@@ -62,7 +62,7 @@ def test_the_examples_of_recordio_run(run_main, tmp_path):
         folder = tmp_path / "pictures" / ("cat", "dog")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
         arrays.to_pillow(image).save(str(folder / f"{number}.png"))
-    command, = re.findall(r"python -m common\.data\.records (.*)", PAGES["records.md"])
+    command = re.search(r"python -m common\.data\.records (.*)", PAGES["records.md"]).group(1)
     assert run_main(records, *command.split()).returncode == 0
     names = {}
     for example in blocks("records.md"):

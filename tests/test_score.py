@@ -275,7 +275,7 @@ def bad_files(tmp_path, bad_files_once):
     (["MODEL", "--top-k", "0"], ["--top-k", "at least 1"]),
     (["MODEL", *DATA, "--top-k", "11"], ["--top-k 11", "10 classes"]),
     (["MODEL", "--dataset", "mnist", "--num-examples", "5"], ["--num-examples", "synthetic"]),
-    (["own"], ["own: trained on own files: --data-dir or --data-val says where they are, or --dataset"]),
+    (["own"], ["own: trained on own files: --data-dir or --data-val says where they are"]),
     (["MODEL", *DATA, "--gpus", "0"], ["--gpus", "GPU"]),
     (["MODEL", *DATA, "--cpus", "4", "--batch-size", "3"], ["--batch-size 3", "4 devices"]),
     (["MODEL", *DATA, "--distort", "RTS"], ["model-0000.params", "not for images of 1 x 42 x 42"]),

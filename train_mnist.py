@@ -23,12 +23,13 @@ from common.data.distort import TASKS, augmentation
 from common.graph import layers
 from common.models import export_folder
 from common.training import fit, flags
-from symbols import stn
+from symbols import resnet, stn
 
-TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool")  # its options
+TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool", "stn_at")  # its options
 # Flags that decide the network and the images:
-DECISIVE = ("add_stn", "bounded", "data_dir", "dataset", "distort", "network", "num_examples",
-            "outside", "pool", "stable", "transform", "validation", "width")
+DECISIVE = ("add_stn", "bounded", "data_dir", "dataset", "depth", "distort", "network",
+            "num_examples", "outside", "pool", "stable", "stn_at", "transform", "validation",
+            "width")
 
 
 def add_flags(parser):
@@ -47,8 +48,13 @@ def add_flags(parser):
          help="what is sampled outside the picture: 0, or its border; by default zero")
     flag("--pool", type=cli.number(int, least=1),
          help="average its output over squares of that many pixels; 2 in the paper for RTS and TC")
+    flag("--stn-at", metavar="PLACES",
+         help=f"where resnet has transformers: {', '.join(resnet.PLACES)}, or several, such as "
+              "input,stage1; by default input")
     flag("--width", type=cli.number(int, least=1),
-         help="hidden units of mlp and addition, filters of cnn's second convolution")
+         help="hidden units of mlp and addition, filters of cnn's second convolution and of "
+              "resnet's first stage")
+    flag("--depth", type=cli.number(int, least=1), help="blocks in each stage of resnet")
     flag("--dataset", choices=datasets.DATASETS, default="mnist", help="dataset")
     flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
     flag("--num-examples", type=cli.number(int, least=1),
@@ -73,19 +79,20 @@ def check(args):
     """Raises ValueError for flags that do not fit together."""
     flags.check(args)
     if not args.add_stn and any(getattr(args, name) for name in TRANSFORMER):
-        options = ", ".join(f"--{name}" for name in TRANSFORMER)
+        options = ", ".join(map(_flag, TRANSFORMER))
         raise ValueError(f"{options} are of the transformer: they need --add-stn")
     if args.visualize_every and not args.add_stn:
         raise ValueError("--visualize-every draws what the transformer does: it needs --add-stn")
     for name in network_options(args):
         able = [network for network in symbols.NETWORKS if name in symbols.options_of(network)]
         if args.network not in able:
-            raise ValueError(f"--{name}: {args.network} has no such option, {', '.join(able)} have")
+            raise ValueError(f"{_flag(name)}: {args.network} has no such option, "
+                             f"{', '.join(able)} have")
 
 
 def network_options(args):
     """The options of the network among the flags that are given, by name."""
-    names = (*TRANSFORMER, "width")
+    names = (*TRANSFORMER, "width", "depth")
     return {name: getattr(args, name) for name in names if getattr(args, name)}
 
 
@@ -93,8 +100,9 @@ def model_prefix(args):
     """The path and start of the names of all files, as given or after what is trained."""
     parts = [args.dataset, args.distort, args.network, "stn" if args.add_stn else None,
              args.transform, "bounded" if args.bounded else None,
-             "stable" if args.stable else None, args.outside]
-    return args.model_prefix or "models/" + "-".join(filter(None, parts)).replace(":", "")
+             "stable" if args.stable else None, args.outside, args.stn_at]
+    name = "-".join(filter(None, parts)).replace(":", "").replace(",", "-")
+    return args.model_prefix or f"models/{name}"
 
 
 def made_of(args, dataset):
@@ -102,6 +110,10 @@ def made_of(args, dataset):
     drawn = dataset.origin == "synthetic"  # by the code
     return dict({name: getattr(args, name) for name in DECISIVE},
                 data_sha256=None if drawn else dataset.sha256)
+
+
+def _flag(name):
+    return f"--{name.replace('_', '-')}"
 
 
 def _transform(name):

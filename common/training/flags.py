@@ -43,7 +43,7 @@ def add_training_flags(parser):
     flag("--model-prefix", help="path and start of the names of all files written; by default "
                                 "models/<dataset>-<network>[-stn][-<transform>][-bounded]"
                                 "[-stable]"
-                                "[-<outside>]")
+                                "[-<outside>][-<places>]")
     flag("--save-period", type=cli.number(int, least=1), default=1,
          help="epochs between checkpoints; the last epoch always has one")
     flag("--load-epoch", type=cli.number(int, least=1),

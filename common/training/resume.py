@@ -10,7 +10,7 @@ from common.training.recipe import LOOKING_AHEAD
 
 ROUNDING = ("devices", "kv_store")  # they change a run in its last bits alone
 # What runs did before their recipes had a word for it:
-BEFORE = {"outside": None, "stable": False, "validation": 0}
+BEFORE = {"depth": None, "outside": None, "stable": False, "stn_at": None, "validation": 0}
 
 
 class Source(NamedTuple):

@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 
-from common import cli
+from common import cli, nvidia
 
 NEEDED = ("numpy", "matplotlib", "pillow", "requests", "tqdm")
 EXTRAS = ("graphviz", "hypothesis", "onnx", "onnxruntime", "protobuf", "pytest", "ruff",
@@ -102,7 +102,7 @@ def inside_mxnet():
     yield OK, "MXNet", (f"{mx.__version__}, package {wheels or 'unknown'}, "
                         f"{os.path.dirname(mx.__file__)}")
     yield OK, "its features", " ".join(enabled)
-    yield OK, "GPUs", str(mx.context.num_gpus())
+    yield OK, "GPUs for MXNet", str(mx.context.num_gpus())
     for name in sorted(filter(VARIABLES.match, os.environ)):
         yield (OK, "set by you" if name in before else "set by find_mxnet",
                f"{name}={os.environ[name]}")
@@ -117,6 +117,19 @@ def _smoke_test(mx):
     difference = float((warped - picture).abs().max().asscalar())
     return (OK if difference < 1e-5 else BROKEN, "SpatialTransformer",
             f"the identity moves pixels by {difference:.1g}")
+
+
+def gpus():
+    """NVIDIA's driver and its cards, and whether MXNet has anything to run on them."""
+    try:
+        driver = nvidia.driver()
+    except OSError as error:
+        yield ABSENT, "NVIDIA's driver", str(error)
+        return
+    yield OK, "NVIDIA's driver", "for CUDA up to {}.{}".format(*driver.cuda)
+    for number, card in enumerate(driver.cards):
+        yield OK if card.runs_mxnet else ABSENT, f"GPU {number}", (
+            f"{card}" if card.runs_mxnet else f"{card}: MXNet's last packages are not for it")
 
 
 def data():
@@ -147,7 +160,7 @@ def _run(*arguments):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=PATIENCE)
 
 
-PARTS = {"Python": python, "packages": packages, "MXNet": mxnet, "data": data}
+PARTS = {"Python": python, "packages": packages, "MXNet": mxnet, "GPUs": gpus, "data": data}
 
 if __name__ == "__main__":
     cli.run(main)

@@ -3,6 +3,7 @@ import os
 
 import mxnet as mx
 
+from common import nvidia
 from common.find_mxnet import usable_cores
 
 SMALLEST_SHARE = 16  # images of a batch that are worth a CPU device of their own
@@ -35,6 +36,9 @@ def contexts(gpus, cpus, batch_size):
 
 
 def _check_gpus(gpus):
+    refusal = nvidia.refusal(gpus)
+    if refusal:
+        raise ValueError(f"--gpus: {refusal}")
     if not mx.runtime.Features().is_enabled("CUDA"):
         raise ValueError("--gpus: this MXNet is built for the CPU only; on a machine with an "
                          "NVIDIA GPU, `make setup MXNET=mxnet-cu112` installs one for CUDA 11.2; "

@@ -58,7 +58,7 @@ def add_flags(parser):
     flag("--dataset", choices=datasets.DATASETS, default="mnist", help="dataset")
     flag("--data-dir", help="folder of its idx files, raw or .gz; by default data/<dataset>")
     flag("--num-examples", type=cli.number(int, least=1),
-         help="training images to use; by default all, or 10000 of the synthetic ones")
+         help="training images to use; by default all, or 10000 of drawn ones")
     flag("--validation", type=cli.number(int, least=0), default=0, metavar="N",
          help="hold out the last N training images: they are scored after each epoch, and the test "
               "images in the end alone; for choosing flags and checkpoints")
@@ -107,7 +107,7 @@ def model_prefix(args):
 
 def made_of(args, dataset):
     """What decides the network and the images, for the recipe: flags, and the images' SHA-256."""
-    drawn = dataset.origin == "synthetic"  # by the code
+    drawn = dataset.origin in datasets.DRAWN
     return dict({name: getattr(args, name) for name in DECISIVE},
                 data_sha256=None if drawn else dataset.sha256)
 
@@ -141,7 +141,7 @@ def main():
     dataset = datasets.load(args.dataset, args.data_dir, args.num_examples)
     recipe = dataclasses.replace(recipe, made_of=made_of(args, dataset))
     about = dict(vars(args), model_prefix=prefix, data_origin=dataset.origin)
-    augment, num_classes = augmentation(args.distort)
+    augment, num_classes = augmentation(args.distort, datasets.num_classes(args.dataset))
 
     def evaluation(images, labels):
         return ImageIter(*datasets.for_evaluation(images, labels, args.seed, augment),

@@ -4,15 +4,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.data import mnist, synthetic
+from common.data import mnist, signs, synthetic
 from common.data.batches import derive_seed
 
-DATASETS = (*mnist.PUBLISHED, "synthetic")
+DRAWN = {"signs": signs, "synthetic": synthetic}  # by the code, of any size
+DATASETS = (*mnist.PUBLISHED, *DRAWN)
 TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
 
 
 class Dataset(NamedTuple):
-    """Images (N, H, W) and labels (N,), uint8, for training and test, and where they are from."""
+    """Images (N, H, W) or (N, C, H, W) and labels (N,), uint8, and where they are from."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -35,7 +36,7 @@ def load(name, data_dir=None, num_examples=None):
 
     Args:
         name: one of ``DATASETS``.
-        data_dir: folder of the idx files; by default ``data/<name>``. Not for "synthetic".
+        data_dir: folder of the idx files; by default ``data/<name>``. Not for those of ``DRAWN``.
         num_examples: training images to use; by default all, or 10,000 drawn ones.
 
     Returns:
@@ -46,12 +47,11 @@ def load(name, data_dir=None, num_examples=None):
             are none.
         OSError: the files could not be had.
     """
-    if name == "synthetic":
+    if name in DRAWN:
         if data_dir is not None:
-            raise ValueError("--data-dir has no meaning with --dataset synthetic: it has no files")
-        count = num_examples or 10000
-        return Dataset(*synthetic.draw(count, seed=0),
-                       *synthetic.draw(max(count // 5, 100), seed=1), origin=name)
+            raise ValueError(f"--data-dir has no meaning with --dataset {name}: it has no files")
+        count, draw = num_examples or 10000, DRAWN[name].draw
+        return Dataset(*draw(count, seed=0), *draw(max(count // 5, 100), seed=1), origin=name)
     arrays, origin = mnist.load_with_origin(name, data_dir)
     dataset = Dataset(*arrays, origin)
     available = len(dataset.train_images)
@@ -61,9 +61,16 @@ def load(name, data_dir=None, num_examples=None):
                             train_labels=dataset.train_labels[:num_examples])
 
 
+def num_classes(name):
+    """The number of classes of one of ``DATASETS``."""
+    return DRAWN[name].CLASSES if name in DRAWN else mnist.CLASSES
+
+
 def class_names(origin, count):
     """The names of ``count`` classes, learnt from data of that ``origin``: words or numbers."""
-    names = mnist.PUBLISHED[origin].class_names if origin in mnist.PUBLISHED else ()
+    names = signs.CLASS_NAMES if origin == "signs" else ()
+    if origin in mnist.PUBLISHED:
+        names = mnist.PUBLISHED[origin].class_names
     return names if len(names) == count else [str(number) for number in range(count)]
 
 

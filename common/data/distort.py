@@ -88,11 +88,12 @@ def distort(name, images, seed, with_theta=False):
     return (warped, theta) if with_theta else warped
 
 
-def augmentation(name):
+def augmentation(name, classes=CLASSES):
     """What is to be learnt from distorted images.
 
     Args:
         name: one of ``TASKS``, or None to leave the images as they are.
+        classes: number of their classes.
 
     Returns:
         A function of images (N, H, W), labels (N,) and a seed that returns what takes their place,
@@ -102,11 +103,11 @@ def augmentation(name):
         ValueError: unknown task.
     """
     if name is None:
-        return None, CLASSES
+        return None, classes
     if name == "addition":
-        return addition_pairs, 2 * CLASSES - 1
+        return addition_pairs, 2 * classes - 1
     _check_name(name, TASKS)
-    return lambda images, labels, seed: (distort(name, images, seed), labels), CLASSES
+    return lambda images, labels, seed: (distort(name, images, seed), labels), classes
 
 
 def addition_pairs(images, labels, seed):

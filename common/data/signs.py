@@ -202,7 +202,7 @@ SIGNS = (
         ("red", _line((-0.4, -0.35), (0.4, -0.35), width=0.26)))),
     _telling("one-way road", SQUARE, _arrow((0, 0.6), (0, -0.25), width=0.22, head=0.36)),
 )
-CLASS_NAMES = tuple(sign.name for sign in SIGNS)
+CLASS_NAMES, CLASSES = tuple(sign.name for sign in SIGNS), len(SIGNS)
 
 
 def draw(count, seed, image_shape=(48, 48)):
@@ -217,7 +217,7 @@ def draw(count, seed, image_shape=(48, 48)):
         Images (count, 3, H, W) and labels (count,), both uint8.
     """
     rng = np.random.RandomState(seed)
-    labels = rng.permutation(count).astype(np.int32) % len(SIGNS)
+    labels = rng.permutation(count).astype(np.int32) % CLASSES
     images = np.empty((count, 3, *image_shape), np.uint8)
     for start in range(0, count, BLOCK):
         part = slice(start, start + BLOCK)
@@ -268,7 +268,7 @@ def _draw(labels, rng, image_shape):
     x, y = (at.astype(np.float32) for at in _points(image_shape))
     picture = _background(rng, n, x, y)
     # A part of another sign: its middle is at the picture's border.
-    others = rng.randint(len(SIGNS), size=n)
+    others = rng.randint(CLASSES, size=n)
     angle = rng.uniform(0, 2 * np.pi, n)
     middle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     middle *= rng.uniform(0.95, 1.25, (n, 1)) / np.abs(middle).max(axis=1, keepdims=True)

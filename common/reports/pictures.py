@@ -207,12 +207,13 @@ def sheet(images, captions, title):
     """A figure of captioned images, in rows.
 
     Args:
-        images: uint8 (N, H, W) or (N, C, H, W), whose channels are drawn side by side.
+        images: uint8 (N, H, W) or (N, C, H, W): three channels are colours, others are drawn side
+            by side.
         captions: a line for each.
         title: a line above.
     """
-    drawn = [_side_by_side(image) for image in images]
-    height, width = drawn[0].shape if drawn else (1, 1)
+    drawn = [_in_one(image) for image in images]
+    height, width = drawn[0].shape[:2] if drawn else (1, 1)
     columns = max(1, round(SHEET * height / width))
     rows = max(1, -(-len(drawn) // columns))
     figure = Figure(figsize=(1.1 * SHEET, 1.3 * rows + 0.5), layout="constrained")
@@ -225,9 +226,11 @@ def sheet(images, captions, title):
     return figure
 
 
-def _side_by_side(image):
-    """An image (H, W) of the channels of one (C, H, W) with white lines between them."""
+def _in_one(image):
+    """An image (H, W, 3), or (H, W) of channels (C, H, W) with white lines between them."""
     if image.ndim == 2:
         return image
+    if len(image) == 3:
+        return image.transpose(1, 2, 0)
     lined = np.pad(image, ((0, 0), (0, 0), (0, 1)), constant_values=255)
     return np.concatenate(lined, axis=1)[:, :-1]

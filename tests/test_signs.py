@@ -40,7 +40,7 @@ def test_the_faces_can_be_told_apart():
     assert len(set(signs.CLASS_NAMES)) == signs.CLASSES == 43
     faces = signs.faces(48)
     assert faces.shape == (43, 48, 48, 4)
-    assert 0 <= faces.min()
+    assert faces.min() >= 0
     assert faces.max() <= 1 + 1e-6
     for one, other in itertools.combinations(range(43), 2):
         unlike = np.abs(faces[one] - faces[other]).max(axis=-1) > 0.4

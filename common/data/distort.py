@@ -70,7 +70,7 @@ def distort(name, images, seed, with_theta=False):
     """
     _check_name(name, DISTORTIONS)
     if images.dtype != np.uint8 or images.ndim != 3 or not images.size:
-        raise ValueError("images are to be one or more in uint8 (N, H, W), got "
+        raise ValueError("grey images can be distorted, one or more in uint8 (N, H, W), got "
                          f"{images.dtype} {images.shape}")
     distortion, source_shape = DISTORTIONS[name], images.shape[1:]
     target_shape = distortion.target_shape or source_shape

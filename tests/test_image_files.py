@@ -36,6 +36,18 @@ def test_damaged_exif_data_are_passed_over(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "a.png")[0], SEVEN)
 
 
+def test_a_damaged_picture_is_refused(tmp_path):
+    """Also by Pillow's function that turns pictures, whose errors are passed over otherwise."""
+    noise = np.random.RandomState(0).randint(0, 256, (28, 28)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    content = bytearray((tmp_path / "whole.png").read_bytes())
+    for place in range(content.index(b"IDAT") + 4, content.index(b"IEND") - 8, 20):
+        damaged = content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1:]
+        (tmp_path / "a.png").write_bytes(damaged)
+        with pytest.raises(ValueError, match="neither a whole picture"):
+            read(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("name", ["a.gif", "a.tif", "a.png", "a.webp"])
 def test_the_first_of_several_frames_is_taken_and_that_is_said(tmp_path, name):
     frames = [Image.fromarray(image) for image in (SEVEN, SEVEN[::-1].copy())]

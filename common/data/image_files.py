@@ -67,6 +67,7 @@ def _decode(path, content, invert):
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 size = image.size
                 if math.prod(size) <= MOST_PIXELS:
+                    image.load()  # raises for damage, which the EXIF data could hide
                     mode, more = image.mode, getattr(image, "is_animated", False)
                     pixels = np.asarray(_upright(image).convert("LA"))
     except Image.DecompressionBombError:

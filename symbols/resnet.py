@@ -8,8 +8,8 @@ shortcut is a convolution (their option B).
 
 A transformer before a stage warps feature maps, as in section 4.2 of Jaderberg et al., 2015, whose
 networks for street numbers and birds have several. It is ``stn`` where there is one, else ``stn0``,
-``stn1``, ... from the input on. Its localisation network is made like the stem, without
-normalisation: theta depends on each image alone, in training too.
+``stn1``, ... from the input on. Its localisation network is made like the stem: normalised, its
+features differ more from image to image, and so does theta.
 
 Here the stable head is the default, as in ``stn.py``, and the layers of the localisation network
 learn at the full rate: no figures were made with another one.
@@ -41,9 +41,8 @@ def get_loc(data, attr=None, transform="affine", bounded=False, stable=True, nam
     """
     net = data
     for index in range(1, halvings + 1):
-        net = mx.sym.Convolution(net, num_filter=16, kernel=(5, 5), stride=(2, 2), pad=(2, 2),
-                                 name=f"{name}_loc_conv{index}")
-        net = mx.sym.Activation(net, act_type="relu", name=f"{name}_loc_relu{index}")
+        net = _conv(net, 16, f"{name}_loc_conv{index}", stride=2, kernel=5)
+        net = _relu(net, f"{name}_loc_conv{index}")
     return localisation_head(net, transform, num_hidden=32, attr=attr, bounded=bounded, name=name,
                              stable=stable)
 

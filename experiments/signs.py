@@ -28,7 +28,7 @@ ROWS = {
     "resnet-stn-twice": ["--add-stn", "--stn-at", "input,stage1"],
 }
 RECIPE = ["--dataset", "signs", "--network", "resnet", "--num-examples", "12000",
-          "--num-epochs", "15", "--cpus", "1"]
+          "--num-epochs", "10", "--cpus", "1"]
 LR = "0.003"  # one of these, by --choose
 RATES = ("0.001", "0.003", "0.01")
 HELD_OUT = "2000"  # training images, to choose by

@@ -10,6 +10,7 @@
 # make compare     a network with and without its transformer, over seeds: ARGS as for make train
 # make recover     how well each transform learns to undo a distortion
 # make robustness  short trainings with and without a transformer, by many optimizers: an hour or two
+# make signs       a residual network on drawn traffic signs, with none, one and two transformers
 # make doctor      what is there and what is broken: belongs into a bug report; sets nothing up
 # make bench       images/s beside PyTorch's, which it sets up in .venv-torch
 #
@@ -52,7 +53,8 @@ CHANGED = $(wildcard $(sort $(patsubst %,tests/test_%.py,$(patsubst test_%,%,$(S
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 
-.PHONY: train test test-all check setup accuracy paper published compare recover robustness bench doctor
+.PHONY: train test test-all check setup accuracy paper published compare recover robustness signs bench \
+    doctor
 .DELETE_ON_ERROR:
 
 # A second time, what was stopped goes on, and what is trained is only evaluated.
@@ -119,6 +121,9 @@ recover: setup
 
 robustness: setup
 	$(RUN) -m experiments.robustness
+
+signs: setup
+	$(RUN) -m experiments.signs $(ARGS)
 
 doctor:
 	@if $(RUN) -c pass 2>/dev/null; then $(RUN) -m common.doctor; else \

@@ -24,14 +24,15 @@ from common.data.distort import TASKS, augmentation
 from common.graph import layers
 from common.models import export_folder
 from common.training import fit, flags
-from symbols import stn
+from symbols import resnet, stn
 
-TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool")  # its options
+TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool", "stn_at")  # its options
 OF_TRANSFORMER = (*TRANSFORMER, "loc_lr_mult")  # flags that need one
 # Flags that decide the network and the images:
 DECISIVE = ("add_stn", "bounded", "brightness", "data_dir", "data_train", "data_val", "dataset",
-            "distort", "image_shape", "network", "num_examples", "outside", "pad_size", "pool",
-            "random_crop", "random_mirror", "stable", "transform", "validation", "width")
+            "depth", "distort", "image_shape", "network", "num_examples", "outside", "pad_size",
+            "pool", "random_crop", "random_mirror", "stable", "stn_at", "transform", "validation",
+            "width")
 
 
 def add_flags(parser):
@@ -50,8 +51,13 @@ def add_flags(parser):
          help="what is sampled outside the picture: 0, or its border; by default zero")
     flag("--pool", type=cli.number(int, least=1),
          help="average its output over squares of that many pixels; 2 in the paper for RTS and TC")
+    flag("--stn-at", metavar="PLACES",
+         help=f"where resnet has transformers: {', '.join(resnet.PLACES)}, or several, such as "
+              "input,stage1; by default input")
     flag("--width", type=cli.number(int, least=1),
-         help="hidden units of mlp and addition, filters of cnn's second convolution")
+         help="hidden units of mlp and addition, filters of cnn's second convolution and of "
+              "resnet's first stage")
+    flag("--depth", type=cli.number(int, least=1), help="blocks in each stage of resnet")
     flag("--dataset", choices=datasets.DATASETS, default="mnist",
          help="dataset, fetched if need be")
     datasets.add_flags(flag)
@@ -61,7 +67,7 @@ def add_flags(parser):
          help="names of the classes in their order, in a file one a line; by default as the data "
               "name them, or numbers")
     flag("--num-examples", type=cli.number(int, least=1),
-         help="training images to use; by default all, or 10000 of the synthetic ones")
+         help="training images to use; by default all, or 10000 of drawn ones")
     flag("--validation", type=cli.number(int, least=0), default=0, metavar="N",
          help="hold out the last N training images: they are scored after each epoch, and the test "
               "images in the end alone; for choosing flags and checkpoints")
@@ -89,19 +95,20 @@ def check(args):
     if args.benchmark and (args.data_dir or args.data_train or args.data_val):
         raise ValueError("--benchmark 1 trains on noise: it does not go with data of your own")
     if not args.add_stn and any(getattr(args, name) for name in OF_TRANSFORMER):
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in OF_TRANSFORMER)
+        options = ", ".join(map(_flag, OF_TRANSFORMER))
         raise ValueError(f"{options} are of the transformer: they need --add-stn")
     if args.visualize_every and not args.add_stn:
         raise ValueError("--visualize-every draws what the transformer does: it needs --add-stn")
     for name in network_options(args):
         able = [network for network in symbols.NETWORKS if name in symbols.options_of(network)]
         if args.network not in able:
-            raise ValueError(f"--{name}: {args.network} has no such option, {', '.join(able)} have")
+            raise ValueError(f"{_flag(name)}: {args.network} has no such option, "
+                             f"{', '.join(able)} have")
 
 
 def network_options(args):
     """The options of the network among the flags that are given, by name."""
-    names = (*TRANSFORMER, "width")
+    names = (*TRANSFORMER, "width", "depth")
     return {name: getattr(args, name) for name in names if getattr(args, name)}
 
 
@@ -112,8 +119,8 @@ def model_prefix(args):
     data = datasets.short_name(args.dataset, args.data_dir, args.data_train)
     parts = [data, args.distort, args.network, "stn" if args.add_stn else None,
              args.transform, "bounded" if args.bounded else None,
-             "stable" if args.stable else None, args.outside]
-    return "models/" + "-".join(filter(None, parts)).replace(":", "")
+             "stable" if args.stable else None, args.outside, args.stn_at]
+    return "models/" + "-".join(filter(None, parts)).replace(":", "").replace(",", "-")
 
 
 def check_not_written(model, prefix):
@@ -127,11 +134,15 @@ def check_not_written(model, prefix):
 
 def made_of(args, dataset):
     """What decides the network and the images, for the recipe: flags, and the images' SHA-256."""
-    drawn = dataset.origin == "synthetic"  # by the code
+    drawn = dataset.origin in datasets.DRAWN
     given = {name: getattr(args, name) for name in DECISIVE}
     return dict(given, image_shape=args.image_shape and list(args.image_shape),  # as JSON has it
                 num_classes=len(dataset.class_names),
                 data_sha256=None if drawn else dataset.sha256)
+
+
+def _flag(name):
+    return f"--{name.replace('_', '-')}"
 
 
 def _transform(name):

@@ -7,6 +7,7 @@ from . import (
     cnn,
     lenet,
     mlp,
+    resnet,
 )
 
 NETWORKS = {
@@ -14,6 +15,7 @@ NETWORKS = {
     "cnn": cnn,
     "lenet": lenet,
     "mlp": mlp,
+    "resnet": resnet,
 }
 
 

@@ -22,7 +22,7 @@ from common.data import idx, synthetic
 from common.models import export_folder
 from symbols import stn
 from tests.conftest import run_script
-from tests.test_export_folder import network
+from tests.test_export_folder import network, values
 from tests.test_networks import VARIANTS, predict
 
 TINY = {"network": "mlp", "width": 8, "image_shape": (1, 8, 8)}
@@ -37,7 +37,9 @@ MODELS = {
     "lenet-affine": {"network": "lenet", "image_shape": (1, 18, 18)},
     "cnn-similarity": {"network": "cnn", "width": 2, "transform": "similarity"},
     "addition-attention": {"network": "addition", "width": 8, "image_shape": (2, 8, 8),
-                           "transform": "attention", "num_classes": 19}}
+                           "transform": "attention", "num_classes": 19},
+    "resnet-affine": {"network": "resnet", "width": 2, "image_shape": (3, 12, 8),
+                      "stn_at": "input,stage1"}}
 TRAINING = ["--network", "mlp", "--width", "8", "--add-stn", "--transform", "similarity",
             "--distort", "R", "--data-dir", ".", "--num-epochs", "2", "--batch-size", "10",
             "--cpus", "1", "--model-prefix", "a", "--resume"]
@@ -55,10 +57,7 @@ def write_export(folder, raw_input=False, **options):
     thetas = [name for name in symbol.get_internals().list_outputs()
               if name.endswith("_theta_output")]
     for name in thetas:
-        part = symbol.get_internals()[name]
-        params = {key: value for key, value in module.get_params()[0].items()
-                  if key in part.list_arguments()}
-        outputs[name] = part.eval(data=scaled.data[0], **params)[0].asnumpy()
+        outputs[name], = values(symbol.get_internals()[name], module, scaled)
     np.savez_compressed(f"{folder}.npz", images=images, **outputs)
 
 

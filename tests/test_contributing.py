@@ -13,7 +13,7 @@ from common.data import fetch, idx, synthetic
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
-ADDED = "resnet or zoom or slant"
+ADDED = "two_columns or zoom or slant"
 # Tests of whole tables, or of names that are in none.
 TABLES = [f"tests/test_{name}" for name in (
     "golden.py::test_there_is_a_golden_export_of_every_kind", "golden.py::test_names_stay",
@@ -100,26 +100,26 @@ def test_what_was_added_passes_the_tests_that_are_there(repository):
 
 
 def test_what_was_added_trains_together(repository):
-    done = run(repository, "train_mnist.py", "--network", "resnet", "--add-stn", "--transform",
+    done = run(repository, "train_mnist.py", "--network", "two_columns", "--add-stn", "--transform",
                "zoom", "--distort", "slant", "--dataset", "letters", "--num-examples", 100,
                "--batch-size", 20, "--num-epochs", 2)
     assert done.returncode == 0, done.stdout
     assert f"Fetched letters from {(repository.parent / 'mirror').as_uri()}" in done.stdout
-    export = repository / "models" / "letters-slant-resnet-stn-zoom-export"
+    export = repository / "models" / "letters-slant-two_columns-stn-zoom-export"
     assert (export / "synset.txt").read_text().split() == list("abcdefghij")
-    done = run(repository, "score.py", "models/letters-slant-resnet-stn-zoom")
+    done = run(repository, "score.py", "models/letters-slant-two_columns-stn-zoom")
     assert done.returncode == 0, done.stdout
     assert "Test accuracy: " in done.stdout
 
 
 def test_an_operator_without_a_name_is_said_once_in_words(repository):
-    path = repository / "symbols" / "resnet.py"
+    path = repository / "symbols" / "two_columns.py"
     code = path.read_text(encoding="utf-8")
-    named = 'mx.sym.elemwise_add(net, inner, name="sum1")'
+    named = 'mx.sym.elemwise_add(short, long, name="sum1")'
     assert code.count(named) == 1
-    path.write_text(code.replace(named, "net + inner"), encoding="utf-8")
-    done = run_tests(repository, "tests/test_networks.py", "-k", "resnet")
-    assert ("resnet has operators without a name of their own: the elemwise_add of conv1_relu and "
-            "conv3. Give each a name=") in done.stdout
+    path.write_text(code.replace(named, "short + long"), encoding="utf-8")
+    done = run_tests(repository, "tests/test_networks.py", "-k", "two_columns")
+    assert ("two_columns has operators without a name of their own: the elemwise_add of conv2_relu "
+            "and conv4_relu. Give each a name=") in done.stdout
     assert re.findall(r"^FAILED .*::(\w+)", done.stdout, flags=re.M) == [
         "test_every_operator_has_a_name_of_its_own"]

@@ -34,6 +34,13 @@ def network(image_shape=(1, 28, 28), batch_size=7, spread=0.1, **options):
     return symbol, module
 
 
+def values(outputs, module, batch):
+    """What outputs of a network are for a batch in prediction, with the parameters of a Module."""
+    executor = outputs.simple_bind(mx.cpu(1), grad_req="null", data=batch.data[0].shape)
+    executor.copy_params_from(*module.get_params(), allow_extra_params=True)
+    return [value.asnumpy() for value in executor.forward(is_train=False, data=batch.data[0])]
+
+
 def loaded(folder, batch):
     """What an export says, by MXNet alone."""
     module = mx.mod.Module.load(os.path.join(folder, "model"), 0, label_names=None)

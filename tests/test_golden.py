@@ -42,12 +42,14 @@ def golden_names(generation):
 
 
 def test_there_is_a_golden_export_of_every_kind():
-    """A transform that has been added since waits for the next generation."""
+    """A network or transform that has been added since waits for the next generation."""
     newest = max(os.listdir(GOLDEN), key=int)
     there = set(os.listdir(os.path.join(GOLDEN, newest, "exports")))
-    known = {json.loads(key.partition(" ")[2]).get("transform") for key in golden_names(newest)}
+    known = {(network, json.loads(options).get("transform")) for network, _, options
+             in (key.partition(" ") for key in golden_names(newest))}
     missing = [name for name, options in make_golden.MODELS.items()
-               if options.get("transform") in known and not {name, f"{name}.npz"} <= there]
+               if (options["network"], options.get("transform")) in known
+               and not {name, f"{name}.npz"} <= there]
     assert not missing, f"python -m tests.make_golden tests/golden/{int(newest) + 1}"
 
 

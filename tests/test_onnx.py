@@ -17,7 +17,7 @@ from common.graph import find_transformers, rewrite
 from common.models import export_folder, onnx_operators, to_onnx
 from common.storage import checkpoint
 from symbols import stn
-from tests.test_export_folder import IMAGES, SCALED, network
+from tests.test_export_folder import IMAGES, SCALED, network, values
 from tests.test_networks import predict
 
 SMALL = (1, 28, 28)
@@ -29,7 +29,8 @@ CASES += [("lenet", {"transform": transform, "outside": "border"}, SMALL)
 CASES += [("lenet", {"add_stn": False}, (3, 30, 26)), ("lenet", {"target_shape": (20, 30)}, SMALL),
           ("cnn", {"transform": "similarity", "pool": 2}, (1, 43, 60)),
           ("cnn", {"transform": "projective"}, SMALL), ("mlp", {"transform": "tps"}, SMALL),
-          ("addition", {"transform": "affine", "pool": 2}, (2, 42, 42))]
+          ("addition", {"transform": "affine", "pool": 2}, (2, 42, 42)),
+          ("resnet", {"stn_at": "input,stage1", "transform": "similarity"}, (3, 48, 48))]
 
 
 def answers_of(path, images):
@@ -44,11 +45,8 @@ def points_inside(symbol, module, batch):
     found = find_transformers.transformers(symbol)
     internals = symbol.get_internals()
     outputs = mx.sym.Group([internals[each.where] for each in found])
-    params = module.get_params()[0]
-    grids = outputs.eval(data=batch.data[0], **{
-        name: params[name] for name in outputs.list_arguments() if name != "data"})
-    return np.stack([find_transformers.inside(find_transformers.source_grid(grid.asnumpy(), each))
-                     for each, grid in zip(found, grids)])
+    return np.stack([find_transformers.inside(find_transformers.source_grid(grid, each))
+                     for each, grid in zip(found, values(outputs, module, batch))])
 
 
 @pytest.fixture

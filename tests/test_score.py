@@ -129,7 +129,7 @@ def test_the_worst_mistakes_come_first():
 
 
 @pytest.mark.parametrize(("shape", "count"), [
-    ((28, 28), 0), ((60, 60), 1), ((28, 28), 40), ((2, 42, 42), 7)])
+    ((28, 28), 0), ((60, 60), 1), ((28, 28), 40), ((2, 42, 42), 7), ((3, 48, 48), 9)])
 def test_mistakes_of_any_size_and_number_are_drawn(tmp_path, shape, count):
     images = np.zeros((50, *shape), np.uint8)
     answers = np.eye(19)[np.full(50, 3)]

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import score
 import train_mnist
-from common.data import idx, mnist, synthetic
+import visualize_stn
+from common.data import idx, mnist, signs, synthetic
 from common.models import export_folder
 from common.storage import checkpoint
 from symbols import stn
@@ -131,6 +133,12 @@ def test_reading_speed_and_monitor(run, tmp_path, caplog):
     (["--visualize-every", "2"], ["--visualize-every", "--add-stn"]),
     (["--add-stn", "--pool", "2"], ["--pool: lenet has no such option", "cnn", "mlp"]),
     (["--add-stn", "--network", "cnn", "--pool", "2"], ["cnn's classifier", "21 x 21"]),
+    (["--stn-at", "input"], ["--stn-at", "--add-stn"]),
+    (["--add-stn", "--stn-at", "input"], ["--stn-at: lenet has no such option", "resnet"]),
+    (["--add-stn", "--network", "resnet", "--stn-at", "input,stage9"], ["stage3", "stage9"]),
+    (["--depth", "2"], ["--depth: lenet has no such option", "resnet"]),
+    (["--dataset", "signs", "--distort", "R"], ["grey images", "3, 48, 48)"]),
+    (["--dataset", "signs", "--data-dir", "."], ["--dataset signs", "no files"]),
     (["--distort", "no-such-distortion"], ["--distort", "RTS", "addition"]),
 ])
 def test_bad_flags_are_refused(run, refused, tmp_path, flags, words):
@@ -146,6 +154,37 @@ def test_every_transform_trains_and_names_its_files(run, tmp_path, transform):
     assert done.returncode == 0, done.stderr
     prefix = f"synthetic-lenet-stn-{transform.replace(':', '')}-bounded-stable"
     assert (tmp_path / "models" / f"{prefix}-export" / "model-symbol.json").exists()
+
+
+def test_transformers_at_several_places_train_and_name_their_files(run, tmp_path):
+    done = run(*QUICK, "--network", "resnet", "--width", 4, "--depth", 2, "--add-stn",
+               "--stn-at", "input,stage1", "--result", "result.json")
+    assert done.returncode == 0, done.stderr
+    prefix = "synthetic-resnet-stn-input-stage1"
+    symbol = mx.sym.load(str(tmp_path / "models" / f"{prefix}-symbol.json"))
+    assert "stage1_block2_sum_output" in symbol.get_internals().list_outputs()
+    figures = json.loads((tmp_path / "result.json").read_text())
+    assert list(figures["transformers"]) == ["stn0", "stn1"]
+    other = run(*QUICK, "--network", "resnet", "--width", 4, "--depth", 2, "--add-stn",
+                "--model-prefix", f"models/{prefix}", "--resume")
+    assert other.returncode == 2
+    assert "--stn-at input,stage1 there, no --stn-at here" in other.stderr
+
+
+def test_colour_pictures_with_names_train(run, run_main, tmp_path):
+    done = run("--dataset", "signs", "--num-examples", 400, "--num-epochs", 2, "--add-stn",
+               "--network", "resnet", "--width", 4, "--stn-at", "input,stage2")
+    assert done.returncode == 0, done.stderr
+    prefix = "models/signs-resnet-stn-input-stage2"
+    names = (tmp_path / f"{prefix}-export" / "synset.txt").read_text().splitlines()
+    assert names == list(signs.CLASS_NAMES)
+    done = run_main(score, prefix, "--mistakes", "mistakes.png", "--top-k", 3)
+    assert done.returncode == 0, done.stderr
+    assert "Test images: signs, as in the training" in done.stdout
+    assert Image.open(tmp_path / "mistakes.png").mode == "RGBA"
+    done = run_main(visualize_stn, prefix, "--num-images", 4)
+    assert done.returncode == 0, done.stderr
+    assert "stn1" in done.stdout
 
 
 def test_distorted_images_train_and_name_their_files(run, tmp_path):

@@ -15,12 +15,14 @@ from common.data import (
     mnist,
     npz_file,
     records,
+    signs,
     synthetic,
     table_files,
 )
 from common.data.batches import derive_seed
 
-DATASETS = (*mnist.PUBLISHED, "synthetic")
+DRAWN = {"signs": signs, "synthetic": synthetic}  # by the code, of any size
+DATASETS = (*mnist.PUBLISHED, *DRAWN)
 TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
 FORMATS = ("a folder of idx files named as MNIST's", "of pictures, <class>/*.png",
            "or of train.csv", "one .csv file", "an .npz file with x_train")
@@ -86,7 +88,7 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
         name: one of ``DATASETS``; it says what is fetched where there is nothing. Or "noise", of
             ``image_shape`` and ``num_classes``, to measure speed with.
         data_dir: where the data are, in one of ``FORMATS``; by default ``data/<name>``. Not for
-            "synthetic".
+            those of ``DRAWN``.
         num_examples: training images to use; by default all, or 10,000 drawn ones.
         image_shape: (C, H, W), C being 1 or 3, that the images are resized to; by default they stay
             as they are.
@@ -111,8 +113,8 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
         origin = mnist.OWN
     elif name == "noise":
         found, origin, names = _noise(num_examples or 12800, image_shape, num_classes), name, None
-    elif name == "synthetic":
-        found, origin, names = _drawn(data_dir, num_examples or 10000)
+    elif name in DRAWN:
+        found, origin, names = _drawn(name, data_dir, num_examples or 10000)
     else:
         found, origin, names = _read(name, data_dir, image_shape, skip_broken, test_only)
     where = data_train or data_val or data_dir or name
@@ -169,12 +171,12 @@ def _noise(count, image_shape, num_classes):
     return (_without_channel(train[0]), train[1], _without_channel(test[0]), test[1])
 
 
-def _drawn(data_dir, count):
-    """As ``_read``, of the drawn digits."""
+def _drawn(name, data_dir, count):
+    """As ``_read``, of what is drawn."""
     if data_dir is not None:
-        raise ValueError("--data-dir has no meaning with --dataset synthetic: it has no files")
-    found = (*synthetic.draw(count, seed=0), *synthetic.draw(max(count // 5, 100), seed=1))
-    return found, "synthetic", tuple(map(str, range(synthetic.CLASSES)))
+        raise ValueError(f"--data-dir has no meaning with --dataset {name}: it has no files")
+    draw = DRAWN[name].draw
+    return (*draw(count, seed=0), *draw(max(count // 5, 100), seed=1)), name, None
 
 
 def _read(name, data_dir, image_shape, skip_broken, test_only):
@@ -226,7 +228,9 @@ def _with_test(path, train_images, train_labels, test_images, test_labels):
 
 
 def published_names(origin):
-    """The words for the classes of a published dataset; None where numbers will do."""
+    """The words for the classes of one of ``DATASETS``; None where numbers will do."""
+    if origin == "signs":
+        return signs.CLASS_NAMES
     return (mnist.PUBLISHED[origin].class_names or None) if origin in mnist.PUBLISHED else None
 
 

@@ -62,18 +62,18 @@ def _draw(labels, rng, image_shape):
     y = np.arange(height)[:, None] - (height - 1) / 2 - rng.uniform(-0.07, 0.07, (n, 1, 1)) * height
     column = (np.cos(angle) * x + np.sin(angle) * y) / zoom + 2  # (n, H, W), in glyph pixels
     row = (np.cos(angle) * y - np.sin(angle) * x) / zoom + 3
-    ink = _bilinear(_glyphs()[labels], row, column)
+    ink = bilinear(glyphs()[labels], row, column)
     noise = rng.normal(0, 8, ink.shape)
     return np.clip(ink * rng.uniform(160, 255, (n, 1, 1)) + noise * (ink > 0), 0, 255)
 
 
-def _glyphs():
-    lines = [line.split() for line in GLYPHS.split("\n") if line]
-    return np.array([[[c == "#" for c in row[digit]] for row in lines]
-                     for digit in range(CLASSES)], float)  # (10, 7, 5)
+def glyphs(drawing=GLYPHS):
+    """Glyphs as in ``GLYPHS``, side by side, as an array (glyphs, 7, 5) of 0 and 1."""
+    lines = [line.split() for line in drawing.split("\n") if line]
+    return np.array([[[c == "#" for c in glyph] for glyph in row] for row in zip(*lines)], float)
 
 
-def _bilinear(glyphs, row, column):
+def bilinear(glyphs, row, column):
     """Samples glyphs (n, 7, 5) at rows and columns (n, H, W); 0 outside."""
     padded = np.pad(glyphs, ((0, 0), (1, 2), (1, 2)), mode="constant")
     row, column = np.clip(row, -1, 7) + 1, np.clip(column, -1, 5) + 1

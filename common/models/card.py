@@ -39,7 +39,7 @@ def add_flags(flag):
          help="dataset; by default the training's, or mnist")
     datasets.add_flags(flag)
     flag("--num-examples", type=cli.number(int, least=1),
-         help="of the training: the synthetic dataset has a fifth as many test images")
+         help="of the training: drawn datasets have a fifth as many test images")
     flag("--distort", choices=(*TASKS, "none"),
          help="distort the images as the paper does; by default as in the training")
     flag("--seed", type=cli.number(int, least=0, most=2**31 - 1),
@@ -59,10 +59,10 @@ def test_images(args):
     dataset = choose_dataset(args.model, args.dataset, args.data_dir or args.data_val,
                              known.get("origin"))
     count, seed, distort = args.num_examples, args.seed, args.distort
-    if count and dataset != "synthetic":
-        raise ValueError("--num-examples is for --dataset synthetic: other datasets have their "
-                         "test images, however many they train on")
-    if count is None and dataset == "synthetic":
+    if count and dataset not in datasets.DRAWN:
+        raise ValueError(f"--num-examples is for --dataset {' or '.join(datasets.DRAWN)}: other "
+                         "datasets have their test images, however many they train on")
+    if count is None and dataset in datasets.DRAWN:
         count = known.get("num_examples")
     seed = known.get("seed", 0) if seed is None else seed
     distort = known.get("distort") if distort is None else distort if distort != "none" else None
@@ -73,7 +73,7 @@ def test_images(args):
     if known:
         was = _in_words(known["origin"], known["distort"], known["seed"], known.get("image_shape"))
         same = (was == taken and loaded.origin in datasets.DATASETS  # own files may be others
-                and (dataset != "synthetic" or count == known.get("num_examples")))
+                and (dataset not in datasets.DRAWN or count == known.get("num_examples")))
         words += ", as in the training" if same else f"; the network was trained on {was}"
     labels = loaded.test_labels
     if distort != "addition":  # whose classes are sums

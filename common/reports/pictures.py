@@ -34,9 +34,9 @@ SHEET = 8  # square images in a row of a sheet
 
 
 def save(figure, path):
-    """Writes a figure as PNG; OSError if that cannot be done."""
+    """Writes a figure as PNG, or as JPEG by a path that says .jpg; OSError if it cannot be done."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DPI)
+    figure.savefig(content, format="jpg" if str(path).endswith(".jpg") else "png", dpi=DPI)
     files.write_bytes(path, content.getvalue())
 
 

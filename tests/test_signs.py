@@ -1,0 +1,136 @@
+"""The drawn traffic signs, and the experiment on them."""
+import itertools
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import symbols
+import train_mnist
+from common import cli
+from common.data import datasets, signs
+from common.reports import results
+from experiments import signs as experiment
+from tests.conftest import ROOT
+
+
+def test_drawing_is_a_function_of_the_seed():
+    images, labels = signs.draw(300, seed=5)
+    again, other = signs.draw(300, seed=5), signs.draw(300, seed=6)
+    np.testing.assert_array_equal(images, again[0])
+    np.testing.assert_array_equal(labels, again[1])
+    assert (images != other[0]).mean() > 0.9
+    assert (labels != other[1]).any()
+
+
+@pytest.mark.parametrize("image_shape", [(48, 48), (32, 32), (40, 60)])
+def test_the_pictures(image_shape):
+    images, labels = signs.draw(86, seed=0, image_shape=image_shape)
+    assert images.shape == (86, 3, *image_shape)
+    assert images.dtype == labels.dtype == np.uint8
+    assert images.flags.c_contiguous
+    assert np.bincount(labels).tolist() == [2] * 43
+    assert images.std(axis=(1, 2, 3)).min() > 10
+
+
+def test_the_faces_can_be_told_apart():
+    assert len(set(signs.CLASS_NAMES)) == signs.CLASSES == 43
+    faces = signs.faces(48)
+    assert faces.shape == (43, 48, 48, 4)
+    assert faces.min() >= 0
+    assert faces.max() <= 1 + 1e-6
+    for one, other in itertools.combinations(range(43), 2):
+        unlike = np.abs(faces[one] - faces[other]).max(axis=-1) > 0.4
+        assert unlike.mean() > 0.01, (signs.CLASS_NAMES[one], signs.CLASS_NAMES[other])
+
+
+def test_edges_are_smooth():
+    opacity = signs.faces(48)[..., 3]
+    between = (opacity > 0.02) & (opacity < 0.98)
+    assert (between.sum(axis=(1, 2)) > 48).all()
+
+
+def test_a_sign_that_is_straight_is_its_face():
+    x, y = (at.astype(np.float32) for at in signs._points((48, 48)))
+    picture = np.zeros((43, 48, 48, 3), np.float32)
+    labels, scale = np.arange(43, dtype=np.int32), np.ones(43)
+    signs._put(picture, labels, np.tile(np.eye(2), (43, 1, 1)), np.zeros((43, 2)), scale, x, y)
+    np.testing.assert_allclose(picture, signs.faces(48)[..., :3], atol=1e-5)
+
+
+def test_signs_move_and_turn_as_they_are_told():
+    x, y = (at.astype(np.float32) for at in signs._points((48, 48)))
+    picture = np.zeros((1, 48, 48, 3), np.float32)
+    label = np.array([signs.CLASS_NAMES.index("parking")], np.int32)
+    quarter = np.array([[[0, 2], [-2, 0]]])  # half as large, a quarter turn
+    signs._put(picture, label, quarter, np.array([[0.5, -0.5]]), np.array([0.5]), x, y)
+    assert picture[:, :, :24].max() == picture[:, 24:].max() == 0
+    expected = np.rot90(signs.faces(24)[label[0], ..., :3], -1)
+    np.testing.assert_allclose(picture[0, :24, 24:], expected, atol=1e-5)
+
+
+def test_it_is_a_dataset_with_names():
+    dataset = datasets.load("signs", num_examples=200)
+    assert dataset.train_images.shape == (200, 3, 48, 48)
+    assert dataset.test_images.shape == (100, 3, 48, 48)
+    assert len(dataset.class_names) == 43
+    assert dataset.class_names[16] == "stop"
+    with pytest.raises(ValueError, match="--dataset signs: it has no files"):
+        datasets.load("signs", data_dir=".")
+
+
+def parameters(run):
+    """How many parameters the network of a run has."""
+    parser = cli.Parser()
+    train_mnist.add_flags(parser)
+    args = parser.parse_args(run.flags)
+    train_mnist.check(args)
+    symbol = symbols.get_symbol(args.network, num_classes=len(signs.CLASS_NAMES),
+                                add_stn=args.add_stn, image_shape=(3, 48, 48),
+                                **train_mnist.network_options(args))
+    shapes, _, _ = symbol.infer_shape(data=(1, 3, 48, 48))
+    return sum(math.prod(shape) for name, shape in zip(symbol.list_arguments(), shapes)
+               if name not in ("data", "softmax_label"))
+
+
+def test_the_runs_of_the_experiment():
+    runs = experiment.all_runs()
+    assert len({run.name for run in runs}) == len(runs) == 3 * len(experiment.ROWS)
+    counts = dict(zip(experiment.ROWS, map(parameters, runs)))
+    assert counts["resnet-wide"] == pytest.approx(counts["resnet-stn"], rel=0.01)
+    assert counts["resnet"] < counts["resnet-stn"] < counts["resnet-stn-twice"]
+    assert experiment.LR in experiment.RATES
+    for run in experiment.choices().values():
+        assert run.flags[run.flags.index("--validation") + 1] == experiment.HELD_OUT
+        parameters(run)
+
+
+def test_the_choice_is_by_held_out_images(tmp_path):
+    run = experiment.choices()["resnet-stn", "0.01"]
+    path = tmp_path / f"{run.name}.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({
+        "test_accuracy": 0.5, "validation_accuracy": 0.75, "parameters": 1,
+        "command": f"python train_mnist.py {run.command_line} --result a.json"}))
+    table = experiment.table_of_choices(str(tmp_path))
+    assert "| resnet-stn |  |  | 75.00 |" in table.splitlines()
+    assert "| resnet |  |  |  |" in table.splitlines()
+
+
+def test_the_tables_of_the_page_are_those_of_the_results():
+    with open(os.path.join(ROOT, "docs", "signs.md"), encoding="utf-8") as file:
+        page = file.read()
+    for folder, table in ((experiment.FOLDER, results.table),
+                          (experiment.CHOICE, experiment.table_of_choices)):
+        if os.path.isdir(os.path.join(ROOT, folder)):
+            assert table(os.path.join(ROOT, folder)) in page
+
+
+def test_the_picture_is_drawn(tmp_path):
+    experiment.draw(str(tmp_path / "signs.jpg"))
+    picture = np.asarray(Image.open(tmp_path / "signs.jpg"))
+    red = (picture[..., 0] > 150) & (picture[..., 1:] < 80).all(axis=-1)
+    assert red.mean() > 0.02

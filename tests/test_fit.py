@@ -130,6 +130,20 @@ def test_resume_within_an_epoch_is_exact(tmp_path, caplog, flags, add_stn):
     assert not list(tmp_path.glob("*stopped*"))
 
 
+@pytest.mark.parametrize("cpus", ["2", "3"])
+def test_moving_means_of_several_devices_are_resumed_exactly(tmp_path, cpus):
+    """Within an epoch each device has its own; what is saved behind it is what was scored."""
+    flags, symbol = ["--cpus", cpus, "--num-epochs", "3"], symbols.get_symbol("resnet", width=4)
+    module, undisturbed = run(parsed(tmp_path, *flags), symbol)
+    for copies in module.statistics().values():
+        assert all((copy == copies[0]).all() for copy in copies)
+    for name, places in (("b", [(0, 2), (1, 3)]), ("c", [(1, 7)])):
+        args = parsed(tmp_path, *flags, "--model-prefix", str(tmp_path / name), "--resume")
+        for place in places:
+            run_until(args, symbol, *place, "in epoch")
+        check_same(tmp_path, name, undisturbed, run(args, symbol)[1])
+
+
 def test_a_stop_within_an_epoch_keeps_the_moving_means(tmp_path):
     net = mx.sym.Flatten(mx.sym.BatchNorm(mx.sym.Variable("data"), name="norm"), name="flatten")
     net = mx.sym.FullyConnected(mx.sym.Dropout(net, name="drop"), num_hidden=10, name="fc")

@@ -215,6 +215,7 @@ def train_epoch(module, batches, recipe, epoch, stopped_at=None, disp_batches=10
                 raise _diverged("the loss", recipe, epoch)
             progress.update(tally)
     if batches.position == batches.num_batches:
+        module.share_statistics()
         log_epoch(epoch, "Train", tally)
         logging.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begin)
     return tally
@@ -237,10 +238,10 @@ def _draw_again(module, batches, count):
     """Lets MXNet's generator draw what it drew in the first batches of an epoch."""
     if not rewrite.uses_random_numbers(module.symbol):
         return
-    params, batch = module.get_params(), next(batches)
+    statistics, batch = module.statistics(), next(batches)
     for _ in range(count):
         module.forward(batch, is_train=True)
-    module.set_params(*params)  # forward moves the means of BatchNorm
+    module.set_statistics(statistics)  # forward moves the means of BatchNorm
 
 
 def _steps(module, batches, monitor, interruption):

@@ -5,6 +5,8 @@ import numpy as np
 from common.graph.rewrite import weights_of_biases
 from common.training.callbacks import Updater
 
+DEVICE = "device"  # begins the part of a state's names that says whose statistics they are
+
 
 class Module(mx.mod.Module):
     """``mx.mod.Module``, but what is treated alike is updated as one.
@@ -65,11 +67,36 @@ class Module(mx.mod.Module):
         arg_params, aux_params = super().get_params()
         for name, (first, *_) in zip(self._param_names, self._exec_group.param_arrays):
             first.copyto(arg_params[name])
+        for name, copies in self.statistics().items():
+            aux_params[name][:] = _mean(copies)
         return arg_params, aux_params
 
+    def statistics(self):
+        """The moving means and variances of BatchNorm: name -> NumPy array of each device.
+
+        Each device sees its own part of the batches, so that they drift apart.
+        """
+        mx.nd.waitall()
+        return {name: [copy.asnumpy() for copy in copies]
+                for name, copies in zip(self._aux_names, self._exec_group.aux_arrays)}
+
+    def set_statistics(self, statistics):
+        """Gives each device what ``statistics`` gave."""
+        for name, copies in zip(self._aux_names, self._exec_group.aux_arrays):
+            for copy, value in zip(copies, statistics[name]):
+                copy[:] = value
+
+    def share_statistics(self):
+        """Gives all devices the same, their mean: what is saved, and scored anywhere."""
+        self.set_statistics({name: [_mean(copies)] * len(copies)
+                             for name, copies in self.statistics().items()})
+
     def optimizer_state(self):
-        """The optimizer's memory, ``<parameter>.<number>`` -> NumPy array of its shape."""
-        arrays, states = {}, self._kvstore._updater.states
+        """The optimizer's memory, ``<parameter>.<number>`` -> NumPy array of its shape.
+
+        Where the devices' statistics differ, which are within an epoch, also each device's.
+        """
+        arrays, states = self._apart(), self._kvstore._updater.states
         for vector in self._vectors:
             for number, leaf in enumerate(_leaves(states.get(vector.key))):
                 for name, part in vector.named(leaf.asnumpy()):
@@ -86,7 +113,7 @@ class Module(mx.mod.Module):
 
         Raises ValueError if the arrays belong to another optimizer or network.
         """
-        arrays, updater = dict(arrays), self._kvstore._updater
+        arrays, updater = self._without_apart(arrays), self._kvstore._updater
         remembered = {key.rpartition(".")[0] for key in arrays}
         if fixed_otherwise:
             arrays = {key: value for key, value in arrays.items()
@@ -110,6 +137,25 @@ class Module(mx.mod.Module):
         if arrays:
             raise ValueError(f"the state holds {', '.join(sorted(arrays))}: "
                              "it is of another optimizer")
+
+    def _apart(self):
+        """The statistics of each device, where they differ, by names for a state."""
+        return {f"{name}.{DEVICE}{number}": copy for name, copies in self.statistics().items()
+                for number, copy in enumerate(copies)
+                if any((copy != other).any() for other in copies)}
+
+    def _without_apart(self, arrays):
+        """Arrays of a state without those of ``_apart``, which are set if these devices fit."""
+        apart = {key: value for key, value in arrays.items()
+                 if key.rpartition(".")[2].startswith(DEVICE)}
+        statistics = self.statistics()
+        for key, value in apart.items():
+            name, _, device = key.rpartition(".")
+            copies, number = statistics.get(name, []), int(device[len(DEVICE):])
+            if number < len(copies) and copies[number].shape == value.shape:
+                copies[number] = value
+        self.set_statistics(statistics)
+        return {key: value for key, value in arrays.items() if key not in apart}
 
     def _multipliers(self, name):
         optimizer = self._optimizer
@@ -178,6 +224,14 @@ class _Parts:
         else:
             for source, target in zip(sources, targets):
                 source.copyto(target)
+
+
+def _mean(copies):
+    """The mean of arrays; of equal ones exactly that."""
+    first = copies[0]
+    if all(np.array_equal(first, copy) for copy in copies):
+        return first
+    return np.mean(copies, axis=0, dtype=np.float64).astype(first.dtype)
 
 
 def _leaves(state):

@@ -68,12 +68,12 @@ def _numbers(name, value, shape, least, most):
     """An array of numbers from ``least`` to ``most``; -1 in its shape is any size."""
     try:
         array = np.array(value)
-    except (ValueError, OverflowError):  # lists of different lengths
-        array = np.array(None)
-    if (array.dtype.kind not in "iuf" or array.ndim != len(shape)
-            or any(size not in (-1, given) for size, given in zip(shape, array.shape))
+        array = array.reshape(shape) if array.ndim == len(shape) else None
+    except (ValueError, OverflowError):  # lists of different lengths, or of another
+        array = None
+    if (array is None or array.dtype.kind not in "iuf"
             or not ((least <= array) & (array <= most)).all()):
-        what = f"{' x '.join(map(str, shape)).replace('-1', 'any')} numbers" if shape else "a number"
+        what = {0: "a number", 1: "two numbers", 2: "lists of points (x, y),"}[len(shape)]
         raise ValueError(f"{name}: expected {what} from {least} to {most}")
     return array.astype(float)
 

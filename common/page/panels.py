@@ -126,7 +126,7 @@ class Panel:
 
 def _as_json(view):
     turn, scale, right, down = view.poses[0]
-    words = (f"turned {turn:+.0f}°, scaled {scale:.2f}, shifted {right:+.1f}, {down:+.1f} px")
+    words = f"turn {turn:+.0f}°, scale {scale:.2f}, shift {right:+.1f}, {down:+.1f} px"
     seen = np.clip(view.output[0].mean(axis=0) * 255, 0, 255).round()
     return {"name": view.name, "words": words, "outline": view.outlines[0].round(2).tolist(),
             "seen": seen.astype(int).tolist()}

@@ -65,15 +65,14 @@ def read(text, count):
 
 
 def _numbers(name, value, shape, least, most):
-    """An array of numbers from ``least`` to ``most``; -1 in its shape is any size."""
+    """An array of numbers from ``least`` to ``most``; -1 in front of its shape is any length."""
     try:
         array = np.array(value)
-        array = array.reshape(shape) if array.ndim == len(shape) else None
-    except (ValueError, OverflowError):  # lists of different lengths, or of another
-        array = None
-    if (array is None or array.dtype.kind not in "iuf"
+    except (ValueError, OverflowError):  # lists of different lengths
+        array = np.array(None)
+    if (array.dtype.kind not in "iuf" or array.ndim != len(shape) or array.shape[-1:] != shape[-1:]
             or not ((least <= array) & (array <= most)).all()):
-        what = {0: "a number", 1: "two numbers", 2: "lists of points (x, y),"}[len(shape)]
+        what = ("a number", "two numbers", "lists of points (x, y),")[len(shape)]
         raise ValueError(f"{name}: expected {what} from {least} to {most}")
     return array.astype(float)
 

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import socketserver
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 
@@ -77,15 +78,13 @@ class Server(socketserver.ThreadingTCPServer):
             return bool(ipaddress.ip_address(name))
         return name in ("localhost", self.host.lower())
 
-    def look(self, text):
-        """The answer to a drawing, JSON as bytes."""
-        drawing = panels.read(text, len(self.networks))
+    def look(self, drawing):
+        """What the networks that a ``panels.Drawing`` asks for make of it."""
         return [self.networks[which].look(drawing) for which in drawing.panels]
 
     def handle_error(self, request, client_address):
-        with contextlib.suppress(ConnectionError):  # of a browser that has gone
-            raise
-        super().handle_error(request, client_address)
+        if not isinstance(sys.exc_info()[1], OSError):  # a browser that has gone is no error
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -121,12 +120,12 @@ class Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch("[0-9]{1,9}", length) or int(length) > LARGEST:
             raise Refused(400, f"expected a Content-Length of at most {LARGEST} bytes")
-        text = self.rfile.read(int(length))
         try:
-            return JSON, json.dumps(self.server.worker.submit(self.server.look, text)
-                                    .result()).encode()
+            drawing = panels.read(self.rfile.read(int(length)), len(self.server.networks))
         except ValueError as error:
             raise Refused(400, error) from None
+        answer = self.server.worker.submit(self.server.look, drawing).result()
+        return JSON, json.dumps(answer).encode()
 
     def _send(self, status, kind, content):
         self.send_response(status)

@@ -107,7 +107,7 @@ published/%/model-0000.params: | setup
 compare: setup
 	$(RUN) compare_stn.py $(ARGS)
 
-demo: setup
+demo: $(READY)
 	$(RUN) demo.py $(ARGS)
 
 recover: setup

@@ -64,8 +64,8 @@ def test_the_page_brings_all_that_it_needs(page):
 def test_the_published_models_are_offered_and_the_pair_is_first(page):
     offered = json.loads(ask(page, "GET", "/models")[2])
     names = [model["name"] for model in offered]
-    assert names[:2] == [f"published/{name}" for name in demo.PAIR]
-    assert sorted(names) == sorted(f"published/{name}" for name in os.listdir(demo.PUBLISHED))
+    assert names[:2] == [f"{name} (published)" for name in demo.PAIR]
+    assert sorted(names) == sorted(f"{name} (published)" for name in os.listdir(demo.PUBLISHED))
     assert [model["transformer"] for model in offered[:2]] == [True, False]
     assert [model["learnt"] for model in offered[:2]] == ["mnist, distorted by R", "mnist"]
     assert offered[0]["classes"] == list("0123456789")
@@ -105,7 +105,7 @@ def test_the_sliders_move_the_picture(page):
 
 def test_sizes_are_those_of_the_model(page):
     names = [model["name"] for model in json.loads(ask(page, "GET", "/models")[2])]
-    answer, = look(page, panels=[names.index("published/mnist-RTS-cnn-stn")])
+    answer, = look(page, panels=[names.index("mnist-RTS-cnn-stn (published)")])
     assert np.shape(answer["picture"]) == (42, 42)
     assert np.shape(answer["views"][0]["seen"]) == (21, 21)  # averaged by its --pool 2
 

@@ -106,7 +106,8 @@ class Panel:
         known = card.trained_on(self.path)
         learnt = [known["origin"]] if known else []
         learnt += [f"distorted by {known['distort']}"] if known.get("distort") else []
-        return {"name": "/".join(os.path.abspath(self.path).split(os.sep)[-2:]),
+        folder, name = os.path.split(os.path.abspath(self.path))
+        return {"name": f"{name} ({os.path.basename(folder)})",
                 "learnt": ", ".join(learnt), "classes": self.classes,
                 "transformer": bool(self._viewers)}
 
@@ -124,7 +125,8 @@ class Panel:
 
 
 def _as_json(view):
-    turn, scale, right, down = view.poses[0]
+    turn, scale, right, down = (round(float(number), digits) + 0.0  # which makes -0.0 of it 0.0
+                                for number, digits in zip(view.poses[0], (0, 2, 1, 1)))
     words = f"turn {turn:+.0f}°, scale {scale:.2f}, shift {right:+.1f}, {down:+.1f} px"
     seen = np.clip(view.output[0].mean(axis=0) * 255, 0, 255).round()
     return {"name": view.name, "words": words, "outline": view.outlines[0].round(2).tolist(),

@@ -137,8 +137,9 @@ def poses(points, image_shape):
     linear = np.einsum("nhwi,hwj->nij", source, target) / (target ** 2).sum(axis=(0, 1))
     (a, b), (c, d) = linear.transpose(1, 2, 0)
     area = a * d - b * c
-    return np.stack([np.degrees(np.arctan2(c - b, a + d)), np.sign(area) * np.sqrt(np.abs(area)),
-                     *source.mean(axis=(1, 2)).T], axis=1)
+    side = np.sign(area)  # -1 where left and right are swapped before the turn
+    return np.stack([np.degrees(np.arctan2(side * c - b, side * a + d)),
+                     side * np.sqrt(np.abs(area)), *source.mean(axis=(1, 2)).T], axis=1)
 
 
 def draw(seen, labels, title=None):

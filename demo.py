@@ -34,7 +34,8 @@ def parse_flags():
 
 def choice(models):
     """The paths of some models and of the published ones behind them, each once."""
-    names = [*PAIR, *sorted(set(os.listdir(PUBLISHED)) - set(PAIR))]
+    published = {entry.name for entry in os.scandir(PUBLISHED) if entry.is_dir()}
+    names = [*PAIR, *sorted(published - set(PAIR))]
     paths = {}
     for path in [*models, *(os.path.join(PUBLISHED, name) for name in names)]:
         paths.setdefault(os.path.realpath(path), path)

@@ -18,7 +18,7 @@ from common import cli
 from common.page import panels, server
 
 PUBLISHED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "published")
-PAIR = ("mnist-R-cnn-stn", "mnist-lenet")  # it has learnt turned digits, upright ones
+PAIR = ("mnist-RTS-cnn-stn", "mnist-lenet")  # its frame follows the digit, and no transformer
 
 
 def parse_flags():

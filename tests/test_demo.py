@@ -67,28 +67,31 @@ def test_the_published_models_are_offered_and_the_pair_is_first(page):
     assert names[:2] == [f"{name} (published)" for name in demo.PAIR]
     assert sorted(names) == sorted(f"{name} (published)" for name in os.listdir(demo.PUBLISHED))
     assert [model["transformer"] for model in offered[:2]] == [True, False]
-    assert [model["learnt"] for model in offered[:2]] == ["mnist, distorted by R", "mnist"]
+    assert [model["learnt"] for model in offered[:2]] == ["mnist, distorted by RTS", "mnist"]
     assert offered[0]["classes"] == list("0123456789")
 
 
-def test_a_turned_digit_shows_the_point(page):
-    for turn, (left, right) in ((0, (7, 7)), (80, (7, 4))):
-        first, second = look(page, turn=turn)
-        assert [np.argmax(answer["probabilities"]) for answer in (first, second)] == [left, right]
-        view, = first["views"]
-        assert len(view["outline"]) == 2 * (28 + 28) - 3
-        assert np.shape(view["seen"]) == (28, 28)
+def test_the_frame_follows_the_digit_and_the_pair_shows_the_point(page):
+    moved = {"turn": 45, "scale": 0.7, "shift": [7, -6]}
+    for changes, read in (({}, [7, 7]), (moved, [7, 5])):
+        first, second = look(page, **changes)
+        assert [np.argmax(answer["probabilities"]) for answer in (first, second)] == read
+        assert [np.argmax(answer["as_drawn"]) for answer in (first, second)] == [7, 7]
         assert second["views"] == []
-        assert first["picture"] == second["picture"]
-    assert re.fullmatch(r"turn \+\d+°, scale 0\.9\d, shift \+0\.\d, \+0\.\d px", view["words"])
-    for answer in (first, second):
-        curve = np.array(answer["curve"])
-        assert curve.shape == (len(panels.ANGLES), 10)
-        upright = look(page, turn=0)[0 if answer is first else 1]
-        np.testing.assert_allclose(curve[panels.ANGLES == 0][0], upright["probabilities"],
-                                   atol=2e-4)
-        np.testing.assert_allclose(curve[panels.ANGLES == 80][0], answer["probabilities"],
-                                   atol=2e-4)
+    view, = first["views"]
+    assert np.shape(view["outline"]) == (2 * (42 + 42) - 3, 2)
+    scale, right, down = map(float, re.fullmatch(
+        r"turn [+-]\d+°, scale (0\.\d\d), shift (\S+), (\S+) px", view["words"]).groups())
+    assert scale == pytest.approx(0.7, abs=0.15)
+    assert (right, down) == pytest.approx((7, -6), abs=1.5)
+
+
+def test_the_curve_goes_through_all_turns(page):
+    for turn in (-90, 0, 35):
+        for answer in look(page, turn=turn):
+            assert np.shape(answer["curve"]) == (len(panels.ANGLES), 10)
+            np.testing.assert_allclose(answer["curve"][(turn + 90) // 5], answer["probabilities"],
+                                       atol=2e-4)
 
 
 def test_the_sliders_move_the_picture(page):
@@ -104,10 +107,10 @@ def test_the_sliders_move_the_picture(page):
 
 
 def test_sizes_are_those_of_the_model(page):
-    names = [model["name"] for model in json.loads(ask(page, "GET", "/models")[2])]
-    answer, = look(page, panels=[names.index("mnist-RTS-cnn-stn (published)")])
-    assert np.shape(answer["picture"]) == (42, 42)
-    assert np.shape(answer["views"][0]["seen"]) == (21, 21)  # averaged by its --pool 2
+    first, second = look(page)
+    assert np.shape(first["picture"]) == (42, 42)
+    assert np.shape(first["views"][0]["seen"]) == (21, 21)  # averaged by its --pool 2
+    assert np.shape(second["picture"]) == (28, 28)
 
 
 def test_many_at_once_get_what_each_alone_gets(page):
@@ -205,7 +208,7 @@ def test_a_browser_shows_it(page, tmp_path):
          "--virtual-time-budget=10000", "--dump-dom", f"{page.url}#try"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120)
     shown = done.stdout.decode()
-    assert re.findall('class="says (good|bad)">(.*?)<', shown) == [("good", "7 ✓"), ("bad", "4 ✗")]
-    assert re.findall('class="told pose">(.*?)<', shown)[0].startswith("Frame: turn +")
+    assert re.findall('class="says (good|bad)">(.*?)<', shown) == [("good", "7 ✓"), ("bad", "5 ✗")]
+    assert re.findall('class="told pose">(.*?)<', shown)[0].startswith("Frame: turn ")
     assert len(re.findall(r'<path [^>]*d="M-90,\S+"', shown)) == 2
     assert re.search('id="trouble"[^>]*></p>', shown)

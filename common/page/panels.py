@@ -96,7 +96,7 @@ class Panel:
             raise ValueError(f"{path}: made for images of {channels} channels; a drawing has one")
         image_shape = (1, *self.shape)
         self._viewers = visualise.viewers(network, image_shape, batch_size=1, cpus=1)
-        self._classify = metrics.classifier(network, image_shape, batch_size=1 + len(ANGLES),
+        self._classify = metrics.classifier(network, image_shape, batch_size=2 + len(ANGLES),
                                             cpus=1)
         classes = self._classify(np.zeros((1, *image_shape), np.uint8)).shape[1]
         self.classes = card.class_names(path, None, classes)
@@ -114,14 +114,19 @@ class Panel:
     def look(self, drawing):
         """What the network makes of a ``Drawing``, as JSON can hold it."""
         digit = strokes.as_digit(drawing.strokes)
-        angles = np.radians([drawing.turn, *ANGLES])
-        theta = distort.placed(angles, drawing.scale, drawing.shift, self.shape, digit.shape)
+        # As the sliders have it, as it was drawn, and turned by each angle.
+        angles = np.radians([drawing.turn, 0, *ANGLES])
+        scales = np.full(len(angles), drawing.scale)
+        shifts = np.tile(drawing.shift, (len(angles), 1))
+        scales[1], shifts[1] = 1, 0
+        theta = distort.placed(angles, scales, shifts, self.shape, digit.shape)
         images = distort.warp(np.tile(digit, (len(angles), 1, 1)), theta, self.shape)
         images = images[:, None]  # (N, 1, H, W)
         probabilities = self._classify(images).astype(float).round(4)
         views = [_as_json(see(images[:1])) for see in self._viewers]
         return {"picture": images[0, 0].tolist(), "views": views,
-                "probabilities": probabilities[0].tolist(), "curve": probabilities[1:].tolist()}
+                "probabilities": probabilities[0].tolist(), "as_drawn": probabilities[1].tolist(),
+                "curve": probabilities[2:].tolist()}
 
 
 def _as_json(view):

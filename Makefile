@@ -8,6 +8,7 @@
 #                  minutes ARGS=--quick
 # make published   the models in published/ that are not there: remove one to train it again
 # make compare     a network with and without its transformer, over seeds: ARGS as for make train
+# make demo        a page to draw digits on: see docs/demo.md; ARGS="--port 8001"
 # make recover     how well each transform learns to undo a distortion
 # make robustness  short trainings with and without a transformer, by many optimizers: an hour or two
 # make signs       a residual network on drawn traffic signs, with none, one and two transformers
@@ -17,7 +18,7 @@
 # PYTHON=python3.9     the interpreter for .venv; by default the first suitable one
 # MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2; remembered
 # TEST_DEVICE=gpu0     what make test and test-all run the transformers and the networks on
-# ARGS="--lr 0.001"    more flags for make train, make paper, make compare, make test
+# ARGS="--lr 0.001"    more flags for make train, make paper, make compare, make test, make demo
 
 unexport PYTHONSAFEPATH  # with it, Python does not find what it is told to run by -m
 
@@ -53,8 +54,8 @@ CHANGED = $(wildcard $(sort $(patsubst %,tests/test_%.py,$(patsubst test_%,%,$(S
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 
-.PHONY: train test test-all check setup accuracy paper published compare recover robustness signs bench \
-    doctor
+.PHONY: train test test-all check setup accuracy paper published compare demo recover \
+    robustness signs bench doctor
 .DELETE_ON_ERROR:
 
 # A second time, what was stopped goes on, and what is trained is only evaluated.
@@ -115,6 +116,9 @@ published/%/model-0000.params: | setup
 
 compare: setup
 	$(RUN) compare_stn.py $(ARGS)
+
+demo: $(READY)
+	$(RUN) demo.py $(ARGS)
 
 recover: setup
 	$(RUN) -m experiments.recover_theta --result results/recover_theta.json

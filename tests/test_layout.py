@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 # Each room may use those before it; programs, in the folder itself, may use all.
 FLOORS = ("symbols", "common", "common/data", "common/graph", "common/storage", "common/models",
-          "common/reports", "common/training", "programs", "experiments")
+          "common/reports", "common/page", "common/training", "programs", "experiments")
 NOT_BELOW = {("common", "symbols"), ("common/graph", "common/data"),
              ("common/storage", "common/data"), ("common/storage", "common/graph")}
 PROGRAMS = ("common/doctor.py",)  # that lie on another floor

@@ -51,6 +51,16 @@ def test_a_half_zoom_is_a_centred_square():
         atol=1e-4)
 
 
+@pytest.mark.parametrize(("scale", "turn", "mirror"), [(0.8, 40, 1), (1.2, -130, 1), (0.5, 0, -1)])
+@pytest.mark.parametrize("shape", [(28, 28), (20, 40)])
+def test_poses_say_how_frames_lie(scale, turn, mirror, shape):
+    y, x = np.meshgrid(*(np.arange(size) - (size - 1) / 2 for size in shape), indexing="ij")
+    turned = scale * np.exp(1j * np.radians(turn)) * (mirror * x + 1j * y)  # clockwise: y is down
+    points = np.stack([turned.real + 3, turned.imag - 2], axis=-1) * 2 / np.subtract(shape[::-1], 1)
+    pose, = visualise.poses(points[None], shape)
+    np.testing.assert_allclose(pose, [turn, mirror * scale, 3, -2], atol=1e-9)
+
+
 def test_a_spline_s_outline_is_curved_and_drawn_as_it_is():
     theta = np.array(stn.get_transform("tps:3").identity)
     theta[1] += 0.2  # the middle point of the upper border moves to the right ...

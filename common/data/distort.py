@@ -185,19 +185,19 @@ def _check_name(name, names):
 
 
 def _turned(rng, count, target_shape, source_shape):
-    return _placed(_uniform(rng, count, np.pi / 2), 1, 0, target_shape, source_shape)
+    return placed(_uniform(rng, count, np.pi / 2), 1, 0, target_shape, source_shape)
 
 
 def _turned_placed_scaled(rng, count, target_shape, source_shape):
     angle, scale = _uniform(rng, count, np.pi / 4), rng.uniform(0.7, 1.2, count)
-    return _placed(angle, scale, _anywhere(rng, scale, target_shape, source_shape), target_shape,
+    return placed(angle, scale, _anywhere(rng, scale, target_shape, source_shape), target_shape,
                    source_shape)
 
 
 def _placed_only(rng, count, target_shape, source_shape):
     room = np.subtract(target_shape, source_shape)[::-1]
     shift = rng.randint(0, room + 1, (count, 2)) - room / 2  # whole pixels: nothing is blurred
-    return _placed(np.zeros(count), 1, shift, target_shape, source_shape)
+    return placed(np.zeros(count), 1, shift, target_shape, source_shape)
 
 
 def _uniform(rng, count, most):
@@ -211,8 +211,18 @@ def _anywhere(rng, scale, target_shape, source_shape):
     return rng.uniform(-room, room)
 
 
-def _placed(angle, scale, shift, target_shape, source_shape):
-    """Affine thetas of turning by an angle, scaling, and shifting by pixels."""
+def placed(angle, scale, shift, target_shape, source_shape):
+    """Affine thetas that turn, scale and shift pictures.
+
+    Args:
+        angle: in radians, clockwise, (N,).
+        scale: a number or (N,).
+        shift: in pixels of the target, right and down, (2,) or (N, 2), or a number for both.
+        target_shape, source_shape: (height, width).
+
+    Returns:
+        (N, 6), for ``warp``.
+    """
     cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
     linear = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2)  # target to source
     offset = -np.einsum("nij,nj->ni", linear, np.broadcast_to(shift, (len(angle), 2)))

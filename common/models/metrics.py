@@ -26,20 +26,29 @@ def probabilities(network, images, **options):
         NoProbabilities: the network gives something else.
         ValueError: the network is not for such images.
     """
+    image_shape = images.shape[1:] if images.ndim == 4 else (1, *images.shape[1:])
+    return classifier(network, image_shape, **options)(images)
+
+
+def classifier(network, image_shape, **options):
+    """A function that gives the ``probabilities`` of images (C, H, W), again and again."""
     found = (f"{network.path}: the network does not give class probabilities: it ends in "
              f"{ending(network.training)}")
     if len(network.symbol.list_outputs()) > 1:
         raise NoProbabilities(f"{found}; of several outputs one alone should be a softmax")
-    image_shape = images.shape[1:] if images.ndim == 4 else (1, *images.shape[1:])
-    answers = network.predictor(image_shape, **options)(images)
-    shape = answers.shape[1:]
-    if shape[1:] == (1,) * len(shape[1:]):  # of 1 x 1 pixels, where there is one softmax for each
-        answers = answers.reshape(len(answers), -1)
-    if (answers.ndim != 2 or len(answers) != len(images) or (answers < 0).any()
-            or not np.allclose(answers.sum(axis=1), 1, atol=1e-3)):  # NaN is not close
-        raise NoProbabilities(f"{found}, whose answers ({', '.join(map(str, ('N', *shape)))}) are "
-                              "not from 0 to 1 with the sum 1")
-    return answers
+    predictor = network.predictor(image_shape, **options)
+
+    def classify(images):
+        answers = predictor(images)
+        shape = answers.shape[1:]
+        if shape[1:] == (1,) * len(shape[1:]):  # of 1 x 1 pixels, with a softmax for each
+            answers = answers.reshape(len(answers), -1)
+        if (answers.ndim != 2 or len(answers) != len(images) or (answers < 0).any()
+                or not np.allclose(answers.sum(axis=1), 1, atol=1e-3)):  # NaN is not close
+            raise NoProbabilities(f"{found}, whose answers ({', '.join(map(str, ('N', *shape)))}) "
+                                  "are not from 0 to 1 with the sum 1")
+        return answers
+    return classify
 
 
 def evaluate(answers, labels, top_k):

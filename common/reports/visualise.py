@@ -7,7 +7,7 @@ from typing import List, NamedTuple, Optional
 import numpy as np
 
 from common import files
-from common.graph.find_transformers import source_grid, transformers
+from common.graph.find_transformers import lattice, source_grid, transformers
 from common.models import metrics
 from common.reports import pictures
 from symbols.stn import border
@@ -23,6 +23,7 @@ class View(NamedTuple):
         name: of its node.
         theta: (N, parameters), or where there are none a grid (N, 2, h, w).
         outlines: the border of its target on the image, (N, P, 2) points (x, y) in pixels.
+        poses: how its target lies on the image, (N, 4): see ``poses``.
         shown: name of the node whose output is seen behind it: its own, or that of its pooling.
         output: its pictures there, (N, C, h, w).
     """
@@ -30,6 +31,7 @@ class View(NamedTuple):
     name: str
     theta: np.ndarray
     outlines: np.ndarray
+    poses: np.ndarray
     shown: str
     output: np.ndarray
 
@@ -58,29 +60,41 @@ def look(network, images):
     Raises:
         ValueError: it has no transformer, or is not for such images.
     """
-    found = transformers(network.symbol)
-    if not found:
-        raise ValueError(f"{network.path}: the network has no transformer")
     images = images if images.ndim == 4 else images[:, None]
-
     options = {"batch_size": len(images), "cpus": 1}
-
-    def output(name):
-        return network.predictor(images.shape[1:], name, **options)(images)
-
-    def view(part):
-        shown = _pooled(network.symbol, part.name)
-        return View(part.name, output(part.theta),
-                    outlines(source_grid(output(part.where), part), images.shape[2:]),
-                    shown, output(f"{shown}_output"))
-
-    views = [view(part) for part in found]
+    views = [see(images) for see in viewers(network, images.shape[1:], **options)]
+    if not views:
+        raise ValueError(f"{network.path}: the network has no transformer")
     try:
         probabilities = metrics.probabilities(network, images, **options)
     except metrics.NoProbabilities as error:
         logging.warning("No predictions are shown: %s", error)
         probabilities = None
     return Look(images, probabilities, views)
+
+
+def viewers(network, image_shape, **options):
+    """A function for each transformer of a network: it makes a ``View`` of images (N, C, H, W).
+
+    Args:
+        network: a ``trained.Trained``.
+        image_shape: (C, H, W).
+        **options: of ``Predictor``.
+
+    Raises:
+        ValueError: the network is not for such images.
+    """
+    def viewer(part):
+        shown = _pooled(network.symbol, part.name)
+        theta, where, output = (network.predictor(image_shape, name, **options)
+                                for name in (part.theta, part.where, f"{shown}_output"))
+
+        def view(images):
+            points = source_grid(where(images), part)
+            return View(part.name, theta(images), outlines(points, image_shape[1:]),
+                        poses(points, image_shape[1:]), shown, output(images))
+        return view
+    return [viewer(part) for part in transformers(network.symbol)]
 
 
 def _pooled(symbol, name):
@@ -104,6 +118,28 @@ def outlines(points, image_shape):
     """
     height, width = image_shape
     return (border(points) + 1) / 2 * (width - 1, height - 1)
+
+
+def poses(points, image_shape):
+    """How targets lie on the image: the turn, scale and shift nearest to how they are sampled.
+
+    Args:
+        points: (N, h, w, 2), from -1 to 1.
+        image_shape: (height, width).
+
+    Returns:
+        (N, 4): degrees clockwise, from -180 to 180; scale, negative where the target is mirrored;
+        pixels of the image to the right, and down.
+    """
+    half = (np.array(image_shape[::-1]) - 1) / 2
+    target, source = lattice(points.shape[1:3]) * half, points * half
+    # The affine map by least squares: the target's x and y are 0 on average, and uncorrelated.
+    linear = np.einsum("nhwi,hwj->nij", source, target) / (target ** 2).sum(axis=(0, 1))
+    (a, b), (c, d) = linear.transpose(1, 2, 0)
+    area = a * d - b * c
+    side = np.sign(area)  # -1 where left and right are swapped before the turn
+    return np.stack([np.degrees(np.arctan2(side * c - b, side * a + d)),
+                     side * np.sqrt(np.abs(area)), *source.mean(axis=(1, 2)).T], axis=1)
 
 
 def draw(seen, labels, title=None):

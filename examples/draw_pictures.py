@@ -3,8 +3,8 @@
     python -m examples.draw_pictures shapes                       # triangle, square, star, cross
     python -m examples.draw_pictures others --kinds arrow,moon,hexagon
 
-Each shape is turned, scaled and put anywhere, in any colours; 60 pictures of each for training and
-30 for the test.
+Each shape is turned, scaled and put anywhere, in any colours; 100 pictures of each for training and
+50 for the test.
 """
 import argparse
 import os
@@ -12,7 +12,7 @@ import random
 
 from PIL import Image, ImageDraw
 
-TRAIN, TEST, SIZE = 60, 30, 40  # pictures of a kind, and pixels of their sides
+TRAIN, TEST, SIZE = 100, 50, 32  # pictures of a kind, and pixels of their sides
 KINDS = {  # corners of polygons in a square from -1 to 1
     "triangle": [(0, -1), (0.9, 0.7), (-0.9, 0.7)],
     "square": [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)],

@@ -77,7 +77,7 @@ def test_every_flag_in_the_pages_exists(run_main):
     scripts += [f"tests.{name}" for name in ("chaos", "fuzz", "soak")]
     scripts += [f"experiments.{name}" for name in ("accuracy", "paper", "benchmark",
                                                    "recover_theta", "robustness", "signs")]
-    scripts.append("common.data.records")
+    scripts += ["common.data.records", "examples.draw_pictures"]
     helps = [run_main(importlib.import_module(script), "--help").stdout for script in scripts]
     assert all(helps)
     used = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", "".join(PAGES.values())))

@@ -137,7 +137,7 @@ def test_reading_speed_and_monitor(run, tmp_path, caplog):
     (["--add-stn", "--stn-at", "input"], ["--stn-at: lenet has no such option", "resnet"]),
     (["--add-stn", "--network", "resnet", "--stn-at", "input,stage9"], ["stage3", "stage9"]),
     (["--depth", "2"], ["--depth: lenet has no such option", "resnet"]),
-    (["--dataset", "signs", "--distort", "R"], ["grey images", "3, 48, 48)"]),
+    (["--dataset", "signs", "--distort", "R"], ["to be grey", "3, 48, 48)"]),
     (["--dataset", "signs", "--data-dir", "."], ["--dataset signs", "no files"]),
     (["--distort", "no-such-distortion"], ["--distort", "RTS", "addition"]),
 ])

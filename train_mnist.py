@@ -4,8 +4,8 @@
     python train_mnist.py --add-stn --gpus 0   # on the first GPU
 """
 import argparse
+import contextlib
 import dataclasses
-import logging
 import os
 import re
 import sys
@@ -23,7 +23,7 @@ from common.data.batches import ImageIter
 from common.data.distort import TASKS, augmentation
 from common.graph import layers
 from common.models import export_folder
-from common.training import fit, flags
+from common.training import fit, flags, workers
 from symbols import stn
 
 TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool")  # its options
@@ -133,23 +133,27 @@ def main():
     recipe, prefix = flags.recipe(args), model_prefix(args)
     if recipe.pretrained:
         check_not_written(recipe.pretrained, prefix)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if args.result is not None:
-        files.prepare_output(args.result)
+    group = workers.join(args.kv_store, args.patience)
+    group.set_up_log()
     folder = f"{prefix}-export"
-    export_folder.check_free(folder)
+    if group.first:
+        export_folder.check_free(folder)
+    if args.result is not None and group.first:
+        files.prepare_output(args.result)
 
     dataset = datasets.load(args.dataset, args.data_dir, args.num_examples)
     recipe = dataclasses.replace(recipe, made_of=made_of(args, dataset))
+    group.check_alike(recipe)
     about = dict(vars(args), model_prefix=prefix, data_origin=dataset.origin)
     augment, num_classes = augmentation(args.distort)
 
     def evaluation(images, labels):
-        return ImageIter(*datasets.for_evaluation(images, labels, args.seed, augment),
-                         args.batch_size, dtype=args.dtype)
+        own = group.part(*datasets.for_evaluation(images, labels, args.seed, augment))
+        return ImageIter(*own, args.batch_size, dtype=args.dtype)
 
     kept, held_out = datasets.hold_out(dataset, args.validation)
-    train = ImageIter(*kept, args.batch_size, seed=args.seed, dtype=args.dtype, augment=augment)
+    train = ImageIter(*kept, args.batch_size, seed=args.seed, dtype=args.dtype, augment=augment,
+                      num_parts=group.count, part_index=group.rank)
     validation = evaluation(*held_out) if args.validation else None
     test = evaluation(dataset.test_images, dataset.test_labels)
     if args.test_io:
@@ -165,9 +169,12 @@ def main():
     if args.summary or args.draw_graph is not None:
         return
 
-    with files.exclusive(f"{prefix}.lock"):
+    with files.exclusive(f"{prefix}.lock") if group.first else contextlib.nullcontext():
         module, figures = fit.fit(symbol, train, test, recipe, flags.output(args, prefix, **about),
-                                  flags.watch(args), validation)
+                                  flags.watch(args), validation, group)
+        if not group.first:
+            group.finish()
+            return
         params = module.get_params()
         figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed)
         exported = export_folder.export(folder, symbol, *params, train.image_shape,
@@ -178,6 +185,7 @@ def main():
     print(f"Test accuracy: {figures['test_accuracy']:.4f}")
     print(f"Wall time: {time.monotonic() - started:.0f} s")
     print("Exported: {} {}".format(*exported))
+    group.finish()
 
 
 if __name__ == "__main__":

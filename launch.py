@@ -189,32 +189,28 @@ class Group:
 
         Raises ``Lost`` if one is lost. Whatever happens, nothing is left running.
         """
-        try:
-            self._start()
-            while any(one.status is None for one in self.processes):
-                self._hear()
-                self._obey()
-                self._check()
-            self._print_held(0)
-        finally:
-            self._end()
+        address = self.args.address or _own_address(self.args.hosts)
+        with _free_port(address, self.args.port) as port:
+            try:
+                self._start(address, port)
+                while any(one.status is None for one in self.processes):
+                    self._hear()
+                    self._obey()
+                    self._check()
+                self._print_held(0)
+            finally:
+                self._end()
         return self.stopping
 
     @property
     def workers(self):
         return [one for one in self.processes if one.role == "worker"]
 
-    def _start(self):
-        address = self.args.address or _own_address(self.args.hosts)
-        with _free_port(address, self.args.port) as port:
-            for role, count in (("scheduler", 1), ("server", self.args.num_servers),
-                                ("worker", self.args.num_workers)):
-                for number in range(count):
-                    self._add(role, number, address, port)
-            while not all(one.ready for one in self.workers) and not self.stopping:
-                self._hear()
-                self._obey()
-                self._check()
+    def _start(self, address, port):
+        for role, count in (("scheduler", 1), ("server", self.args.num_servers),
+                            ("worker", self.args.num_workers)):
+            for number in range(count):
+                self._add(role, number, address, port)
 
     def _add(self, role, number, address, port):
         hosts = self.args.hosts if role != "scheduler" else None
@@ -308,7 +304,7 @@ class Group:
         if running and self.deadline is not None and now > self.deadline:
             raise running[-1].lost(self.why)
         timeout = self.args.start_timeout
-        late = [one for one in self.workers if not one.ready]
+        late = [one for one in self.workers if one.status is None and not one.ready]
         if timeout and late and now - self.begun > timeout:
             raise late[0].lost(f"has not met the others within {timeout:g} s (--start-timeout)")
 
@@ -354,7 +350,7 @@ def _address_of(host):
 def _free_port(address, port):
     """Yields a port that no other launch.py takes meanwhile.
 
-    Linux lets a process listen on a port that another one, which does not listen, holds.
+    Linux lets a process listen on a port that another one holds without listening.
     """
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -133,13 +133,18 @@ def main():
     recipe, prefix = flags.recipe(args), model_prefix(args)
     if recipe.pretrained:
         check_not_written(recipe.pretrained, prefix)
-    group = workers.join(args.kv_store, args.patience)
-    group.set_up_log()
+    with workers.join(args.kv_store, args.patience) as group:
+        group.set_up_log()
+        train_network(args, recipe, prefix, group, started)
+
+
+def train_network(args, recipe, prefix, group, started):
+    """Trains and exports what the flags say, as one of a group of ``workers.Workers``."""
+    if args.result is not None and group.first:
+        files.prepare_output(args.result)
     folder = f"{prefix}-export"
     if group.first:
         export_folder.check_free(folder)
-    if args.result is not None and group.first:
-        files.prepare_output(args.result)
 
     dataset = datasets.load(args.dataset, args.data_dir, args.num_examples)
     recipe = dataclasses.replace(recipe, made_of=made_of(args, dataset))
@@ -173,7 +178,6 @@ def main():
         module, figures = fit.fit(symbol, train, test, recipe, flags.output(args, prefix, **about),
                                   flags.watch(args), validation, group)
         if not group.first:
-            group.finish()
             return
         params = module.get_params()
         figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed)
@@ -185,7 +189,6 @@ def main():
     print(f"Test accuracy: {figures['test_accuracy']:.4f}")
     print(f"Wall time: {time.monotonic() - started:.0f} s")
     print("Exported: {} {}".format(*exported))
-    group.finish()
 
 
 if __name__ == "__main__":

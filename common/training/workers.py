@@ -27,6 +27,7 @@ IN_ORDER = 8  # workers whose gradients are added in their order, at the price o
 # the traffic; those of more in that of arrival, which changes the last bits
 BETWEEN_STOPS = 8  # batches between two times that workers ask each other whether to stop
 GAVE_UP = 4  # exit status
+KEPT = []  # kvstores: MXNet waits for all workers before it frees one, so not after an error
 LAUNCH = "python launch.py -n 2 -- python train_mnist.py --kv-store dist_sync ..."
 READY = "LAUNCH_READY_FD"  # the variable with the number of a pipe to ``launch.py``
 
@@ -78,7 +79,7 @@ def join(kv_store, patience=600):
         patience: seconds without any progress after which a worker gives up the others.
 
     Returns:
-        ``Workers``, or ``Alone``. Raises ValueError as ``count``.
+        ``Workers``, or ``Alone``, a context manager. Raises ValueError as ``count``.
     """
     count(kv_store)
     return Workers(kv_store, patience) if kv_store in KV_STORES else Alone()
@@ -145,8 +146,11 @@ class Alone:
     def progress(self):
         """Takes note that something goes on."""
 
-    def finish(self):
-        """Waits until all workers are done."""
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error, *_):
+        """Waits until all workers are done, unless there was an error."""
 
 
 class Workers(Alone):
@@ -160,6 +164,7 @@ class Workers(Alone):
     def __init__(self, kv_store, patience):
         self._watch = _Watch(patience)
         self._kv = mx.kv.create(kv_store)
+        KEPT.append(self._kv)
         self.count = self._kv.num_workers
         self.rank = _rank(self.count, self._kv.rank)
         self.device_store = "device" if "device" in kv_store else "local"
@@ -168,6 +173,9 @@ class Workers(Alone):
         self._watch.name = f"worker {self.rank}"
         if (self.gather([1]) != 1).any():
             raise ValueError(f"DMLC_WORKER_ID={self.rank}: another worker has the same")
+
+    def set_up_log(self):
+        super().set_up_log()
         if self.first and self.count > IN_ORDER:
             logging.warning("More than %d workers: gradients are added in the order in which they "
                             "come, so a repetition differs in its last bits", IN_ORDER)
@@ -227,9 +235,14 @@ class Workers(Alone):
     def progress(self):
         self._watch.last = time.monotonic()
 
-    def finish(self):
-        self.gather([1])
-        self._watch.stop.set()
+    def __exit__(self, error, *_):
+        if error is None:
+            self.gather([1])
+            mx.nd.waitall()
+            self._sums.clear()
+            self._kv = None
+            KEPT.clear()
+            self._watch.stop.set()
 
     def _sum(self, key, array, rows):
         if key not in self._sums:

@@ -82,7 +82,7 @@ def test_a_repetition_has_the_same_bits(tmp_path, workers, servers, more):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("workers", "batch"), [(1, EPOCHS), (3, 20), (4, 15)])
+@pytest.mark.parametrize(("workers", "batch"), [(1, 60), (3, 20), (4, 15)])
 def test_any_number_of_workers_comes_to_the_same(tmp_path, workers, batch):
     train(tmp_path / "a", "--batch-size", batch, launch=["-n", workers])
     done = run_script("train_mnist.py", *groups.TRAIN[2:-2], "--batch-size", 60,

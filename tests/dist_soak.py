@@ -1,0 +1,124 @@
+"""Loses processes of a group at random times, and compares what it is resumed to.
+
+    python -m tests.dist_soak --runs 60
+    python -m tests.dist_soak --runs 60 --signals SIGKILL,SIGSTOP,SIGTERM
+
+In each run one process of a training with several workers gets a signal, at any time from the
+start of ``launch.py`` on. All processes must end within 10 s, and the same command with --resume
+must come to the bits of a training that was left alone. A table says how often that was so.
+"""
+import argparse
+import collections
+import filecmp
+import glob
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+
+from tests import groups
+
+EPOCHS = 6
+LIMIT = 10  # seconds for all to end
+
+
+def command(prefix):
+    """A short training that goes on from its newest checkpoint."""
+    return [*groups.TRAIN, "--num-epochs", EPOCHS, "--resume", "--model-prefix", prefix]
+
+
+def lose(launch, prefix, number, delay, choose):
+    """Starts a training, and sends a signal to one of its processes after some seconds.
+
+    Args:
+        launch: flags of ``launch.py``.
+        prefix: of the training.
+        number: of the signal.
+        delay: in seconds.
+        choose: a function that chooses one of the names of the processes.
+
+    Returns:
+        The name of the process, None if all were done before; whether checkpoints were there; and
+        the seconds until all had ended. Raises AssertionError if some have not in time.
+    """
+    launcher = groups.start(launch, command(prefix))
+    time.sleep(delay)
+    members = groups.members(launcher)
+    begun = bool(glob.glob(f"{prefix}-0*.json"))
+    if launcher.poll() is not None or not members:
+        groups.finish(launcher)
+        return None, begun, 0
+    name, sent = choose(sorted(members)), time.monotonic()
+    os.kill(members[name][0], number)
+    _, _, stderr = groups.finish(launcher, LIMIT)
+    groups.wait_until_gone([pid for pids in members.values() for pid in pids], LIMIT)
+    assert "Traceback" not in stderr, stderr
+    return name, begun, time.monotonic() - sent
+
+
+def soak(folder, runs, workers=3, servers=1, signals=(signal.SIGKILL,), seed=0):
+    """Loses a process in each of some trainings; prints a line for each, and a table.
+
+    Args:
+        folder: an empty one.
+        runs: how many.
+        workers, servers: of each.
+        signals: to choose from.
+        seed: of what is chosen.
+
+    Returns:
+        How many runs ended within 10 s and were resumed to the same bits.
+    """
+    launch, rng = ["-n", workers, "-s", servers], random.Random(seed)
+    left, began = os.path.join(folder, "left"), time.monotonic()
+    status, _, stderr = groups.run(launch, command(left))
+    assert status == 0, stderr
+    duration, table, done = time.monotonic() - began, collections.defaultdict(list), 0
+    for run in range(runs):
+        prefix, number = os.path.join(folder, str(run), "a"), rng.choice(signals)
+        name, begun, seconds = None, False, LIMIT
+        try:
+            name, begun, seconds = lose(launch, prefix, number, rng.uniform(0.1, duration),
+                                       rng.choice)
+            status, _, stderr = groups.run(launch, command(prefix))
+            good = status == 0 and filecmp.cmp(f"{prefix}-{EPOCHS:04d}.params",
+                                               f"{left}-{EPOCHS:04d}.params", shallow=False)
+        except Exception as error:
+            good, stderr = False, repr(error)
+        kind = f"{signal.Signals(number).name} of a {name.split()[0]}" if name else "none: was done"
+        table[kind, "training" if begun else "starting"].append((good, seconds))
+        done += good
+        print(f"{run + 1} of {runs}: {kind}, {'training' if begun else 'starting'}, ended in "
+              f"{seconds:.1f} s, {'same bits' if good else f'FAILED: {stderr}'}", flush=True)
+    print_table(table)
+    return done
+
+
+def print_table(table):
+    """Prints counts and the longest time for each kind of loss, as Markdown."""
+    print("\n| lost | while | runs | ended, and resumed to the same bits | longest s to the end |")
+    print("| --- | --- | --- | --- | --- |")
+    for (kind, phase), runs in sorted(table.items()):
+        print(f"| {kind} | {phase} | {len(runs)} | {sum(good for good, _ in runs)} | "
+              f"{max(seconds for _, seconds in runs):.1f} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=60, help="how many trainings lose a process")
+    parser.add_argument("--workers", type=int, default=3, help="of each")
+    parser.add_argument("--servers", type=int, default=1, help="of each")
+    parser.add_argument("--signals", default="SIGKILL", help="to choose from, with commas")
+    parser.add_argument("--seed", type=int, default=0, help="of what is chosen")
+    args = parser.parse_args()
+    signals = [signal.Signals[name] for name in args.signals.split(",")]
+    with tempfile.TemporaryDirectory() as folder:
+        done = soak(folder, args.runs, args.workers, args.servers, signals, args.seed)
+    print(f"\n{done} of {args.runs}")
+    return 0 if done == args.runs else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -205,7 +205,7 @@ def _even_out(module, workers):
     arg_params, aux_params = module.get_params()
     if not aux_params:
         return
-    means = {name: workers.add_up(f"mean of {name}", value).reshape(value.shape) / workers.count
+    means = {name: workers.add_up(f"mean of {name}", value) / workers.count
              for name, value in sorted(aux_params.items())}
     module.set_params(arg_params, means)
 

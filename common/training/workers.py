@@ -113,7 +113,7 @@ class Alone:
     def add_up(self, key, array):
         """The sum of an NDArray over all workers, another array on its device.
 
-        ``key`` belongs to arrays of one size and type, and has no meaning elsewhere.
+        ``key`` tells it from others of one size, and has no meaning elsewhere.
         """
         return array
 
@@ -158,6 +158,10 @@ class Workers(Alone):
 
     Args: as of ``join``.
 
+    Attributes:
+        rows: how many times a gradient is sent. Two numbers have one sum; from three on that
+            depends on the order, so each worker's has a row.
+
     Raises ValueError if two of them have one number.
     """
 
@@ -167,6 +171,7 @@ class Workers(Alone):
         KEPT.append(self._kv)
         self.count = self._kv.num_workers
         self.rank = _rank(self.count, self._kv.rank)
+        self.rows = self.count if 2 < self.count <= IN_ORDER else 1
         self.device_store = "device" if "device" in kv_store else "local"
         self._sums, self._asked = {}, False
         _tell_launcher()
@@ -188,11 +193,11 @@ class Workers(Alone):
         return images[first:last], labels[first:last]
 
     def add_up(self, key, array):
-        # Two numbers have one sum. From three on that depends on the order, so each has a row.
-        rows = self.count if 2 < self.count <= IN_ORDER else 1
-        received = self._sum(key, array, rows)
-        total = received[0] if rows == 1 else mx.nd.add_n(*(received[row] for row in range(rows)))
-        return total.as_in_context(array.context)
+        received = self._sum(f"{key} of {array.size}", array, self.rows)
+        total = received[0]
+        if self.rows > 1:
+            total = mx.nd.add_n(*(received[row] for row in range(self.rows)))
+        return total.reshape(array.shape).as_in_context(array.context)
 
     def gather(self, numbers):
         own = mx.nd.array(numbers, dtype="float64")

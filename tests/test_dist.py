@@ -18,6 +18,8 @@ from tests.conftest import run_script
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 EPOCHS = 20
+WORKER = {"DMLC_ROLE": "worker", "DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": "1",
+          "DMLC_NUM_SERVER": "1", "DMLC_NUM_WORKER": "2"}
 LONG = ["--num-epochs", EPOCHS]  # some seconds, to send signals in
 
 
@@ -72,8 +74,8 @@ def test_two_workers_are_one_process_with_two_devices(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "servers", "more"), [
-    (1, 1, []), (2, 2, ["--dtype", "float64", "--kv-store", "dist_device_sync"]),
-    (3, 1, ["--cpus", 2]), (4, 2, ["--network", "lenet", "--kv-store", "dist_sync_device"])])
+    (1, 1, []), (2, 2, ["--cpus", 2, "--kv-store", "dist_device_sync"]),
+    (3, 1, []), (4, 2, ["--network", "lenet", "--kv-store", "dist_sync_device"])])
 def test_a_repetition_has_the_same_bits(tmp_path, workers, servers, more):
     for name in "ab":
         train(tmp_path / name, *more, launch=["-n", workers, "-s", servers])
@@ -229,13 +231,12 @@ def test_without_a_supervisor_a_worker_gives_up(tmp_path):
 
 @pytest.mark.parametrize(("flags", "environment", "words"), [
     (["--kv-store", "dist_async"], {}, "use dist_sync"),
+    (["--kv-store", "dist_sync", "--dtype", "float64"], WORKER, "round to float32"),
     (["--kv-store", "dist_sink"], {}, "did you mean dist_sync?"),
     (["--kv-store", "dist_sync"], {}, "a launcher starts: python launch.py -n 2"),
     ([], {"DMLC_ROLE": "worker"}, "needs --kv-store dist_sync"),
     (["--kv-store", "dist_sync"], {"DMLC_ROLE": "worker"}, "DMLC_PS_ROOT_URI is not set"),
-    (["--kv-store", "dist_sync"], {"DMLC_ROLE": "worker", "DMLC_PS_ROOT_URI": "127.0.0.1",
-                                   "DMLC_PS_ROOT_PORT": "1", "DMLC_NUM_SERVER": "1",
-                                   "DMLC_NUM_WORKER": "two"}, "DMLC_NUM_WORKER='two'"),
+    (["--kv-store", "dist_sync"], {**WORKER, "DMLC_NUM_WORKER": "two"}, "DMLC_NUM_WORKER='two'"),
 ])
 def test_what_does_not_fit_is_refused(run_main, refused, monkeypatch, flags, environment, words):
     left = []

@@ -200,10 +200,10 @@ class Workers(Alone):
         return total.reshape(array.shape).as_in_context(array.context)
 
     def gather(self, numbers):
-        own = mx.nd.array(numbers, dtype="float64")
+        own = mx.nd.array(_as_floats(np.array(numbers, np.float64).tobytes()))
         received = self._sum(f"gathered{len(numbers)}", own, self.count).asnumpy()
         self.progress()
-        return received
+        return np.array([np.frombuffer(_as_bytes(row)) for row in received])
 
     def gather_tallies(self, tally):
         return [Tally(int(count), int(correct), total_loss) for count, correct, total_loss
@@ -215,8 +215,8 @@ class Workers(Alone):
                        for name in ("count", "correct", "total_loss")))
 
     def share(self, arrays, meta):
-        content = _packed(arrays, meta) if self.first else np.zeros(0, np.float32)
-        size = int(self.gather([content.size]).max())
+        content = _packed(arrays, meta) if self.first else None
+        size = int(self.gather([content.size if self.first else 0]).max())
         own = mx.nd.array(content) if self.first else mx.nd.zeros(size)
         received = self._sum(f"shared{size}", own, 1).asnumpy()
         self.progress()
@@ -304,15 +304,23 @@ def _tell_launcher():
         os.close(int(pipe))
 
 
+def _as_floats(content):
+    """An even number of bytes as float32, which MXNet's servers make of all: 16 bits in each."""
+    return np.frombuffer(content, "<u2").astype(np.float32)
+
+
+def _as_bytes(floats):
+    return floats.astype("<u2").tobytes()
+
+
 def _packed(arrays, meta):
-    """Arrays and JSON as float32, which is what MXNet's servers take: 16 bits in each number."""
     content = io.BytesIO()
     np.savez(content, meta=np.array(json.dumps(meta)), **arrays)
     content.write(b"\0" * (content.tell() % 2))
-    return np.frombuffer(content.getvalue(), "<u2").astype(np.float32)
+    return _as_floats(content.getvalue())
 
 
-def _unpacked(numbers):
-    with np.load(io.BytesIO(numbers.astype("<u2").tobytes()), allow_pickle=False) as archive:
+def _unpacked(floats):
+    with np.load(io.BytesIO(_as_bytes(floats)), allow_pickle=False) as archive:
         arrays = dict(archive)
     return arrays, json.loads(str(arrays.pop("meta")))

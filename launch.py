@@ -107,7 +107,6 @@ class Process:
         role: "scheduler", "server" or "worker".
         number: of its role, from 0.
         host: the machine, None for this one.
-        address: of that machine, None if its interface is given.
         args: the flags.
         environment, command: of the process.
     """
@@ -123,7 +122,8 @@ class Process:
         self.agent = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                       stderr=subprocess.STDOUT if host else None,
                                       start_new_session=True)
-        self.heard, self.ready, self.status = time.monotonic(), False, None
+        self.heard = None if host else time.monotonic()  # that ssh connects takes its time
+        self.ready, self.status = False, None
         self.partial, self.last, self.held = b"", "", collections.deque()
         self.tell(json.dumps({"environment": environment, "command": command,
                               "folder": os.getcwd()}))
@@ -299,7 +299,7 @@ class Group:
         now = time.monotonic()
         running = [one for one in self.processes if one.status is None]
         for one in running:
-            if now - one.heard > agent.SILENCE:
+            if one.heard and now - one.heard > agent.SILENCE:
                 raise one.lost(f"is silent for {agent.SILENCE} s")
         if running and self.deadline is not None and now > self.deadline:
             raise running[-1].lost(self.why)
@@ -380,10 +380,11 @@ def main():
         signal.signal(number, lambda number, _: signals.append(number))
     left = args.restarts
     while True:
+        group = Group(args, command, signals)
         try:
-            return Group(args, command, signals).run()
+            return group.run()
         except Lost as lost:
-            if lost.final or not left or signals:
+            if lost.final or not left or signals or group.stopping:
                 print(f"launch.py: error: {cli.one_line(lost)}; all are ended", file=sys.stderr)
                 return lost.status
             print(f"launch.py: {cli.one_line(lost)}; all are ended, and start again with --resume "

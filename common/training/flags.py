@@ -109,8 +109,8 @@ def check(args):
     if args.reset is not None and args.pretrained is None:
         raise ValueError("--reset says what is not taken from a model: it needs --pretrained")
     if args.kv_store in workers.KV_STORES and args.dtype != "float32":
-        raise ValueError(f"--kv-store {args.kv_store} does not go with --dtype {args.dtype}: MXNet's "
-                         "servers round to float32")
+        raise ValueError(f"--kv-store {args.kv_store} does not go with --dtype {args.dtype}: "
+                         "MXNet's servers round to float32")
     if args.resume and args.load_epoch:
         raise ValueError("--resume chooses the checkpoint itself: it does not go with --load-epoch")
     if args.keep_best and not args.keep_last:

@@ -24,8 +24,8 @@ from common.data.batches import ImageIter
 from common.training import fit, workers
 from common.training.recipe import Recipe
 
-ROUNDS = 5
-STEPS = 20  # in a round
+ROUNDS = 3
+STEPS = 10  # in a round
 
 
 def seconds_per_call(function, group):

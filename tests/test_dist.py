@@ -1,5 +1,6 @@
 """Several workers that train one network, as real processes on this machine."""
 import filecmp
+import itertools
 import json
 import os
 import re
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 import train_mnist
+from symbols import stn
 from tests import groups
-from tests.conftest import run_script
+from tests.conftest import ROOT, run_script
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -64,7 +66,7 @@ def test_two_workers_are_one_process_with_two_devices(tmp_path):
     # What the first worker says and writes, it says and writes alone.
     assert len(re.findall(r"Epoch\[\d\] Validation-accuracy", stderr)) == 2
     assert len(stdout.splitlines()) == 3
-    assert "Training 277936 parameters with 240 images" in stderr
+    assert "Training 277936 parameters with 240 images in each of 2 workers" in stderr
     for ours, theirs in zip(history(tmp_path / "a"), history(tmp_path / "b")):
         assert ours["test_accuracy"] == theirs["test_accuracy"]
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-5)
@@ -206,9 +208,49 @@ def test_more_workers_than_batches(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("transform", "flags"), zip(stn.TRANSFORMS, itertools.cycle([
+    ["--network", "lenet"], ["--network", "cnn", "--distort", "R"], ["--network", "mlp"],
+    ["--network", "addition", "--distort", "addition"]])))
+def test_every_transform_and_network_trains(tmp_path, transform, flags):
+    stdout, _ = train(tmp_path / "a", "--num-epochs", 1, "--transform", transform, *flags)
+    assert "Test accuracy" in stdout
+
+
+MOVING_MEANS = """
+import os, sys
+sys.path.insert(0, os.getcwd())
+from common import find_mxnet
+import mxnet as mx
+from common.data import synthetic
+from common.data.batches import ImageIter
+from common.training import fit, workers
+from common.training.recipe import Recipe
+net = mx.sym.Flatten(mx.sym.BatchNorm(mx.sym.Variable("data"), name="norm"), name="flatten")
+net = mx.sym.FullyConnected(net, num_hidden=10, name="fc")
+with workers.join("dist_sync") as group:
+    train = ImageIter(*synthetic.draw(200, seed=0), 20, seed=0, num_parts=group.count,
+                      part_index=group.rank)
+    test = ImageIter(*group.part(*synthetic.draw(61, seed=1)), 20)
+    module, figures = fit.fit(
+        mx.sym.SoftmaxOutput(net, name="softmax"), train, test,
+        Recipe(num_epochs=1, batch_size=20, num_workers=group.count), fit.Output(sys.argv[1]),
+        workers=group)
+    print(module.get_params()[1]["norm_moving_mean"].asscalar(), figures["test_loss"])
+"""
+
+
+def test_all_workers_have_the_same_moving_means(tmp_path):
+    status, stdout, stderr = groups.run(["-n", 3], ["python", "-c", MOVING_MEANS, tmp_path / "a"],
+                                        cwd=ROOT)
+    assert status == 0, stderr
+    assert len(stdout.splitlines()) == 3
+    assert len(set(stdout.splitlines())) == 1
+
+
+@pytest.mark.slow
 def test_two_jobs_at_once_do_not_meet(tmp_path):
     jobs = [groups.start(["-n", 2], [*groups.TRAIN, "--seed", seed, "--model-prefix",
-                                     tmp_path / str(seed)]) for seed in (1, 2, 1)[:2]]
+                                     tmp_path / str(seed)]) for seed in (1, 2)]
     assert [groups.finish(job)[0] for job in jobs] == [0, 0]
     train(tmp_path / "again", "--seed", 1, env={**os.environ, "PORT": "80"})
     assert same(tmp_path / "1", tmp_path / "again")

@@ -172,9 +172,10 @@ def start(symbol, train, recipe, source=None, workers=None):
     if arrays is not None:
         module.set_optimizer_state(arrays, run.fixed_otherwise)
     pretrained.log_fixed(fixed, symbol, shapes)
-    logging.info("Training %d parameters with %d images on %s",
+    logging.info("Training %d parameters with %d images%s on %s",
                  sum(value.size for name, value in module.get_params()[0].items()
                      if name not in fixed), train.num_images,
+                 f" in each of {workers.count} workers" if workers.count > 1 else "",
                  ", ".join(map(str, contexts)))
     return module, run
 

@@ -11,6 +11,7 @@ import argparse
 import collections
 import filecmp
 import glob
+import itertools
 import os
 import random
 import signal
@@ -40,7 +41,7 @@ def lose(launch, prefix, number, delay, choose):
         choose: a function that chooses one of the names of the processes.
 
     Returns:
-        The name of the process, None if all were done before; whether checkpoints were there; and
+        The name of the process, None if all were done before; whether a checkpoint was there; and
         the seconds until all had ended. Raises AssertionError if some have not in time.
     """
     launcher = groups.start(launch, command(prefix))
@@ -56,6 +57,15 @@ def lose(launch, prefix, number, delay, choose):
     groups.wait_until_gone([pid for pids in members.values() for pid in pids], LIMIT)
     assert "Traceback" not in stderr, stderr
     return name, begun, time.monotonic() - sent
+
+
+def lose_some(launch, folder, number, rng, duration):
+    """As ``lose``, in a training that is not done before; its prefix, too."""
+    for attempt in itertools.count():
+        prefix = os.path.join(folder, str(attempt), "a")
+        lost = lose(launch, prefix, number, rng.uniform(0.1, duration), rng.choice)
+        if lost[0]:
+            return (prefix, *lost)
 
 
 def soak(folder, runs, workers=3, servers=1, signals=(signal.SIGKILL,), seed=0):
@@ -77,21 +87,21 @@ def soak(folder, runs, workers=3, servers=1, signals=(signal.SIGKILL,), seed=0):
     assert status == 0, stderr
     duration, table, done = time.monotonic() - began, collections.defaultdict(list), 0
     for run in range(runs):
-        prefix, number = os.path.join(folder, str(run), "a"), rng.choice(signals)
-        name, begun, seconds = None, False, LIMIT
+        number, name, begun, seconds, good = rng.choice(signals), "?", False, LIMIT, False
         try:
-            name, begun, seconds = lose(launch, prefix, number, rng.uniform(0.1, duration),
-                                       rng.choice)
+            prefix, name, begun, seconds = lose_some(launch, os.path.join(folder, str(run)), number,
+                                                     rng, duration)
             status, _, stderr = groups.run(launch, command(prefix))
             good = status == 0 and filecmp.cmp(f"{prefix}-{EPOCHS:04d}.params",
                                                f"{left}-{EPOCHS:04d}.params", shallow=False)
-        except Exception as error:
-            good, stderr = False, repr(error)
-        kind = f"{signal.Signals(number).name} of a {name.split()[0]}" if name else "none: was done"
-        table[kind, "training" if begun else "starting"].append((good, seconds))
+        except Exception as error:  # a failure is counted, and the others go on
+            stderr = repr(error)
+        kind = f"{signal.Signals(number).name} of a {name.split()[0]}"
+        phase = "training" if begun else "starting"
+        table[kind, phase].append((good, seconds))
         done += good
-        print(f"{run + 1} of {runs}: {kind}, {'training' if begun else 'starting'}, ended in "
-              f"{seconds:.1f} s, {'same bits' if good else f'FAILED: {stderr}'}", flush=True)
+        print(f"{run + 1} of {runs}: {kind}, {phase}, ended in {seconds:.1f} s, "
+              f"{'same bits' if good else f'FAILED: {stderr}'}", flush=True)
     print_table(table)
     return done
 

@@ -47,12 +47,15 @@ def lose(launch, prefix, number, delay, choose):
     launcher = groups.start(launch, command(prefix))
     time.sleep(delay)
     members = groups.members(launcher)
+    while not members and launcher.poll() is None:
+        members = groups.members(launcher)
     begun = bool(glob.glob(f"{prefix}-0*.json"))
-    if launcher.poll() is not None or not members:
+    name, sent = choose(sorted(members) or [None]), time.monotonic()
+    try:
+        os.kill(members[name][0], number)
+    except (KeyError, ProcessLookupError):
         groups.finish(launcher)
         return None, begun, 0
-    name, sent = choose(sorted(members)), time.monotonic()
-    os.kill(members[name][0], number)
     _, _, stderr = groups.finish(launcher, LIMIT)
     groups.wait_until_gone([pid for pids in members.values() for pid in pids], LIMIT)
     assert "Traceback" not in stderr, stderr
@@ -61,11 +64,11 @@ def lose(launch, prefix, number, delay, choose):
 
 def lose_some(launch, folder, number, rng, duration):
     """As ``lose``, in a training that is not done before; its prefix, too."""
-    for attempt in itertools.count():
-        prefix = os.path.join(folder, str(attempt), "a")
-        lost = lose(launch, prefix, number, rng.uniform(0.1, duration), rng.choice)
-        if lost[0]:
-            return (prefix, *lost)
+    name, attempts = None, itertools.count()
+    while name is None:
+        prefix = os.path.join(folder, str(next(attempts)), "a")
+        name, *rest = lose(launch, prefix, number, rng.uniform(0.1, duration), rng.choice)
+    return (prefix, name, *rest)
 
 
 def soak(folder, runs, workers=3, servers=1, signals=(signal.SIGKILL,), seed=0):

@@ -143,6 +143,17 @@ class Process:
                 self.agent.stdin.close()
             self.agent.stdin = None
 
+    def end(self, seconds):
+        """Waits for the end of the agent, and kills it if it takes longer: its process dies, too.
+        """
+        if self.agent.returncode is None:
+            try:
+                self.agent.communicate(timeout=max(0, seconds))
+            except subprocess.TimeoutExpired:
+                os.killpg(self.agent.pid, signal.SIGKILL)
+                self.agent.wait()
+        self.status = self.status or 0
+
     def read(self):
         """What the agent has said, a list of lists; None at its end."""
         content = os.read(self.agent.stdout.fileno(), 2**16)
@@ -182,7 +193,7 @@ class Group:
         self.processes, self.selector = [], selectors.DefaultSelector()
         self.begun = self.beaten = time.monotonic()
         self.deadline, self.why = None, None
-        self.stopping = 0
+        self.stopping, self.over = 0, False
 
     def run(self):
         """Runs all to their end; returns 0, or the status after a stop.
@@ -193,7 +204,7 @@ class Group:
         with _free_port(address, self.args.port) as port:
             try:
                 self._start(address, port)
-                while any(one.status is None for one in self.processes):
+                while not self.over and any(one.status is None for one in self.processes):
                     self._hear()
                     self._obey()
                     self._check()
@@ -274,8 +285,7 @@ class Group:
         else:
             self._give(LEAVING, "does not leave, although another one has")
         if self.stopping and all(worker.status is not None for worker in self.workers):
-            self._print_held(0)
-            self._end()
+            self.over = True  # servers do not hear of a stop
 
     def _give(self, seconds, why):
         """Sets the time in which all have to leave."""
@@ -287,8 +297,7 @@ class Group:
         if not self.signals:
             return
         if self.stopping or not all(one.ready for one in self.workers) or len(self.signals) > 1:
-            self.stopping = 128 + self.signals[0]
-            self._end()
+            self.over = True
         self.stopping = 128 + self.signals.pop(0)
         self._give(self.args.stop_timeout, "does not stop")
         for one in self.workers:
@@ -321,12 +330,7 @@ class Group:
             one.hang_up()
         end = time.monotonic() + ENDING
         for one in self.processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                one.agent.communicate(timeout=max(0, end - time.monotonic()))
-            with contextlib.suppress(OSError):
-                os.killpg(one.agent.pid, signal.SIGKILL)
-            one.agent.wait()
-            one.status = 0 if one.status is None else one.status
+            one.end(end - time.monotonic())
 
 
 def _own_address(hosts):

@@ -278,14 +278,15 @@ class Group:
             self._give(self.args.stop_timeout, "does not stop")
             if one is not self.workers[0]:
                 one.held.clear()  # it says the same
+            # Servers do not hear of a stop; and for one that is lost the others would wait.
+            lost = one.role != "worker" or one.status not in (0, *STOPPED)
+            self.over = lost or all(worker.status is not None for worker in self.workers)
         elif one.status < 0:
             raise one.lost(f"was killed by {signal.Signals(-one.status).name}", 128 - one.status)
         elif one.status:
             raise one.lost(f"left with status {one.status}", one.status, one.status in FINAL)
         else:
             self._give(LEAVING, "does not leave, although another one has")
-        if self.stopping and all(worker.status is not None for worker in self.workers):
-            self.over = True  # servers do not hear of a stop
 
     def _give(self, seconds, why):
         """Sets the time in which all have to leave."""

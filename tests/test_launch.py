@@ -127,6 +127,19 @@ def test_a_signal_ends_those_that_have_not_met(asleep, number):
     assert "Traceback" not in stderr
 
 
+def test_a_process_that_is_lost_in_a_stop_ends_all():
+    code = ("import os, signal, time\nsignal.signal(signal.SIGTERM, lambda *_: print('heard'))\n"
+            "fd = os.environ.get('LAUNCH_READY_FD'); os.write(int(fd), b'\\n')\n"
+            "print('ready', flush=True)\nwhile True: time.sleep(0.1)")
+    launcher = groups.start(["-n", 2], ["python", "-uc", code])
+    members = groups.wait_for_members(launcher, 4)
+    assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    launcher.send_signal(signal.SIGTERM)
+    assert [launcher.stdout.readline() for _ in range(2)] == ["heard\n"] * 2
+    os.kill(members["server"][0], signal.SIGKILL)
+    assert ended(launcher, members)[0] == 143
+
+
 def test_what_processes_have_started_is_ended(asleep, tmp_path):
     code = ("import subprocess, sys\nchild = subprocess.Popen(['sleep', '100'])\n"
             f"open('{tmp_path}/%d' % child.pid, 'w'); child.wait()")

@@ -292,3 +292,13 @@ def test_what_does_not_fit_is_refused(run_main, refused, monkeypatch, flags, env
         monkeypatch.setenv(name, value)
     refused(run_main(train_mnist, *flags), words)
     assert left == [2] * len(set(environment) & {"DMLC_ROLE"})
+
+
+@pytest.mark.slow
+def test_the_cost_of_communication_is_measured():
+    status, stdout, stderr = groups.run(
+        ["-n", 3], ["python", "-m", "experiments.communication", "--batch-size", 4], cwd=ROOT)
+    assert status == 0, stderr
+    rows = [re.findall(r"[\w,.]+", line) for line in stdout.splitlines()[2:]]
+    assert [row[:3] for row in rows] == [["lenet", "27,360", "328"], ["cnn", "116,696", "1,400"],
+                                         ["mlp", "277,936", "3,335"]]

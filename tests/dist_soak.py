@@ -21,21 +21,20 @@ import time
 
 from tests import groups
 
-EPOCHS = 6
 LIMIT = 10  # seconds for all to end
 
 
-def command(prefix):
+def command(prefix, epochs):
     """A short training that goes on from its newest checkpoint."""
-    return [*groups.TRAIN, "--num-epochs", EPOCHS, "--resume", "--model-prefix", prefix]
+    return [*groups.TRAIN, "--num-epochs", epochs, "--resume", "--model-prefix", prefix]
 
 
-def lose(launch, prefix, number, delay, choose):
+def lose(launch, prefix, epochs, number, delay, choose):
     """Starts a training, and sends a signal to one of its processes after some seconds.
 
     Args:
         launch: flags of ``launch.py``.
-        prefix: of the training.
+        prefix, epochs: of the training.
         number: of the signal.
         delay: in seconds.
         choose: a function that chooses one of the names of the processes.
@@ -44,7 +43,7 @@ def lose(launch, prefix, number, delay, choose):
         The name of the process, None if all were done before; whether a checkpoint was there; and
         the seconds until all had ended. Raises AssertionError if some have not in time.
     """
-    launcher = groups.start(launch, command(prefix))
+    launcher = groups.start(launch, command(prefix, epochs))
     time.sleep(delay)
     members = groups.members(launcher)
     while not members and launcher.poll() is None:
@@ -62,22 +61,23 @@ def lose(launch, prefix, number, delay, choose):
     return name, begun, time.monotonic() - sent
 
 
-def lose_some(launch, folder, number, rng, duration):
+def lose_some(launch, folder, epochs, number, rng, duration):
     """As ``lose``, in a training that is not done before; its prefix, too."""
     name, attempts = None, itertools.count()
     while name is None:
         prefix = os.path.join(folder, str(next(attempts)), "a")
-        name, *rest = lose(launch, prefix, number, rng.uniform(0.1, duration), rng.choice)
+        name, *rest = lose(launch, prefix, epochs, number, rng.uniform(0.1, duration),
+                           rng.choice)
     return (prefix, name, *rest)
 
 
-def soak(folder, runs, workers=3, servers=1, signals=(signal.SIGKILL,), seed=0):
+def soak(folder, runs, workers=3, servers=1, epochs=6, signals=(signal.SIGKILL,), seed=0):
     """Loses a process in each of some trainings; prints a line for each, and a table.
 
     Args:
         folder: an empty one.
         runs: how many.
-        workers, servers: of each.
+        workers, servers, epochs: of each.
         signals: to choose from.
         seed: of what is chosen.
 
@@ -86,17 +86,17 @@ def soak(folder, runs, workers=3, servers=1, signals=(signal.SIGKILL,), seed=0):
     """
     launch, rng = ["-n", workers, "-s", servers], random.Random(seed)
     left, began = os.path.join(folder, "left"), time.monotonic()
-    status, _, stderr = groups.run(launch, command(left))
+    status, _, stderr = groups.run(launch, command(left, epochs))
     assert status == 0, stderr
     duration, table, done = time.monotonic() - began, collections.defaultdict(list), 0
     for run in range(runs):
         number, name, begun, seconds, good = rng.choice(signals), "?", False, LIMIT, False
         try:
-            prefix, name, begun, seconds = lose_some(launch, os.path.join(folder, str(run)), number,
-                                                     rng, duration)
-            status, _, stderr = groups.run(launch, command(prefix))
-            good = status == 0 and filecmp.cmp(f"{prefix}-{EPOCHS:04d}.params",
-                                               f"{left}-{EPOCHS:04d}.params", shallow=False)
+            prefix, name, begun, seconds = lose_some(launch, os.path.join(folder, str(run)), epochs,
+                                                     number, rng, duration)
+            status, _, stderr = groups.run(launch, command(prefix, epochs))
+            good = status == 0 and filecmp.cmp(f"{prefix}-{epochs:04d}.params",
+                                               f"{left}-{epochs:04d}.params", shallow=False)
         except Exception as error:  # a failure is counted, and the others go on
             stderr = repr(error)
         kind = f"{signal.Signals(number).name} of a {name.split()[0]}"
@@ -123,12 +123,14 @@ def main():
     parser.add_argument("--runs", type=int, default=60, help="how many trainings lose a process")
     parser.add_argument("--workers", type=int, default=3, help="of each")
     parser.add_argument("--servers", type=int, default=1, help="of each")
+    parser.add_argument("--epochs", type=int, default=6, help="of each")
     parser.add_argument("--signals", default="SIGKILL", help="to choose from, with commas")
     parser.add_argument("--seed", type=int, default=0, help="of what is chosen")
     args = parser.parse_args()
     signals = [signal.Signals[name] for name in args.signals.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        done = soak(folder, args.runs, args.workers, args.servers, signals, args.seed)
+        done = soak(folder, args.runs, args.workers, args.servers, args.epochs, signals,
+                    args.seed)
     print(f"\n{done} of {args.runs}")
     return 0 if done == args.runs else 1
 

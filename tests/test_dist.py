@@ -16,6 +16,7 @@ import train_mnist
 from symbols import stn
 from tests import groups
 from tests.conftest import ROOT, run_script
+from tests.test_train_mnist import write_digits
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -198,6 +199,22 @@ def test_a_worker_with_other_flags_is_refused(tmp_path, flags, words):
     assert "Traceback" not in stderr
     assert len(stderr.splitlines()) == 1
     assert not list(tmp_path.glob("*.params"))
+
+
+def test_a_worker_with_other_images_is_refused(tmp_path):
+    for version in (0, 1):
+        write_digits(tmp_path / str(version), version)
+    code = ("import os, runpy, sys\n"
+            f"os.chdir({str(tmp_path)!r} + '/' + os.environ.get('DMLC_WORKER_ID', '0'))\n"
+            "sys.argv.pop(0); sys.path.insert(0, os.path.dirname(sys.argv[0]))\n"
+            "runpy.run_path(sys.argv[0], run_name='__main__')")
+    status, _, stderr = groups.run(["-n", 2], [
+        "python", "-c", code, *groups.TRAIN[1:2], *groups.TRAIN[6:], "--data-dir", ".",
+        "--model-prefix", tmp_path / "a"])
+    assert status == 2
+    assert re.search(r"worker 1 has other flags or data .* images with the SHA-256 \w+\.\.\. there",
+                     stderr)
+    assert len(stderr.splitlines()) == 1
 
 
 def test_more_workers_than_batches(tmp_path):

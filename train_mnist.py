@@ -4,8 +4,8 @@
     python train_mnist.py --add-stn --gpus 0   # on the first GPU
 """
 import argparse
+import contextlib
 import dataclasses
-import logging
 import os
 import re
 import sys
@@ -23,7 +23,7 @@ from common.data.batches import ImageIter
 from common.data.distort import TASKS, augmentation
 from common.graph import layers
 from common.models import export_folder
-from common.training import fit, flags
+from common.training import fit, flags, workers
 from symbols import resnet, stn
 
 TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool", "stn_at")  # its options
@@ -94,6 +94,9 @@ def check(args):
     augment.from_flags(args)
     if args.benchmark and (args.data_dir or args.data_train or args.data_val):
         raise ValueError("--benchmark 1 trains on noise: it does not go with data of your own")
+    if args.benchmark and args.kv_store in workers.KV_STORES:
+        raise ValueError(f"--benchmark 1 trains in one process: it does not go with --kv-store "
+                         f"{args.kv_store}")
     if not args.add_stn and any(getattr(args, name) for name in OF_TRANSFORMER):
         options = ", ".join(map(_flag, OF_TRANSFORMER))
         raise ValueError(f"{options} are of the transformer: they need --add-stn")
@@ -163,11 +166,18 @@ def main():
     recipe, prefix = flags.recipe(args), model_prefix(args)
     if recipe.pretrained:
         check_not_written(recipe.pretrained, prefix)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if args.result is not None:
+    with workers.join(args.kv_store, args.patience) as group:
+        group.set_up_log()
+        train_network(args, recipe, prefix, group, started)
+
+
+def train_network(args, recipe, prefix, group, started):
+    """Trains and exports what the flags say, as one of a group of ``workers.Workers``."""
+    if args.result is not None and group.first:
         files.prepare_output(args.result)
     folder = f"{prefix}-export"
-    export_folder.check_free(folder)
+    if group.first:
+        export_folder.check_free(folder)
 
     dataset = datasets.load("noise" if args.benchmark else args.dataset, args.data_dir,
                             args.num_examples, num_classes=args.num_classes,
@@ -175,17 +185,19 @@ def main():
                             **datasets.options(args))
     class_list.note_sizes(dataset.train_labels, dataset.class_names)
     recipe = dataclasses.replace(recipe, made_of=made_of(args, dataset))
+    group.check_alike(recipe)
     distortion, num_classes = augmentation(args.distort, len(dataset.class_names))
     classes = class_list.fitting(dataset.class_names, num_classes)
     about = dict(vars(args), model_prefix=prefix, data_origin=dataset.origin, classes=classes)
 
     def evaluation(images, labels):
-        return ImageIter(*datasets.for_evaluation(images, labels, args.seed, distortion),
-                         args.batch_size, dtype=args.dtype)
+        own = group.part(*datasets.for_evaluation(images, labels, args.seed, distortion))
+        return ImageIter(*own, args.batch_size, dtype=args.dtype)
 
     kept, held_out = datasets.hold_out(dataset, args.validation)
     train = ImageIter(*kept, args.batch_size, seed=args.seed, dtype=args.dtype, augment=distortion,
-                      jitter=augment.from_flags(args))
+                      jitter=augment.from_flags(args), num_parts=group.count,
+                      part_index=group.rank)
     validation = evaluation(*held_out) if args.validation else None
     test = evaluation(dataset.test_images, dataset.test_labels)
     if args.test_io:
@@ -206,9 +218,11 @@ def main():
         print(f"{speed:.0f} images/s trained")
         return
 
-    with files.exclusive(f"{prefix}.lock"):
+    with files.exclusive(f"{prefix}.lock") if group.first else contextlib.nullcontext():
         module, figures = fit.fit(symbol, train, test, recipe, flags.output(args, prefix, **about),
-                                  flags.watch(args), validation)
+                                  flags.watch(args), validation, group)
+        if not group.first:
+            return
         params = module.get_params()
         figures.update(parameters=sum(array.size for array in params[0].values()), seed=args.seed)
         exported = export_folder.export(folder, symbol, *params, train.image_shape,

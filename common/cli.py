@@ -1,7 +1,7 @@
 """What every script's command line shares: one-line errors, number types, exit statuses.
 
-Exit status: 0 done, 2 bad input, 3 training became non-finite, 130 interrupted, 141 nobody reads
-what is printed any more, 143 terminated.
+Exit status: 0 done, 2 bad input, 3 training became non-finite, 4 a worker gave up the others, 130
+interrupted, 141 nobody reads what is printed any more, 143 terminated.
 """
 import argparse
 import contextlib
@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import sys
+import traceback
 
 from common import files
 
@@ -118,12 +119,24 @@ def run(main):
     """
     _open_closed_streams()
     logging.getLogger().addFilter(_tame)
+    status = 1
     try:
         status = _status(main)
+    except Exception:
+        if not _of_a_group():
+            raise
+        traceback.print_exc()
     finally:
         for stream in (sys.stdout, sys.stderr):
             _give_up_unwritable(stream)
+    if status and _of_a_group():
+        os._exit(status)  # before it leaves, MXNet would wait for the other processes
     sys.exit(status)
+
+
+def _of_a_group():
+    """Whether this process is one of several that MXNet holds together."""
+    return "DMLC_ROLE" in os.environ
 
 
 def _status(main):

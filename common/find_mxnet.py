@@ -174,6 +174,8 @@ def _prepare():
     # in residual blocks that begin with a normalisation. So this is no setting to choose.
     if "mxnet" not in sys.modules:
         os.environ[UNFUSED_SUMS] = "1"
+    if "DMLC_ROLE" in os.environ:  # a server or scheduler does its work in the import, and leaves
+        os.environ.pop("PORT", None)  # which MXNet would take for that of each process
     # The import takes a second; Ctrl-C in it should not print a traceback.
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:

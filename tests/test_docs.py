@@ -74,9 +74,9 @@ def test_the_examples_of_recordio_run(run_main, tmp_path):
 
 def test_every_flag_in_the_pages_exists(run_main):
     scripts = [name[:-len(".py")] for name in os.listdir(ROOT) if name.endswith(".py")]
-    scripts += [f"tests.{name}" for name in ("chaos", "fuzz", "soak")]
-    scripts += [f"experiments.{name}" for name in ("accuracy", "paper", "benchmark",
-                                                   "recover_theta", "robustness", "signs")]
+    scripts += [f"tests.{name}" for name in ("chaos", "dist_soak", "fuzz", "soak")]
+    scripts += [f"experiments.{name}" for name in (
+        "accuracy", "benchmark", "communication", "paper", "recover_theta", "robustness", "signs")]
     scripts += ["common.data.records", "examples.draw_pictures"]
     helps = [run_main(importlib.import_module(script), "--help").stdout for script in scripts]
     assert all(helps)

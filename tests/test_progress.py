@@ -21,7 +21,7 @@ from common.training.progress import Interruption, Progress
 def test_the_first_signal_is_taken_note_of_and_the_second_kills(number, error):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with Interruption() as interruption:
-        assert not interruption.requested
+        assert not interruption.received
         os.kill(os.getpid(), number)
         with pytest.raises(KeyboardInterrupt, match="now") as stop:
             interruption.leave("now")
@@ -37,7 +37,7 @@ def test_in_the_background_only_sigterm_counts():
     try:
         with Interruption() as interruption:
             os.kill(os.getpid(), signal.SIGINT)
-            assert not interruption.requested
+            assert not interruption.received
             os.kill(os.getpid(), signal.SIGTERM)
             with pytest.raises(cli.Terminated):
                 interruption.leave("now")

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from tests import soak
+from tests import dist_soak, soak
 
 pytestmark = pytest.mark.slow
 
@@ -17,3 +17,7 @@ def test_a_run_that_is_terminated_again_and_again_loses_nothing(tmp_path):
     assert set(statuses) <= {143, -signal.SIGTERM}
     assert 143 in statuses
     assert seconds < 60
+
+
+def test_groups_that_lose_processes_lose_nothing(tmp_path):
+    assert dist_soak.soak(str(tmp_path), 3, workers=2) == 3

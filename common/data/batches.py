@@ -80,7 +80,8 @@ class ImageIter(mx.io.DataIter):
         self.num_images = len(images) // num_parts
         if self.num_images < (1 if seed is None else batch_size):
             raise ValueError(f"a batch of {batch_size} is more than the "
-                             f"{self.num_images} images there are")
+                             f"{self.num_images} images there are"
+                             + (f" for each of {num_parts} workers" if num_parts > 1 else ""))
         self.images, self.labels, self.seed, self.dtype = images, labels, seed, dtype
         self.augment, self.jitter = augment, jitter
         sample = images[:1]

@@ -79,7 +79,11 @@ def _is_under_way(value):
         _is_object(value)
         and all(_is_count(value.get(name)) for name in ("epoch", "batch", "num_batches"))
         and value["batch"] <= value["num_batches"]
-        and _is_tally(value.get("tally")))
+        and all(map(_is_tally, [value.get("tally"), *_as_list(value.get("others", []))])))
+
+
+def _as_list(value):
+    return value if isinstance(value, list) else [value]
 
 
 def _is_start(value):

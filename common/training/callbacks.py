@@ -2,6 +2,7 @@
 import contextlib
 
 import mxnet as mx
+from mxnet.base import py_str
 
 
 class Kept:
@@ -25,11 +26,20 @@ class Kept:
 
 
 class Updater(Kept, mx.optimizer.Updater):
-    """That of a kvstore, which calls the optimizer and the schedule of its rate."""
+    """That of a kvstore, which calls the optimizer and the schedule of its rate.
+
+    Args:
+        optimizer: an ``mx.optimizer.Optimizer``.
+        add_up: a function of a key and a gradient that gives the one to go by, or None.
+    """
+
+    def __init__(self, optimizer, add_up=None):
+        super().__init__(optimizer)
+        self.add_up = add_up or (lambda _, gradient: gradient)
 
     def __call__(self, index, grad, weight):
         with self.keep():
-            super().__call__(index, grad, weight)
+            super().__call__(index, self.add_up(py_str(index), grad), weight)
 
 
 class Monitor(Kept, mx.mon.Monitor):

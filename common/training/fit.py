@@ -19,14 +19,15 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from common import cli, files
 from common.data.batches import derive_seed
 from common.graph import rewrite
-from common.models.metrics import Tally, keep_in_flight, outputs_to_keep, score
+from common.models.metrics import keep_in_flight, outputs_to_keep, score
 from common.provenance import provenance
 from common.storage import checkpoint
 from common.training import pretrained, resume
 from common.training.callbacks import Monitor
 from common.training.fused_update import Module
-from common.training.observers import EpochObservers
+from common.training.observers import EpochObservers, NoObservers
 from common.training.progress import Interruption, Progress, log_epoch
+from common.training.workers import Alone
 
 
 class Output(NamedTuple):
@@ -57,7 +58,7 @@ class Watch(NamedTuple):
     monitor: int = 0
 
 
-def fit(symbol, train, test, recipe, output, watch=None, validation=None):
+def fit(symbol, train, test, recipe, output, watch=None, validation=None, workers=None):
     """Trains a network, with a checkpoint and an evaluation after each epoch.
 
     Args:
@@ -69,6 +70,9 @@ def fit(symbol, train, test, recipe, output, watch=None, validation=None):
         watch: a ``Watch``, or None for that of the defaults.
         validation: as ``test``, to be scored after each epoch in its place, so that the test set is
             scored in the end alone.
+        workers: the ``workers.Workers`` that train it, or None for this process alone. Each gives
+            ``train`` its own part of the order, and ``test`` and ``validation`` of the images; the
+            first one writes the files.
 
     Returns:
         The trained Module and its figures: accuracy and mean cross-entropy on all sets, the
@@ -82,13 +86,15 @@ def fit(symbol, train, test, recipe, output, watch=None, validation=None):
         cli.Diverged: a loss or parameter became non-finite; the checkpoints written are good.
         KeyboardInterrupt, cli.Terminated: after Ctrl-C or SIGTERM; the message says how to go on.
     """
-    watch = watch or Watch()
+    watch, workers = watch or Watch(), workers or Alone()
     part, held_out = ("test", test) if validation is None else ("validation", validation)
-    files.prepare_output(f"{output.prefix}-symbol.json")
-    source = resume.source(output, recipe, train.num_batches)
-    observers = EpochObservers(watch, output.prefix, symbol, held_out,
-                               finished=source.epochs if source else 0)
-    module, run = start(symbol, train, recipe, source)
+    source, observers = None, NoObservers()
+    if workers.first:
+        files.prepare_output(f"{output.prefix}-symbol.json")
+        source = resume.source(output, recipe, train.num_batches)
+        observers = EpochObservers(watch, output.prefix, symbol, held_out,
+                                   finished=source.epochs if source else 0)
+    module, run = start(symbol, train, recipe, source, workers)
     monitor = _monitor(watch, module)
     begin = time.monotonic() - run.seconds
 
@@ -99,24 +105,27 @@ def fit(symbol, train, test, recipe, output, watch=None, validation=None):
         with Interruption() as interruption, observers, _saying_how_to_go_on(output.prefix):
             if source is None:
                 observers.before(module)
-            if output.overwrite:
+            if output.overwrite and workers.first:
                 resume.clear(output.prefix, source and source.epochs)
             run.trained_by = provenance()
             while run.epochs < recipe.num_epochs:
                 trained = train_epoch(module, train, recipe, run.epochs, run.stopped_at,
-                                      watch.disp_batches, monitor, interruption)
+                                      watch.disp_batches, monitor, interruption, workers)
+                _even_out(module, workers)
                 if train.position < train.num_batches:
-                    run.stop(train, trained, time.monotonic() - begin)
-                    save(symbol, module, recipe, output, run, train.image_shape)
+                    run.stop(train, workers.gather_tallies(trained), time.monotonic() - begin)
+                    if workers.first:
+                        save(symbol, module, recipe, output, run, train.image_shape)
                     interruption.leave(f"in epoch {run.epochs}, after {train.position} of "
                                        f"{train.num_batches} batches; --resume goes on from there")
-                scored = score(module, held_out)
+                scored = workers.add_tallies(score(module, held_out))
                 log_epoch(run.epochs, "Validation", scored)
                 run.finish_epoch(train, {
                     f"{part}_accuracy": scored.accuracy, f"{part}_loss": scored.loss,
                     "train_accuracy": trained.accuracy, "train_loss": trained.loss,
                     "seconds": time.monotonic() - begin})
-                if run.epochs % output.save_period == 0 or run.epochs == recipe.num_epochs:
+                due = run.epochs % output.save_period == 0 or run.epochs == recipe.num_epochs
+                if due and workers.first:
                     save(symbol, module, recipe, output, run, train.image_shape)
                     remove_old(output, run)
                 observers.after_epoch(module, run.epochs, trained, scored)
@@ -124,19 +133,20 @@ def fit(symbol, train, test, recipe, output, watch=None, validation=None):
     mx.nd.waitall()  # so that the last batches, which are NumPy's memory, are freed before Python
     figures = dict(run.history[-1]) if run.history else {}  # which older checkpoints lack
     if "test_accuracy" not in figures:
-        tested = score(module, test)
+        tested = workers.add_tallies(score(module, test))
         log_epoch(run.epochs - 1, "Test", tested)
         figures.update(test_accuracy=tested.accuracy, test_loss=tested.loss)
     return module, dict(figures, epochs=run.epochs, history=run.history, **observers.figures(),
                         **run.origin())
 
 
-def start(symbol, train, recipe, source=None):
+def start(symbol, train, recipe, source=None, workers=None):
     """Binds a Module for training and starts it, or resumes it from a checkpoint.
 
     Args:
         symbol, train, recipe: as for ``fit``.
         source: a ``resume.Source``, or None.
+        workers: as for ``fit``; all start from what the first one has.
 
     Returns:
         The Module, and what it has behind it, a ``resume.RunSoFar``.
@@ -147,7 +157,7 @@ def start(symbol, train, recipe, source=None):
     module = Module(_executed(symbol, recipe, fixed, data=shapes["data"]), context=contexts,
                     fixed_param_names=set(fixed).intersection(symbol.list_arguments()))
     module.bind(train.provide_data, train.provide_label)
-    run, arrays, done = resume.RunSoFar(), None, 0
+    run, arrays, workers = resume.RunSoFar(), None, workers or Alone()
     if source is None:
         run.started_from = _init_params(module, symbol, recipe, shapes)
     else:
@@ -155,17 +165,50 @@ def start(symbol, train, recipe, source=None):
         module.init_params(None, *checkpoint.load_params(source.prefix, source.name, symbol,
                                                          **shapes))
         run, arrays = resume.load(source, recipe, train.num_batches)
-        done = run.updates + (run.stopped_at["batch"] if run.stopped_at else 0)
-    module.init_optimizer(mx.kv.create(recipe.kv_store), recipe.optimizer,
-                          recipe.optimizer_params(train.num_batches, done))
+    run, arrays = _shared(module, run, arrays, workers)
+    done = run.updates + (run.stopped_at["batch"] if run.stopped_at else 0)
+    module.init_optimizer(mx.kv.create(workers.device_store or recipe.kv_store), recipe.optimizer,
+                          recipe.optimizer_params(train.num_batches, done), workers.add_up)
     if arrays is not None:
         module.set_optimizer_state(arrays, run.fixed_otherwise)
     pretrained.log_fixed(fixed, symbol, shapes)
-    logging.info("Training %d parameters with %d images on %s",
+    logging.info("Training %d parameters with %d images%s on %s",
                  sum(value.size for name, value in module.get_params()[0].items()
                      if name not in fixed), train.num_images,
+                 f" in each of {workers.count} workers" if workers.count > 1 else "",
                  ", ".join(map(str, contexts)))
     return module, run
+
+
+def _shared(module, run, arrays, workers):
+    """Gives all workers the first one's parameters; returns its run and its optimizer's arrays."""
+    if workers.count == 1:
+        return run, arrays
+    arg_params, aux_params = module.get_params()
+    given, meta = workers.share(
+        {**{f"arg:{name}": value.asnumpy() for name, value in arg_params.items()},
+         **{f"aux:{name}": value.asnumpy() for name, value in aux_params.items()},
+         **{f"state:{name}": value for name, value in (arrays or {}).items()}},
+        {"run": vars(run), "has_state": arrays is not None})
+    kinds = {"arg": {}, "aux": {}, "state": {}}
+    for key, value in given.items():
+        kind, _, name = key.partition(":")
+        kinds[kind][name] = value
+    module.set_params(*({name: mx.nd.array(value, dtype=value.dtype)
+                         for name, value in kinds[kind].items()} for kind in ("arg", "aux")))
+    return resume.RunSoFar(**meta["run"]), kinds["state"] if meta["has_state"] else None
+
+
+def _even_out(module, workers):
+    """Gives all workers the mean of their moving means, as those of BatchNorm."""
+    if workers.count == 1:
+        return
+    arg_params, aux_params = module.get_params()
+    if not aux_params:
+        return
+    means = {name: workers.add_up(f"mean of {name}", value) / workers.count
+             for name, value in sorted(aux_params.items())}
+    module.set_params(arg_params, means)
 
 
 def _executed(symbol, recipe, fixed, data):
@@ -186,7 +229,7 @@ def _init_params(module, symbol, recipe, shapes):
 
 
 def train_epoch(module, batches, recipe, epoch, stopped_at=None, disp_batches=100, monitor=None,
-                interruption=None):
+                interruption=None, workers=None):
     """Trains a Module for one epoch of an ``ImageIter``, or until it is interrupted.
 
     Args:
@@ -197,25 +240,31 @@ def train_epoch(module, batches, recipe, epoch, stopped_at=None, disp_batches=10
         disp_batches: between two log lines.
         monitor: a ``callbacks.Monitor``, or None.
         interruption: a ``progress.Interruption``, or None.
+        workers: as for ``fit``.
 
     Returns:
-        The ``Tally`` of the training images as the network saw them: with dropout.
+        The ``Tally`` of the training images as the network saw them: with dropout. After a whole
+        epoch that of all workers, else of this one.
     """
-    begin, tally = time.monotonic(), Tally(**stopped_at["tally"] if stopped_at else {})
+    begin, workers = time.monotonic(), workers or Alone()
+    tally = resume.tally_before(stopped_at, workers.rank)
     batches.seek(epoch)
-    mx.random.seed(derive_seed(recipe.seed, epoch))
+    mx.random.seed(derive_seed(recipe.seed, epoch, workers.rank))
     if stopped_at:
         _draw_again(module, batches, stopped_at["batch"])
         batches.seek(epoch, stopped_at["batch"])
     with logging_redirect_tqdm(), Progress(epoch, recipe.num_epochs, batches,
                                            disp_batches) as progress:
-        for outputs, batch in keep_in_flight(_steps(module, batches, monitor, interruption)):
+        for outputs, batch in keep_in_flight(_steps(module, batches, monitor, interruption,
+                                                     workers)):
+            workers.progress()
             tally.add(outputs.asnumpy(), batch.label[0].asnumpy())
             if not math.isfinite(tally.loss):
                 raise _diverged("the loss", recipe, epoch)
             progress.update(tally)
     if batches.position == batches.num_batches:
         module.share_statistics()
+        tally = workers.add_tallies(tally)
         log_epoch(epoch, "Train", tally)
         logging.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - begin)
     return tally
@@ -244,8 +293,17 @@ def _draw_again(module, batches, count):
     module.set_statistics(statistics)  # forward moves the means of BatchNorm
 
 
-def _steps(module, batches, monitor, interruption):
-    while batches.position < batches.num_batches and not (interruption and interruption.requested):
+def _to_stop(position, interruption, workers):
+    """Whether a signal, to this worker or to another, is to end the epoch before a batch."""
+    number = workers.agree_to_stop(position, interruption.received if interruption else 0)
+    if number and interruption:
+        interruption.take(number)
+    return number
+
+
+def _steps(module, batches, monitor, interruption, workers):
+    while (batches.position < batches.num_batches
+           and not _to_stop(batches.position, interruption, workers)):
         batch = next(batches)
         if monitor:
             monitor.tic()

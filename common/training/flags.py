@@ -5,19 +5,22 @@ import warnings
 
 from common import cli
 from common.models import devices, trained
+from common.training import workers
 from common.training.fit import Output, Watch
 from common.training.recipe import INITIALIZERS, OPTIMIZERS, SCHEDULES, WITH_MOMENTUM, Recipe
 
 RECIPE = ("num_epochs", "batch_size", "lr", "lr_schedule", "lr_factor", "warmup_epochs",
           "optimizer", "mom", "wd", "initializer", "seed", "kv_store", "dtype", "reset", "fix",
           "loc_lr_mult")  # taken as given
+KV_STORES = ("local", "device", *workers.KV_STORES)
 
 
 def add_training_flags(parser):
     """Adds the flags of training to a parser; upstream's names and meanings where it has them."""
     flag = parser.add_argument_group("training").add_argument
     flag("--num-epochs", type=cli.number(int, least=1), help="passes over the data")
-    flag("--batch-size", type=cli.number(int, least=1), help="images in a step")
+    flag("--batch-size", type=cli.number(int, least=1),
+         help="images in a step, for each of several workers")
     flag("--lr", type=cli.number(float, above=0), help="peak learning rate")
     flag("--lr-schedule", choices=SCHEDULES,
          help="how the rate falls: to 0 at --num-epochs (linear, cosine), at --lr-step-epochs, or "
@@ -51,8 +54,12 @@ def add_training_flags(parser):
               "place of it")
 
     flag = add_device_flags(parser)
-    flag("--kv-store", choices=("local", "device"),
-         help="where the gradients of several devices are added: on the CPU or on a device")
+    flag("--kv-store", type=_kv_store,
+         help="where the gradients of several devices are added: on the CPU (local) or on a device "
+              "(device); likewise dist_sync and dist_device_sync, where launch.py or another "
+              "launcher has started several workers: see docs/machines.md")
+    flag("--patience", type=cli.number(float, above=0), default=600, metavar="SECONDS",
+         help="a worker that waits for others for so long gives up")
     flag("--dtype", choices=("float32", "float64"),
          help="of all numbers; MXNet's sampler has no float16")
 
@@ -101,6 +108,9 @@ def check(args):
     recipe(args)
     if args.reset is not None and args.pretrained is None:
         raise ValueError("--reset says what is not taken from a model: it needs --pretrained")
+    if args.kv_store in workers.KV_STORES and args.dtype != "float32":
+        raise ValueError(f"--kv-store {args.kv_store} does not go with --dtype {args.dtype}: "
+                         "MXNet's servers round to float32")
     if args.resume and args.load_epoch:
         raise ValueError("--resume chooses the checkpoint itself: it does not go with --load-epoch")
     if args.keep_best and not args.keep_last:
@@ -121,7 +131,7 @@ def recipe(args, **made_of):
                   devices=tuple(devices.contexts(args.gpus, args.cpus, args.batch_size)),
                   pretrained=(None if args.pretrained is None
                               else trained.load_params(args.pretrained)),
-                  made_of=made_of)
+                  num_workers=workers.count(args.kv_store), made_of=made_of)
 
 
 def output(args, prefix, **about):
@@ -133,6 +143,17 @@ def output(args, prefix, **about):
 def watch(args):
     """The ``Watch`` that the flags say."""
     return Watch(args.disp_batches, args.tensorboard, args.visualize_every, args.monitor)
+
+
+def _kv_store(text):
+    if text in workers.ASYNCHRONOUS:
+        raise argparse.ArgumentTypeError(
+            f"{text}: its steps depend on which worker comes first, and MXNet would keep the "
+            "optimizer out of checkpoints; use dist_sync")
+    if text not in KV_STORES:
+        hint = cli.did_you_mean(text, KV_STORES)
+        raise argparse.ArgumentTypeError(f"expected {', '.join(KV_STORES)}, got {text!r}{hint}")
+    return text
 
 
 def _gpus(text):

@@ -28,8 +28,12 @@ class Module(mx.mod.Module):
         super().__init__(symbol, fixed_param_names=self._still - weights_of_biases(symbol, trained),
                          **options)
 
-    def init_optimizer(self, kvstore, optimizer, optimizer_params):
-        """As upstream's; ``kvstore`` is a KVStore, which then holds the vectors."""
+    def init_optimizer(self, kvstore, optimizer, optimizer_params, add_up=None):
+        """As upstream's; ``kvstore`` is a KVStore, which then holds the vectors.
+
+        It adds up the devices of this process; ``add_up``, a function of a key and an NDArray, adds
+        to a vector of gradients those of other processes.
+        """
         super().init_optimizer(kvstore, optimizer, optimizer_params)
         alike = {}
         trained = [index for index, (gradient, *_) in enumerate(self._exec_group.grad_arrays)
@@ -42,7 +46,7 @@ class Module(mx.mod.Module):
         keys = [vector.key for vector in self._vectors]
         self._optimizer.set_lr_mult({key: lr for key, (lr, _) in zip(keys, alike)})
         self._optimizer.set_wd_mult({key: wd for key, (_, wd) in zip(keys, alike)})
-        kvstore._set_updater(Updater(self._optimizer))
+        kvstore._set_updater(Updater(self._optimizer, add_up))
         for vector in self._vectors:
             kvstore.init(vector.key, vector.weights[0].gather())
 

@@ -11,7 +11,29 @@ from common.training.tensorboard import Board
 FILMED = 10  # test images
 
 
-class EpochObservers:
+class NoObservers:
+    """In place of ``EpochObservers``, those of a worker that is not the first."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def before(self, module):
+        """Does nothing, as all the others."""
+
+    def after_epoch(self, module, epochs, trained, scored):
+        pass
+
+    def look(self, module, epochs):
+        pass
+
+    def figures(self):
+        return {}
+
+
+class EpochObservers(NoObservers):
     """Watches a run; a context manager, since files are open meanwhile.
 
     Args:

@@ -60,7 +60,7 @@ class Interruption:
     """
 
     def __enter__(self):
-        self._received = None
+        self._received = 0
         self._before = {number: signal.getsignal(number)
                         for number in (signal.SIGINT, signal.SIGTERM)}
         if self._before[signal.SIGINT] is not signal.default_int_handler:
@@ -79,9 +79,13 @@ class Interruption:
             signal.signal(each, signal.SIG_DFL)
 
     @property
-    def requested(self):
-        """Whether a signal has come."""
-        return self._received is not None
+    def received(self):
+        """The number of the signal that has come; 0 if none has."""
+        return self._received
+
+    def take(self, number):
+        """Takes note of a signal that another process has got."""
+        self._received = self._received or number
 
     def leave(self, message):
         """Raises KeyboardInterrupt or, after SIGTERM, cli.Terminated with a message."""

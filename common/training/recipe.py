@@ -29,6 +29,7 @@ class Recipe:
         lr_step_epochs: rising, for "step".
         warmup_epochs: in which the rate rises from 0; None for a quarter of all where the schedule
             looks ahead, else none.
+        num_workers: processes, each of which adds ``batch_size`` images to a step.
         pretrained: the ``trained.Params`` that the network starts from.
         devices: the ``mx.Context`` that a batch is split over.
         made_of: what decides the network and the images, by name.
@@ -51,6 +52,7 @@ class Recipe:
     initializer: str = "msra"
     seed: int = 0
     kv_store: str = "local"
+    num_workers: int = 1
     dtype: str = "float32"
     pretrained: Optional[Params] = None
     reset: Optional[str] = None
@@ -93,7 +95,8 @@ class Recipe:
             updates: steps already made, where a run is resumed.
         """
         params = {"learning_rate": self.lr, "wd": self.wd, "begin_num_update": updates,
-                  "lr_scheduler": self._scheduler(batches_per_epoch)}
+                  "lr_scheduler": self._scheduler(batches_per_epoch),
+                  "rescale_grad": 1 / (self.batch_size * self.num_workers)}
         if self.optimizer in WITH_MOMENTUM:
             params["momentum"] = self.mom
         return params

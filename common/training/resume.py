@@ -4,6 +4,7 @@ import logging
 import os
 from typing import Any, Mapping, NamedTuple, Optional
 
+from common.models.metrics import Tally
 from common.provenance import provenance
 from common.storage import checkpoint
 from common.training.recipe import LOOKING_AHEAD
@@ -13,9 +14,9 @@ ROUNDING = ("devices", "kv_store")  # they change a run in its last bits alone
 ORIGINS = ("data_dir", "data_train", "data_val", "image_shape", "num_examples")
 # What runs did before their recipes had a word for it:
 BEFORE = {"brightness": 0.0, "data_train": None, "data_val": None, "depth": None, "fix": None,
-          "image_shape": None, "loc_lr_mult": None, "outside": None, "pad_size": 0,
-          "pretrained": None, "pretrained_sha256": None, "random_crop": 0, "random_mirror": 0,
-          "reset": None, "stable": False, "stn_at": None, "validation": 0}
+          "image_shape": None, "loc_lr_mult": None, "num_workers": 1, "outside": None,
+          "pad_size": 0, "pretrained": None, "pretrained_sha256": None, "random_crop": 0,
+          "random_mirror": 0, "reset": None, "stable": False, "stn_at": None, "validation": 0}
 START = ("pretrained", "pretrained_sha256", "reset")  # how a run begins, and nothing after that
 
 
@@ -37,7 +38,8 @@ class RunSoFar:
         seconds: of training, over all processes.
         history: the figures after each epoch.
         stopped_at: where it was stopped within an epoch, ``{"epoch", "batch", "num_batches",
-            "tally"}``, or None.
+            "tally"}``, or None; the tally is that of the first worker, under "others" are those
+            of the others.
         trained_by: the command and the versions, as of ``provenance``.
         started_from: what ``pretrained.take`` says of its start, or None.
         fixed_otherwise: whether it had other parameters fixed than it has from now on.
@@ -58,11 +60,14 @@ class RunSoFar:
         self.seconds, self.history = figures["seconds"], [*self.history, figures]
         self.stopped_at = None
 
-    def stop(self, train, tally, seconds):
-        """Takes note of where an epoch is left."""
+    def stop(self, train, tallies, seconds):
+        """Takes note of where an epoch is left, with the ``Tally`` of each worker."""
         self.seconds = seconds
+        first, *others = map(vars, tallies)
         self.stopped_at = {"epoch": self.epochs, "batch": train.position,
-                           "num_batches": train.num_batches, "tally": vars(tally)}
+                           "num_batches": train.num_batches, "tally": first}
+        if others:
+            self.stopped_at["others"] = others
 
     def accuracy_after(self, epoch):
         """That which was measured after so many epochs; -1 if none was."""
@@ -108,6 +113,12 @@ def source(output, recipe, num_batches):
     return Source(prefix, epoch, epoch) if epoch else None
 
 
+def tally_before(stopped_at, rank):
+    """What a worker had counted of an epoch where it was left, a ``Tally``."""
+    tallies = [stopped_at["tally"], *stopped_at.get("others", [])] if stopped_at else []
+    return Tally(**tallies[rank]) if rank < len(tallies) else Tally()
+
+
 def clear(prefix, epoch):
     """Removes the checkpoints after an epoch, all where it is None; newest first.
 
@@ -140,9 +151,9 @@ def load(source, recipe, num_batches):
     path = checkpoint.paths(source.prefix, source.name)[2]
     _check_complete(path, meta)
     _check_start(recipe, source, meta)
-    differences = _differences(recipe, meta, START)
-    if differences and source.epochs < recipe.num_epochs:
-        logging.warning("Goes on, but not as the run would have: %s", "; ".join(differences))
+    unlike = differences(recipe, meta, START)
+    if unlike and source.epochs < recipe.num_epochs:
+        logging.warning("Goes on, but not as the run would have: %s", "; ".join(unlike))
     return RunSoFar(
         source.epochs, meta["updates"], meta["seconds"], meta.get("history", []),  # or an older one
         meta.get("under_way"), {name: meta[name] for name in provenance() if name in meta},
@@ -173,13 +184,13 @@ def _newest(prefix, recipe, num_batches):
                          "--load-epoch takes one without a state, --overwrite begins anew")
     path, meta = checkpoint.paths(prefix, name)[1], checkpoint.load_state(prefix, name)[1]
     _check_complete(path, meta)
-    differences = _differences(recipe, meta, ROUNDING)
-    if differences:
+    unlike = differences(recipe, meta, ROUNDING)
+    if unlike:
         from_there = f", with --load-epoch {name} to go on from it"
         if name in (checkpoint.STOPPED, recipe.num_epochs):
             from_there = ""
         raise ValueError(f"{path}: of another run than --resume asks for "
-                         f"({'; '.join(differences)}): give another --model-prefix, or --overwrite "
+                         f"({'; '.join(unlike)}): give another --model-prefix, or --overwrite "
                          f"to begin anew in its place{from_there}")
     if name == checkpoint.STOPPED:
         if stopped_at["num_batches"] != num_batches:
@@ -219,11 +230,11 @@ def _check_free(prefix, epoch, recipe):
         raise ValueError(f"{in_the_way[0]}: what was made of epoch {epoch} before would be lost: "
                          "--overwrite replaces it; to keep it, go on from a copy of the checkpoint "
                          "under another --model-prefix")
-    differences = _differences_from_newest(prefix, recipe)
-    if differences == []:
+    unlike = _differences_from_newest(prefix, recipe)
+    if unlike == []:
         raise ValueError(f"{in_the_way[0]}: this run is there already: --resume goes on with it, "
                          "--overwrite begins it anew")
-    other = f"of another run ({'; '.join(differences)})" if differences else "there already"
+    other = f"of another run ({'; '.join(unlike)})" if unlike else "there already"
     raise ValueError(f"{in_the_way[0]}: {other}: give another --model-prefix, or --overwrite to "
                      "begin anew in its place")
 
@@ -234,7 +245,7 @@ def _differences_from_newest(prefix, recipe):
         try:
             meta = checkpoint.load_state(prefix, epoch)[1]
             _check_complete(prefix, meta or {})
-            return _differences(recipe, meta, ROUNDING)
+            return differences(recipe, meta, ROUNDING)
         except (ValueError, OSError):
             continue
     return None
@@ -254,7 +265,7 @@ def _check_complete(path, meta):
                          "a training")
 
 
-def _differences(recipe, meta, apart=()):
+def differences(recipe, meta, apart=()):
     """What a checkpoint's run has otherwise than a recipe, in words; beside what it does not say.
 
     Args:
@@ -270,14 +281,14 @@ def _differences(recipe, meta, apart=()):
         alike |= set(ORIGINS)
     if here["pretrained"] and here["pretrained_sha256"] == there["pretrained_sha256"]:
         alike.add("pretrained")
-    unlike = [name for name in here
-              if name not in alike and name in there and there[name] != here[name]]
-    if set(unlike) & {"dataset", *ORIGINS}:
-        unlike = [name for name in unlike if name != "data_sha256"]
-    if "pretrained" in unlike:
-        unlike = [name for name in unlike if name != "pretrained_sha256"]
+    names = [name for name in here
+             if name not in alike and name in there and there[name] != here[name]]
+    if set(names) & {"dataset", *ORIGINS}:
+        names = [name for name in names if name != "data_sha256"]
+    if "pretrained" in names:
+        names = [name for name in names if name != "pretrained_sha256"]
     return [f"{_as_flag(name, there[name])} there, {_as_flag(name, here[name])} here"
-            for name in unlike]
+            for name in names]
 
 
 def _before(meta):
@@ -290,6 +301,8 @@ def _as_flag(name, value):
         return f"--pretrained of the SHA-256 {str(value)[:8]}..."
     if name == "data_sha256":
         return f"images with the SHA-256 {str(value)[:8]}..."
+    if name == "num_workers":
+        return f"{value} workers" if value > 1 else "one worker"
     flag = "on" if name == "devices" else f"--{name.replace('_', '-')}"
     if value is None or isinstance(value, bool) or (name, value) == ("validation", 0):
         return flag if value else f"no {flag}"

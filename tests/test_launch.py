@@ -1,0 +1,258 @@
+"""``launch.py`` with processes that do not train: nothing may be left running, or hang."""
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+
+import pytest
+
+import launch
+from tests import groups
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+FREE = ["-n", 2, "--start-timeout", 0]  # for programs that do not tell that they have met
+SLEEP = ["python", "-c", "import time; time.sleep(100)"]
+SAY = "import os, sys; role = os.environ['DMLC_ROLE'] + os.environ.get('DMLC_WORKER_ID', '')\n"
+
+
+@pytest.fixture
+def asleep():
+    """Starts a group of 4 processes that sleep; returns ``launch.py``, and its members' pids."""
+    started = []
+
+    def begin(*flags, command=SLEEP):
+        started.append(groups.start([*FREE, *flags], command))
+        return started[-1], groups.wait_for_members(started[-1], 4)
+    yield begin
+    for launcher in started:
+        launcher.kill()
+        launcher.communicate()
+
+
+def ended(launcher, members, limit=10):
+    """As ``groups.finish``, after a check that all that was started is gone."""
+    said = groups.finish(launcher, limit)
+    groups.wait_until_gone([pid for pids in members.values() for pid in pids], 2)
+    return said
+
+
+def test_it_runs_all_roles_and_prints_what_the_workers_print():
+    code = SAY + ("if 'worker' in role: print(role)\n"
+                  "print('what', role, 'says', file=sys.stderr)")
+    status, stdout, stderr = groups.run(FREE, ["python", "-c", code])
+    assert status == 0
+    assert sorted(stdout.split()) == ["worker0", "worker1"]
+    assert sorted(stderr.splitlines()) == [
+        "scheduler: what scheduler says", "server 0: what server says", "what worker0 says",
+        "what worker1 says"]
+
+
+def test_a_process_that_fails_is_named_with_its_last_words():
+    code = SAY + ("import time\nif role != 'worker1': time.sleep(100)\n"
+                  "print('first', file=sys.stderr); print('last words', file=sys.stderr)\n"
+                  "sys.exit(5)")
+    status, stdout, stderr = groups.run(FREE, ["python", "-c", code],
+                                        env={**os.environ, "TOKEN": "not to be seen"})
+    host = socket.gethostname()
+    assert (status, stdout) == (5, "")
+    assert f"launch.py: error: worker 1 on {host} left with status 5: last words" in stderr
+    assert stderr.count("last words") == 1
+    assert "not to be seen" not in stderr
+
+
+def test_a_program_that_is_not_there():
+    status, _, stderr = groups.run(FREE, ["no-such-program"])
+    assert status == 127
+    assert "no-such-program: No such file or directory" in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+def test_those_that_do_not_meet_are_ended():
+    status, _, stderr = groups.run(["-n", 2, "--start-timeout", 1], SLEEP)
+    assert status == 1
+    assert "worker 0" in stderr
+    assert "has not met the others within 1 s" in stderr
+
+
+@pytest.mark.parametrize("who", ["scheduler", "server", "worker 1"])
+@pytest.mark.parametrize(("number", "words"), [
+    (signal.SIGKILL, "was killed by SIGKILL"), (signal.SIGSTOP, "does not go on: SIGSTOP")])
+def test_one_that_is_lost_ends_all(asleep, who, number, words):
+    launcher, members = asleep()
+    os.kill(members[who][0], number)
+    status, _, stderr = ended(launcher, members)
+    assert status == 128 + signal.SIGKILL
+    assert words in stderr
+    assert who in stderr
+
+
+def test_an_agent_that_is_killed_ends_all(asleep):
+    launcher, members = asleep()
+    os.kill(members["server"][1], signal.SIGKILL)
+    status, _, stderr = ended(launcher, members)
+    assert status == 1
+    assert "out of reach" in stderr
+
+
+@pytest.mark.slow
+def test_an_agent_that_hangs_ends_all(asleep):
+    launcher, members = asleep()
+    os.kill(members["server"][1], signal.SIGSTOP)
+    assert "is silent" in ended(launcher, members)[2]
+
+
+def test_the_end_of_the_launcher_ends_all(asleep):
+    launcher, members = asleep()
+    launcher.kill()
+    ended(launcher, members)
+
+
+@pytest.mark.slow
+def test_a_launcher_that_hangs_ends_all(asleep):
+    launcher, members = asleep()
+    launcher.send_signal(signal.SIGSTOP)
+    groups.wait_until_gone([pid for pid, _ in members.values()], 15)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_those_that_have_not_met(asleep, number):
+    launcher, members = asleep()
+    launcher.send_signal(number)
+    status, _, stderr = ended(launcher, members)
+    assert status == 128 + number
+    assert "Traceback" not in stderr
+
+
+def test_a_process_that_is_lost_in_a_stop_ends_all():
+    code = ("import os, signal, time\nsignal.signal(signal.SIGTERM, lambda *_: print('heard'))\n"
+            "fd = os.environ.get('LAUNCH_READY_FD'); os.write(int(fd), b'\\n')\n"
+            "print('ready', flush=True)\nwhile True: time.sleep(0.1)")
+    launcher = groups.start(["-n", 2], ["python", "-uc", code])
+    members = groups.wait_for_members(launcher, 4)
+    assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    launcher.send_signal(signal.SIGTERM)
+    assert [launcher.stdout.readline() for _ in range(2)] == ["heard\n"] * 2
+    os.kill(members["server"][0], signal.SIGKILL)
+    assert ended(launcher, members)[0] == 143
+
+
+def test_what_processes_have_started_is_ended(asleep, tmp_path):
+    code = ("import subprocess, sys\nchild = subprocess.Popen(['sleep', '100'])\n"
+            f"open('{tmp_path}/%d' % child.pid, 'w'); child.wait()")
+    launcher, members = asleep(command=["python", "-c", code])
+    while len(os.listdir(tmp_path)) < 4:
+        time.sleep(0.05)
+    os.kill(members["worker 0"][0], signal.SIGKILL)
+    ended(launcher, members)
+    groups.wait_until_gone(map(int, os.listdir(tmp_path)))
+
+
+def test_restarts_are_counted_and_resume(tmp_path):
+    code = (SAY + "import time\n"
+            "if role == 'worker0': open(sys.argv[1], 'a').write(' '.join(sys.argv[2:]) + ';')\n"
+            "if role != 'worker0': time.sleep(100)\n"
+            "os.kill(os.getpid(), 9)")
+    status, _, stderr = groups.run([*FREE, "--restarts", 2],
+                                   ["python", "-c", code, tmp_path / "runs", "--overwrite"])
+    assert status == 137
+    assert (tmp_path / "runs").read_text() == "--overwrite;--resume;--resume;"
+    assert "start again with --resume (2 more times)" in stderr
+    assert len(stderr.splitlines()) == 3
+
+
+def test_bad_input_is_not_tried_again():
+    _, _, stderr = groups.run([*FREE, "--restarts", 2], ["python", "-c", "import sys; sys.exit(2)"])
+    assert len(stderr.splitlines()) == 1
+
+
+SSH = """#!{}
+import os, subprocess, sys, threading
+there = subprocess.Popen(["sh", "-c", *sys.argv[2:]], cwd="/", start_new_session=True,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def copy(source, target):
+    while True:
+        content = os.read(source, 4096)
+        if not content:
+            return
+        os.write(target, content)
+threading.Thread(target=copy, args=(0, there.stdin.fileno()), daemon=True).start()
+copy(there.stdout.fileno(), 1)
+os._exit(there.wait())
+"""
+
+
+@pytest.fixture
+def ssh(tmp_path):
+    """A command in place of ssh, which runs on this machine what it is to run on another."""
+    path = tmp_path / "ssh"
+    path.write_text(SSH.format(sys.executable))
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return ["-H", "localhost", "--ssh", path]
+
+
+def test_by_ssh(ssh):
+    code = SAY + "if 'worker' in role: print(role, os.getcwd())"
+    status, stdout, stderr = groups.run([*FREE, *ssh], ["python", "-c", code])
+    assert (status, stderr) == (0, "")
+    assert sorted(stdout.splitlines()) == [f"worker{number} {os.getcwd()}" for number in (0, 1)]
+
+
+def test_an_ssh_that_drops_ends_all(ssh):
+    launcher = groups.start([*FREE, *ssh], SLEEP)
+    end = time.monotonic() + 30
+    there = []
+    while len(there) < 3 and time.monotonic() < end:  # the scheduler is here
+        shells = groups.children(launcher.pid)
+        there = [pid for shell in shells for agent in groups.children(shell)
+                 for pid in groups.children(agent)]
+        time.sleep(0.05)
+    assert len(there) == 3
+    os.kill(shells[-1], signal.SIGKILL)
+    status, _, stderr = groups.finish(launcher, 10)
+    assert status == 1
+    assert "worker 1 on localhost is out of reach" in stderr
+    groups.wait_until_gone([*there, *shells])
+
+
+def test_two_jobs_get_two_ports_and_a_scheduler_can_listen():
+    with launch._free_port(launch.LOOPBACK, None) as one, \
+            launch._free_port(launch.LOOPBACK, None) as other, socket.socket() as scheduler:
+        assert one != other
+        scheduler.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        scheduler.bind((launch.LOOPBACK, one))
+        scheduler.listen()
+        with pytest.raises(ValueError, match="give another --port"), \
+                launch._free_port(launch.LOOPBACK, one):
+            pass
+
+
+@pytest.mark.parametrize(("flags", "command", "words"), [
+    (["-n", 2], [], "there is nothing to run"),
+    (["-n", 0], SLEEP, "at least 1"),
+    ([], SLEEP, "-n"),
+    (["-n", 2, "-H", "a b"], SLEEP, "expected machines"),
+    (["-n", 2, "-H", "-oProxyCommand=x"], SLEEP, "expected"),
+    (["-n", 2, "-H", "no-such-host.invalid"], SLEEP, "no-such-host.invalid"),
+    (["-n", 2, "--address", "192.0.2.1"], SLEEP, "give another --address"),
+    (["-n", 2, "--restarts", 1], [*SLEEP, "--load_epoch=3"], "--load-epoch"),
+])
+def test_bad_flags_are_refused(flags, command, words):
+    status, stdout, stderr = groups.run(flags, command)
+    assert (status, stdout) == (2, "")
+    assert words in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+def test_help_needs_no_command():
+    status, stdout, _ = groups.run(["--help"], [])
+    assert status == 0
+    assert "--restarts" in stdout
+
+
+def test_the_agent_needs_python_alone():
+    with open(os.path.join(ROOT, "common", "agent.py"), encoding="utf-8") as file:
+        assert "from common" not in file.read()

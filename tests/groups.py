@@ -12,6 +12,21 @@ TRAIN = ["python", os.path.join(ROOT, "train_mnist.py"), "--dataset", "synthetic
          "--num-examples", "480", "--batch-size", "20", "--cpus", "1", "--network", "mlp",
          "--add-stn", "--num-epochs", "2", "--kv-store", "dist_sync"]
 
+SSH = """#!{}
+import os, subprocess, sys, threading
+there = subprocess.Popen(["sh", "-c", *sys.argv[2:]], cwd="/", start_new_session=True,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def copy(source, target):
+    while True:
+        content = os.read(source, 4096)
+        if not content:
+            return
+        os.write(target, content)
+threading.Thread(target=copy, args=(0, there.stdin.fileno()), daemon=True).start()
+copy(there.stdout.fileno(), 1)
+os._exit(there.wait())
+"""
+
 
 def start(flags, command, **options):
     """Starts ``launch.py``."""
@@ -39,6 +54,16 @@ def run(flags, command, **options):
 def train(prefix, *more, launch=("-n", 2), **options):
     """Runs a short training under ``launch.py``; returns as ``finish``."""
     return run(launch, [*TRAIN, "--model-prefix", prefix, *more], **options)
+
+
+def by_ssh(path):
+    """Flags for a group that is started by a command in place of ssh, which is written to a path.
+
+    It runs on this machine, in another folder, what it is to run on another.
+    """
+    path.write_text(SSH.format(sys.executable))
+    path.chmod(0o755)
+    return ["-H", "localhost", "--ssh", path]
 
 
 def children(pid):

@@ -163,6 +163,20 @@ def test_it_starts_again_by_itself(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_ssh_that_drops_is_started_again(tmp_path):
+    launch = ["-n", 2, "--restarts", 1, *groups.by_ssh(tmp_path / "ssh")]
+    launcher = groups.start(launch, [*groups.TRAIN, "--model-prefix", tmp_path / "a", *LONG])
+    in_epoch(tmp_path / "a", 2)
+    os.kill(groups.children(launcher.pid)[-1], signal.SIGKILL)
+    status, _, stderr = groups.finish(launcher)
+    assert status == 0, stderr
+    assert "worker 1 on localhost is out of reach" in stderr
+    assert "Resumes from the checkpoint after" in stderr
+    train(tmp_path / "b", *LONG)
+    assert same(tmp_path / "a", tmp_path / "b", EPOCHS)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["scheduler", "server", "worker 1"])
 @pytest.mark.parametrize("delay", [0, 0.5, 1.5])
 def test_a_loss_at_the_start_ends_all(tmp_path, who, delay):

@@ -2,7 +2,6 @@
 import os
 import signal
 import socket
-import stat
 import sys
 import time
 
@@ -169,29 +168,10 @@ def test_bad_input_is_not_tried_again():
     assert len(stderr.splitlines()) == 1
 
 
-SSH = """#!{}
-import os, subprocess, sys, threading
-there = subprocess.Popen(["sh", "-c", *sys.argv[2:]], cwd="/", start_new_session=True,
-                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-def copy(source, target):
-    while True:
-        content = os.read(source, 4096)
-        if not content:
-            return
-        os.write(target, content)
-threading.Thread(target=copy, args=(0, there.stdin.fileno()), daemon=True).start()
-copy(there.stdout.fileno(), 1)
-os._exit(there.wait())
-"""
-
-
 @pytest.fixture
 def ssh(tmp_path):
-    """A command in place of ssh, which runs on this machine what it is to run on another."""
-    path = tmp_path / "ssh"
-    path.write_text(SSH.format(sys.executable))
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return ["-H", "localhost", "--ssh", path]
+    """Flags for a group that is started by what stands in for ssh."""
+    return groups.by_ssh(tmp_path / "ssh")
 
 
 def test_by_ssh(ssh):

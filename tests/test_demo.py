@@ -163,6 +163,7 @@ def test_names_of_others_that_lead_here_are_refused(page, host, status):
     assert ask(page, "POST", "/look", json.dumps(QUESTION), Host=host)[0] == status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_it_says_where_it_is_and_ends_by_ctrl_c(host):
     process = subprocess.Popen(

@@ -122,7 +122,8 @@ def resumes_to_the_same(tmp_path, *more, launch=("-n", 2)):
     assert history(tmp_path / "a", EPOCHS) == history(tmp_path / "b", EPOCHS)
 
 
-@pytest.mark.parametrize("to", ["launcher", pytest.param("worker 1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["launcher", "worker 1"])
 def test_a_stop_is_one_of_all_and_resumed_exactly(tmp_path, to):
     def tell(launcher, members):
         os.kill(launcher.pid if to == "launcher" else members[to][0], signal.SIGTERM)
@@ -199,6 +200,7 @@ def of_one_worker(number, *flags):
             "runpy.run_path(sys.argv[0], run_name='__main__')", *groups.TRAIN[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "words"), [
     (["--lr", "0.004"], "worker 1 has other flags or data than worker 0 (there): --lr 0.003 there"),
     (["--num-examples", "500"], "--num-examples 480 there, --num-examples 500 here"),
@@ -215,6 +217,7 @@ def test_a_worker_with_other_flags_is_refused(tmp_path, flags, words):
     assert not list(tmp_path.glob("*.params"))
 
 
+@pytest.mark.slow
 def test_a_worker_with_other_images_is_refused(tmp_path):
     for version in (0, 1):
         write_digits(tmp_path / str(version), version)
@@ -231,6 +234,7 @@ def test_a_worker_with_other_images_is_refused(tmp_path):
     assert len(stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_more_workers_than_batches(tmp_path):
     status, _, stderr = groups.train(tmp_path / "a", "--batch-size", 200, launch=["-n", 3])
     assert status == 2
@@ -270,6 +274,7 @@ with workers.join("dist_sync") as group:
 """
 
 
+@pytest.mark.slow
 def test_all_workers_have_the_same_moving_means(tmp_path):
     status, stdout, stderr = groups.run(["-n", 3], ["python", "-c", MOVING_MEANS, tmp_path / "a"],
                                         cwd=ROOT)

@@ -117,6 +117,7 @@ def test_pictures_of_several_sizes_are_resized(tmp_path):
     assert len(found & {image.tobytes() for image in wanted}) >= 6
 
 
+@pytest.mark.slow
 def test_a_photograph_of_twelve_million_pixels(tmp_path):
     image = arrays.resize(drawn(1, shape=(30, 40))[0], (3, 3000, 4000))[0]
     folder_of(tmp_path, [image] * 4, np.arange(4) % 2, "ab", ".jpg")
@@ -296,6 +297,7 @@ def test_a_model_of_pictures_is_scored_and_predicts_by_the_names_of_its_classes(
     assert "the class lion is none of zebra, dog, cat" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_comparison_takes_the_same_flags(photos):
     done = run_script("compare_stn.py", *TRAIN, "--data-dir", "photos", "--image-shape", "1,18,18",
                       "--seeds", 1, cwd=str(photos))

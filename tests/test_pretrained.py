@@ -376,6 +376,7 @@ def test_the_arm_without_the_transformer_gets_what_has_a_meaning_there(given, pl
         "network": "cnn", "lr": 1, **plain}
 
 
+@pytest.mark.slow
 def test_both_arms_start_from_a_model(run_main, refused, tmp_path):
     compared = [*QUICK, "--seeds", 1, "--cpus", 1, "--output", "out"]
     refused(run_main(compare_stn, *compared, "--fix", "(?!stn_)"), "without the transformer",

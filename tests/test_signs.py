@@ -129,6 +129,7 @@ def test_the_tables_of_the_page_are_those_of_the_results():
             assert table(os.path.join(ROOT, folder)) in page
 
 
+@pytest.mark.slow
 def test_the_picture_is_drawn(tmp_path):
     experiment.draw(str(tmp_path / "signs.jpg"))
     picture = np.asarray(Image.open(tmp_path / "signs.jpg"))

@@ -64,6 +64,10 @@ PAPER = {
         "2 x ST-FCN projective": (5.9,),
         "2 x ST-FCN tps": (5.8,),
     },
+    "with the stable head": {
+        "columns": ("R", "RTS"),
+        "ST-CNN affine, stable": (0.7, 0.5),
+    },
 }
 NETWORKS = {"FCN": "mlp", "CNN": "cnn", "ST-FCN": "mlp", "ST-CNN": "cnn", "2 x ST-FCN": "addition"}
 # So that in each column the FCNs have 400,000 parameters each, within 1%, and the CNNs as many as
@@ -99,7 +103,8 @@ def quick_runs():
 
 def run_of(row, column, seed, epochs=None):
     """The training of a network (a row of ``PAPER``) on a distortion, from a seed."""
-    family, _, transform = row.rpartition(" ") if "ST-" in row else (row, "", None)
+    plain_row, _, head = row.partition(", ")
+    family, _, transform = plain_row.rpartition(" ") if "ST-" in row else (row, "", None)
     network = NETWORKS[family]
     recipe = (ADDITION_RECIPES if column == "addition" else RECIPES)[network]
     flags = ["--network", network, "--width", WIDTHS[family][column],
@@ -107,9 +112,10 @@ def run_of(row, column, seed, epochs=None):
     if transform:
         flags += ["--add-stn", "--transform", transform]
         flags += ["--pool", 2] if column in POOLED else []
+        flags += ["--stable"] if head else []
     flags += ["--cpus", recipe.cpus, "--batch-size", 128, "--lr", recipe.lr,
               "--warmup-epochs", 2]
-    name = f"{column}/{row.lower().replace(' ', '-')}/seed-{seed}"
+    name = f"{column}/{row.lower().replace(',', '').replace(' ', '-')}/seed-{seed}"
     return training_runs.Run(name, list(map(str, flags)))
 
 

@@ -173,10 +173,10 @@ def main():
 
 def train_network(args, recipe, prefix, group, started):
     """Trains and exports what the flags say, as one of a group of ``workers.Workers``."""
-    if args.result is not None and group.first:
-        files.prepare_output(args.result)
     folder = f"{prefix}-export"
     if group.first:
+        if args.result is not None:
+            files.prepare_output(args.result)
         export_folder.check_free(folder)
 
     dataset = datasets.load("noise" if args.benchmark else args.dataset, args.data_dir,
@@ -189,30 +189,15 @@ def train_network(args, recipe, prefix, group, started):
     distortion, num_classes = augmentation(args.distort, len(dataset.class_names))
     classes = class_list.fitting(dataset.class_names, num_classes)
     about = dict(vars(args), model_prefix=prefix, data_origin=dataset.origin, classes=classes)
-
-    def evaluation(images, labels):
-        own = group.part(*datasets.for_evaluation(images, labels, args.seed, distortion))
-        return ImageIter(*own, args.batch_size, dtype=args.dtype)
-
-    kept, held_out = datasets.hold_out(dataset, args.validation)
-    train = ImageIter(*kept, args.batch_size, seed=args.seed, dtype=args.dtype, augment=distortion,
-                      jitter=augment.from_flags(args), num_parts=group.count,
-                      part_index=group.rank)
-    validation = evaluation(*held_out) if args.validation else None
-    test = evaluation(dataset.test_images, dataset.test_labels)
+    train, validation, test = iterators(args, dataset, distortion, group)
     if args.test_io:
         print(f"{fit.reading_speed(train):.0f} images/s read")
         return
-
     symbol = symbols.get_symbol(args.network, num_classes=num_classes, add_stn=args.add_stn,
                                 image_shape=train.image_shape, **network_options(args))
-    if args.draw_graph is not None:
-        layers.draw(symbol, args.draw_graph, train.image_shape)
-    if args.summary:
-        print(layers.table(symbol, train.image_shape))
     if args.summary or args.draw_graph is not None:
+        describe(args, symbol, train.image_shape)
         return
-
     if args.benchmark:
         speed = fit.training_speed(symbol, train, recipe, args.disp_batches)
         print(f"{speed:.0f} images/s trained")
@@ -233,6 +218,28 @@ def train_network(args, recipe, prefix, group, started):
     print(f"Test accuracy: {figures['test_accuracy']:.4f}")
     print(f"Wall time: {time.monotonic() - started:.0f} s")
     print("Exported: {} {}".format(*exported))
+
+
+def iterators(args, dataset, distortion, group):
+    """A worker's ``ImageIter`` for training, for validation or None, and for the test."""
+    def evaluation(images, labels):
+        own = group.part(*datasets.for_evaluation(images, labels, args.seed, distortion))
+        return ImageIter(*own, args.batch_size, dtype=args.dtype)
+
+    kept, held_out = datasets.hold_out(dataset, args.validation)
+    train = ImageIter(*kept, args.batch_size, seed=args.seed, dtype=args.dtype, augment=distortion,
+                      jitter=augment.from_flags(args), num_parts=group.count,
+                      part_index=group.rank)
+    return (train, evaluation(*held_out) if args.validation else None,
+            evaluation(dataset.test_images, dataset.test_labels))
+
+
+def describe(args, symbol, image_shape):
+    """Draws and prints the network, as the flags say."""
+    if args.draw_graph is not None:
+        layers.draw(symbol, args.draw_graph, image_shape)
+    if args.summary:
+        print(layers.table(symbol, image_shape))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from common.training.fused_update import Module
 from experiments.protocol import throughput
 from symbols.blocks import as_block
 
-BATCH, ROUNDS, SECONDS = 128, 9, 5
+BATCH, ROUNDS, SECONDS = 128, 7, 3
 RATE = {"learning_rate": 0.003}
 SHAPE = (BATCH, 1, 28, 28)
 WAYS = ("Module", "Gluon", "Gluon, not static")

@@ -5,9 +5,8 @@
     python -m experiments.signs --choose   # how the rate is chosen: on held-out training images
     python -m experiments.signs --draw     # the picture of docs/signs.md
 
-One transformer is at the input, a second one before the first stage. The wide network has no
-transformer, but as many parameters as the one with one has. Each run is a ``train_mnist.py`` on one
-device; all can be stopped and go on. A finished run leaves its figures in
+One transformer is at the input, a second one before the first stage. Each run is a
+``train_mnist.py`` on one device; all can be stopped and go on. A finished run leaves its figures in
 ``results/signs/<row>/seed-<n>.json``, one of ``--choose`` in ``results/signs-choice``.
 """
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
@@ -23,7 +22,6 @@ from common.reports import pictures, results, training_runs
 SEEDS = range(3)
 ROWS = {
     "resnet": [],
-    "resnet-wide": ["--width", "19"],
     "resnet-stn": ["--add-stn"],
     "resnet-stn-twice": ["--add-stn", "--stn-at", "input,stage1"],
 }

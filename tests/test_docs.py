@@ -9,7 +9,7 @@ import pytest
 
 from common.data import arrays, datasets, records, synthetic
 from common.reports import results
-from experiments import benchmark, paper, recover_theta
+from experiments import benchmark, gluon, paper, recover_theta
 from tests.conftest import ROOT
 
 PAGES = {}
@@ -76,7 +76,8 @@ def test_every_flag_in_the_pages_exists(run_main):
     scripts = [name[:-len(".py")] for name in os.listdir(ROOT) if name.endswith(".py")]
     scripts += [f"tests.{name}" for name in ("chaos", "dist_soak", "fuzz", "soak")]
     scripts += [f"experiments.{name}" for name in (
-        "accuracy", "benchmark", "communication", "paper", "recover_theta", "robustness", "signs")]
+        "accuracy", "benchmark", "communication", "gluon", "paper", "recover_theta", "robustness",
+        "signs")]
     scripts += ["common.data.records", "examples.draw_pictures"]
     helps = [run_main(importlib.import_module(script), "--help").stdout for script in scripts]
     assert all(helps)
@@ -89,6 +90,8 @@ def test_the_tables_are_those_of_the_results():
     assert results.table(folder) in PAGES["training.md"]
     assert paper.tables(os.path.join(folder, "paper")) in PAGES["paper.md"]
     assert paper.gains(os.path.join(folder, "paper")) in PAGES["README.md"]
+    with open(os.path.join(folder, "gluon.json"), encoding="utf-8") as file:
+        assert gluon.table(json.load(file)["images_per_second"]) in PAGES["gluon.md"]
     assert results.table(os.path.join(folder, "fine-tuning")) in PAGES["fine-tuning.md"]
     measured = benchmark.load(os.path.join(folder, "benchmark.json"))
     assert set(measured) >= {benchmark.key(*case) for case in benchmark.cases()}

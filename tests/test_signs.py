@@ -100,7 +100,6 @@ def test_the_runs_of_the_experiment():
     runs = experiment.all_runs()
     assert len({run.name for run in runs}) == len(runs) == 3 * len(experiment.ROWS)
     counts = dict(zip(experiment.ROWS, map(parameters, runs)))
-    assert counts["resnet-wide"] == pytest.approx(counts["resnet-stn"], rel=0.01)
     assert counts["resnet"] < counts["resnet-stn"] < counts["resnet-stn-twice"]
     assert experiment.LR in experiment.RATES
     for run in experiment.choices().values():

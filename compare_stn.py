@@ -47,7 +47,7 @@ def parse_flags():
              if name not in ("seeds", "output") and value != parser.get_default(name)}
     for name in UNFIT:
         if name in given:
-            raise ValueError(f"--{name.replace('_', '-')} is for a single run, "
+            raise ValueError(f"{cli.flag_of(name)} is for a single run, "
                              "not for a comparison")
     with_it = argparse.Namespace(**{**vars(args), "add_stn": True})
     train_mnist.check(with_it)
@@ -60,7 +60,7 @@ def as_flags(given):
     """Values by name, as ``argparse`` gave them, as flags again."""
     flags = []
     for name, value in sorted(given.items()):
-        flags.append("--" + name.replace("_", "-"))
+        flags.append(cli.flag_of(name))
         if value is not True:
             listed = isinstance(value, (list, tuple))
             flags.append(",".join(map(str, value)) if listed else str(value))

@@ -54,7 +54,7 @@ def parse_flags():
     flag("--invert", action="store_true", help="the pictures are black on white")
     flag("--csv", help="file to write the predictions to, as CSV")
     args = parser.parse_args()
-    useless = [f"--{name.replace('_', '-')}" for name in (SCORING if args.predict else PREDICTING)
+    useless = [cli.flag_of(name) for name in (SCORING if args.predict else PREDICTING)
                if getattr(args, name) != parser.get_default(name)]
     if useless:
         raise ValueError(f"{useless[0]} has no meaning {'with' if args.predict else 'without'} "

@@ -98,14 +98,14 @@ def check(args):
         raise ValueError(f"--benchmark 1 trains in one process: it does not go with --kv-store "
                          f"{args.kv_store}")
     if not args.add_stn and any(getattr(args, name) for name in OF_TRANSFORMER):
-        options = ", ".join(map(_flag, OF_TRANSFORMER))
+        options = ", ".join(map(cli.flag_of, OF_TRANSFORMER))
         raise ValueError(f"{options} are of the transformer: they need --add-stn")
     if args.visualize_every and not args.add_stn:
         raise ValueError("--visualize-every draws what the transformer does: it needs --add-stn")
     for name in network_options(args):
         able = [network for network in symbols.NETWORKS if name in symbols.options_of(network)]
         if args.network not in able:
-            raise ValueError(f"{_flag(name)}: {args.network} has no such option, "
+            raise ValueError(f"{cli.flag_of(name)}: {args.network} has no such option, "
                              f"{', '.join(able)} have")
 
 
@@ -142,10 +142,6 @@ def made_of(args, dataset):
     return dict(given, image_shape=args.image_shape and list(args.image_shape),  # as JSON has it
                 num_classes=len(dataset.class_names),
                 data_sha256=None if drawn else dataset.sha256)
-
-
-def _flag(name):
-    return f"--{name.replace('_', '-')}"
 
 
 def _transform(name):

@@ -19,7 +19,7 @@ import time
 BEAT = 1  # seconds between two signs of life
 SILENCE = 7  # seconds without one that mean that the other end is gone
 LEAVING = 1  # seconds that what a process has printed is waited for after its end
-READY = "LAUNCH_READY_FD"
+READY = "LAUNCH_READY_FD"  # the variable with the number of a pipe that tells when all have met
 PR_SET_PDEATHSIG = 1
 
 

@@ -103,6 +103,11 @@ def number(kind, least=-math.inf, most=math.inf, above=-math.inf, below=math.inf
     return parse
 
 
+def flag_of(name):
+    """The flag of an attribute of parsed flags: ``--lr-factor`` of ``lr_factor``."""
+    return "--" + name.replace("_", "-")
+
+
 def image_shape(text):
     """An argparse type: C,H,W."""
     sizes = text.split(",")

@@ -4,6 +4,7 @@ import logging
 import os
 from typing import Any, Mapping, NamedTuple, Optional
 
+from common import cli
 from common.models.metrics import Tally
 from common.provenance import provenance
 from common.storage import checkpoint
@@ -303,7 +304,7 @@ def _as_flag(name, value):
         return f"images with the SHA-256 {str(value)[:8]}..."
     if name == "num_workers":
         return f"{value} workers" if value > 1 else "one worker"
-    flag = "on" if name == "devices" else f"--{name.replace('_', '-')}"
+    flag = "on" if name == "devices" else cli.flag_of(name)
     if value is None or isinstance(value, bool) or (name, value) == ("validation", 0):
         return flag if value else f"no {flag}"
     return f"{flag} {','.join(map(str, value)) if isinstance(value, list) else value}"

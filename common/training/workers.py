@@ -18,6 +18,7 @@ import time
 import mxnet as mx
 import numpy as np
 
+from common.agent import READY
 from common.models.metrics import Tally
 from common.training import resume
 
@@ -29,7 +30,6 @@ BETWEEN_STOPS = 8  # batches between two times that workers ask each other wheth
 GAVE_UP = 4  # exit status
 KEPT = []  # kvstores: MXNet waits for all workers before it frees one, so not after an error
 LAUNCH = "python launch.py -n 2 -- python train_mnist.py --kv-store dist_sync ..."
-READY = "LAUNCH_READY_FD"  # the variable with the number of a pipe to ``launch.py``
 
 
 def count(kv_store):

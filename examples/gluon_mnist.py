@@ -1,7 +1,4 @@
-"""A network of one's own in Gluon, with a spatial transformer, trained by autograd and Trainer.
-
-    python -m examples.gluon_mnist                     # 20 epochs of MNIST
-    python -m examples.gluon_mnist --num-epochs 1
+"""A network of one's own in Gluon, with a spatial transformer: python -m examples.gluon_mnist
 
 It leaves an export, which score.py, visualize_stn.py, export.py and the Module API read, and a
 picture of what the transformer does.
@@ -18,6 +15,7 @@ from mxnet.gluon import nn
 from common.data import batches, datasets
 from common.models import devices, export_folder, trained
 from common.reports import pictures, visualise
+from common.training.fused_trainer import Trainer  # or gluon.Trainer: the same, not as fast
 from symbols.blocks import SpatialTransformer, get_params
 
 parser = argparse.ArgumentParser(description="Trains a network of Gluon layers on MNIST.")
@@ -59,8 +57,7 @@ net.hybridize(static_alloc=True, static_shape=True)
 loss = gluon.loss.SoftmaxCrossEntropyLoss()
 steps = args.num_epochs * train.num_batches
 falling = mx.lr_scheduler.PolyScheduler(steps + 1, RATE, pwr=1, warmup_steps=steps // 4)
-trainer = gluon.Trainer(net.collect_params(), "adam",
-                        {"learning_rate": RATE, "lr_scheduler": falling})
+trainer = Trainer(net.collect_params(), "adam", {"learning_rate": RATE, "lr_scheduler": falling})
 
 for epoch in range(args.num_epochs):
     train.seek(epoch)
@@ -71,9 +68,8 @@ for epoch in range(args.num_epochs):
         trainer.step(BATCH)
     test.reset()
     accuracy = mx.metric.Accuracy()
-    for batch in test:
-        for images, labels in parts_of(batch):
-            accuracy.update(labels, net(images))
+    for images, labels in (part for batch in test for part in parts_of(batch)):
+        accuracy.update(labels, net(images))
     print(f"Epoch {epoch + 1}: test accuracy {accuracy.get()[1]:.4f}", flush=True)
 
 symbol = mx.sym.SoftmaxOutput(net(mx.sym.Variable("data")), name="softmax")

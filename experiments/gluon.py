@@ -1,11 +1,17 @@
-"""How fast the LeNet trains as a block of Gluon, beside the Module of train_mnist.py.
+"""How fast the LeNet trains as a block of Gluon, and how well examples/gluon_mnist.py does.
 
-    python -m experiments.gluon      # some minutes; nothing else should run meanwhile
+    python -m experiments.gluon             # the speed: some minutes, and nothing else should run
+    python -m experiments.gluon --accuracy  # the example with three seeds, some minutes each
 
-Both run the same rewritten graph on the same batch of 128 images, on one device and on all cores.
-Each figure is the median of rounds in which the two take turns.
+The block and the Module of train_mnist.py run the same rewritten graph on the same batch of 128
+images, on one device and on all cores. Each figure is the median of rounds in which they take
+turns. A seed that is done is not trained again: its figures are in results/gluon-mnist.json.
 """
+import os
+import re
 import statistics
+import subprocess
+import sys
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
@@ -18,6 +24,8 @@ from common import cli, files, markdown
 from common.graph import rewrite
 from common.models import devices
 from common.provenance import provenance
+from common.reports.results import mean_and_spread
+from common.training.fused_trainer import Trainer
 from common.training.fused_update import Module
 from experiments.protocol import throughput
 from symbols.blocks import as_block
@@ -25,7 +33,9 @@ from symbols.blocks import as_block
 BATCH, ROUNDS, SECONDS = 128, 7, 3
 RATE = {"learning_rate": 0.003}
 SHAPE = (BATCH, 1, 28, 28)
-WAYS = ("Module", "Gluon", "Gluon, not static")
+WAYS = ("Module", "Gluon", "Gluon, not static", "Gluon, its own Trainer")
+SEEDS = range(3)
+ACCURACIES = "results/gluon-mnist.json"
 
 
 def steps(way, contexts):
@@ -34,7 +44,8 @@ def steps(way, contexts):
     batch = mx.io.DataBatch([mx.nd.random.uniform(shape=SHAPE)], [mx.nd.arange(BATCH) % 10])
     if way == "Module":
         return _module_step(symbol, contexts, batch)
-    return _gluon_step(symbol, contexts, batch, static=way == "Gluon")
+    return _gluon_step(symbol, contexts, batch, static=way != "Gluon, not static",
+                       trainer=gluon.Trainer if way == "Gluon, its own Trainer" else Trainer)
 
 
 def _module_step(symbol, contexts, batch):
@@ -49,11 +60,11 @@ def _module_step(symbol, contexts, batch):
     return step
 
 
-def _gluon_step(symbol, contexts, batch, static):
+def _gluon_step(symbol, contexts, batch, static, trainer):
     block = as_block(symbol)
     block.initialize(mx.init.Xavier(), ctx=contexts)
     block.hybridize(static_alloc=static, static_shape=static)
-    trainer = gluon.Trainer(block.collect_params(), "adam", dict(RATE))
+    trainer = trainer(block.collect_params(), "adam", dict(RATE))
     loss = gluon.loss.SoftmaxCrossEntropyLoss()
     loss.hybridize(static_alloc=static, static_shape=static)
 
@@ -88,10 +99,41 @@ def table(results):
     return markdown.table(["devices", *heads, "Gluon / Module"], rows)
 
 
+def train(seed):
+    """Runs the example: the test accuracy after each epoch.
+
+    Raises RuntimeError if it fails.
+    """
+    folder = os.path.join("models", "gluon-mnist", f"seed-{seed}-export")
+    command = [sys.executable, "-m", "examples.gluon_mnist", "--seed", str(seed),
+               "--folder", folder]
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
+    if done.returncode:
+        raise RuntimeError(f"examples.gluon_mnist --seed {seed} failed")
+    return [float(value) for value in re.findall(r"test accuracy (\S+)", done.stdout)]
+
+
+def train_missing():
+    """The test accuracies of each of ``SEEDS``, those that are not in ``ACCURACIES`` trained."""
+    content = files.read_if_there(ACCURACIES)
+    accuracies = {} if content is None else files.parse_json(content)["test_accuracies"]
+    for seed in map(str, SEEDS):
+        if seed not in accuracies:
+            accuracies[seed] = train(seed)
+            files.write_json(ACCURACIES, dict(provenance(), test_accuracies=accuracies))
+    return accuracies
+
+
 def main():
     parser = cli.Parser(prog="experiments.gluon", description=__doc__.splitlines()[0])
     parser.add_argument("--result", default="results/gluon.json", help="file of the figures")
+    parser.add_argument("--accuracy", action="store_true", help="train examples/gluon_mnist.py")
     args = parser.parse_args()
+    if args.accuracy:
+        files.prepare_output(ACCURACIES)
+        last = [100 * accuracies[-1] for accuracies in train_missing().values()]
+        print(f"test accuracy, %: {mean_and_spread(last)}")
+        return
     files.prepare_output(args.result)
     every = len(devices.contexts(None, None, BATCH))
     results = {str(count): measure([mx.cpu(number) for number in range(count)])

@@ -4,6 +4,7 @@ import numpy as np
 
 from common.graph.rewrite import weights_of_biases
 from common.training.callbacks import Updater
+from common.training.vectors import Vector
 
 DEVICE = "device"  # begins the part of a state's names that says whose statistics they are
 
@@ -41,7 +42,7 @@ class Module(mx.mod.Module):
         for index in trained:
             name = self._param_names[index]
             alike.setdefault(self._multipliers(name), []).append(index)
-        self._vectors = [_Vector(f"vector{number}", self._exec_group, indices)
+        self._vectors = [self._vector(f"vector{number}", indices)
                          for number, indices in enumerate(alike.values())]
         keys = [vector.key for vector in self._vectors]
         self._optimizer.set_lr_mult({key: lr for key, (lr, _) in zip(keys, alike)})
@@ -142,6 +143,12 @@ class Module(mx.mod.Module):
             raise ValueError(f"the state holds {', '.join(sorted(arrays))}: "
                              "it is of another optimizer")
 
+    def _vector(self, key, indices):
+        group = self._exec_group
+        names, weights, gradients = ([arrays[index] for index in indices] for arrays in
+                                     (group.param_names, group.param_arrays, group.grad_arrays))
+        return Vector(key, names, weights, gradients)
+
     def _apart(self):
         """The statistics of each device, where they differ, by names for a state."""
         return {f"{name}.{DEVICE}{number}": copy for name, copies in self.statistics().items()
@@ -165,69 +172,6 @@ class Module(mx.mod.Module):
         optimizer = self._optimizer
         decay = optimizer.wd_mult.get(name, 1.0) if optimizer.wd else 0.0
         return optimizer.lr_mult.get(name, 1.0), decay
-
-
-class _Vector:
-    """Some parameters of an executor group, end to end, under one key of the kvstore.
-
-    Args:
-        key: the name of the vector.
-        group: a Module's ``DataParallelExecutorGroup``.
-        indices: of the parameters.
-    """
-
-    def __init__(self, key, group, indices):
-        self.key, self.names = key, [group.param_names[index] for index in indices]
-        self.weights = _on_each_device(group.param_arrays, indices)
-        self.gradients = _on_each_device(group.grad_arrays, indices)
-
-    def update(self, kvstore):
-        kvstore.push(self.key, [device.gather() for device in self.gradients])
-        kvstore.pull(self.key, out=[device.vector for device in self.weights])
-        for device in self.weights:
-            device.scatter()
-
-    def named(self, vector):
-        """The names of the parameters, and views of their parts of a NumPy array."""
-        return zip(self.names, self.weights[0].split(vector))
-
-
-def _on_each_device(arrays, indices):
-    """``_Parts`` of some parameters for each device; ``arrays[index]`` has one array for each."""
-    chosen = [arrays[index] for index in indices]
-    return [_Parts(of_device) for of_device in zip(*chosen)]
-
-
-class _Parts:
-    """Arrays of one device, and a vector that has room for all of them."""
-
-    def __init__(self, arrays):
-        self.arrays = arrays
-        ends = np.cumsum([array.size for array in arrays]).tolist()
-        self.slices = [slice(end - array.size, end) for array, end in zip(arrays, ends)]
-        self.vector = mx.nd.empty((ends[-1],), arrays[0].context, arrays[0].dtype)
-        self.views = self.split(self.vector)
-
-    def split(self, vector):
-        """Views of a vector, in the shapes of the arrays."""
-        return [vector[part].reshape(array.shape) for part, array in zip(self.slices, self.arrays)]
-
-    def gather(self):
-        """The vector, of what the arrays hold now."""
-        self._copy(self.arrays, self.views)
-        return self.vector
-
-    def scatter(self):
-        """Gives the arrays what the vector holds."""
-        self._copy(self.views, self.arrays)
-
-    @staticmethod
-    def _copy(sources, targets):
-        if sources[0].dtype == np.float32:  # all in one operator, quicker than concat and split
-            mx.nd.amp_multicast(*sources, num_outputs=len(sources), out=targets)
-        else:
-            for source, target in zip(sources, targets):
-                source.copyto(target)
 
 
 def _mean(copies):

@@ -1,0 +1,68 @@
+"""A Trainer of Gluon whose step costs a few operators, however many parameters there are."""
+import mxnet as mx
+
+from common.training.callbacks import Updater
+from common.training.vectors import Vector
+
+
+class Trainer(mx.gluon.Trainer):
+    """``gluon.Trainer``, but what is treated alike is updated as one, as in ``fused_update``.
+
+    After a step the parameters are those of ``gluon.Trainer`` to the bit. The optimizer must treat
+    each number by itself, as all of ``recipe.OPTIMIZERS`` do. Multipliers of the rate and of weight
+    decay are those that the parameters have at the first step.
+
+    Args:
+        params: a block's ``collect_params()``, or a list of Parameters.
+        optimizer, optimizer_params: as upstream's.
+
+    Raises ValueError if a parameter or its gradient is sparse.
+    """
+
+    def __init__(self, params, optimizer, optimizer_params=None):
+        super().__init__(params, optimizer, optimizer_params)
+        if self._contains_sparse_weight or self._contains_sparse_grad:
+            raise ValueError("sparse parameters need Gluon's own Trainer")
+        self._updater = Updater(self._optimizer)
+
+    def load_states(self, fname):
+        """As upstream's; of another network or optimizer, the next step fails."""
+        super().load_states(fname)
+        self._set_multipliers()
+
+    def _init_kvstore(self):
+        self._kvstore = mx.kv.create("local")  # upstream has none for a single device
+        self._kvstore._set_updater(self._updater)
+        self._kv_initialized = self._update_on_kvstore = True
+
+    def _init_params(self):
+        """At the first step, when all shapes are known, and after ``Parameter.set_data``."""
+        alike = {}
+        for parameter in self._params:
+            if parameter.grad_req != "null":
+                treated = parameter.lr_mult, parameter.wd_mult, parameter.dtype
+                alike.setdefault(treated, []).append(parameter)
+        self._multipliers = list(alike)
+        self._vectors = [_vector(f"vector{number}", parameters)
+                         for number, parameters in enumerate(alike.values())]
+        self._set_multipliers()
+        for vector in self._vectors:
+            self._kvstore.init(vector.key, vector.weights[0].gather())
+        self._params_to_init = []
+
+    def _set_multipliers(self):
+        keys = [vector.key for vector in self._vectors]
+        rates, decays, _ = zip(*self._multipliers)
+        self._optimizer.set_lr_mult(dict(zip(keys, rates)))
+        self._optimizer.set_wd_mult(dict(zip(keys, decays)))
+
+    def _allreduce_grads(self):
+        for vector in self._vectors:
+            vector.update(self._kvstore)
+            self._updater.raise_kept()
+
+
+def _vector(key, parameters):
+    return Vector(key, [parameter.name for parameter in parameters],
+                  [parameter.list_data() for parameter in parameters],
+                  [parameter.list_grad() for parameter in parameters])

@@ -1,0 +1,103 @@
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet import autograd, gluon
+
+import symbols
+from common.training.fused_trainer import Trainer
+from common.training.recipe import OPTIMIZERS, WITH_MOMENTUM, SeededInit
+from symbols.blocks import as_block
+from tests.pairwise import pairwise
+
+BATCH = 12
+
+
+class Run:
+    """A LeNet and its trainer, whose localisation head has multipliers of its own."""
+
+    def __init__(self, kind, optimizer, devices=1, **options):
+        self.contexts = [mx.cpu(number) for number in range(devices)]
+        self.block = as_block(symbols.get_symbol("lenet"))
+        self.block.initialize(SeededInit(mx.init.Xavier(), 0), ctx=self.contexts)
+        self.trainer = kind(self.block.collect_params(), optimizer,
+                            {"learning_rate": 0.01, **options})
+
+    def step(self, number):
+        rng = np.random.RandomState(number)
+        images = mx.nd.array(rng.rand(BATCH, 1, 28, 28))
+        labels = mx.nd.array(rng.randint(0, 10, BATCH))
+        loss = gluon.loss.SoftmaxCrossEntropyLoss()
+        mx.random.seed(number)
+        with autograd.record():
+            losses = [loss(self.block(image), label) for image, label in zip(
+                *(gluon.utils.split_and_load(array, self.contexts) for array in (images, labels)))]
+        autograd.backward(losses)
+        self.trainer.step(BATCH)
+        mx.nd.waitall()
+
+    def values(self):
+        return {name: [copy.asnumpy() for copy in parameter.list_data()]
+                for name, parameter in self.block.collect_params().items()}
+
+
+def check_equal(one, other):
+    other = other.values()
+    for name, copies in one.values().items():
+        np.testing.assert_array_equal(copies, other[name], err_msg=name)
+
+
+@pytest.mark.parametrize(("optimizer", "devices", "wd"), pairwise(OPTIMIZERS, [1, 2], [0, 0.01]))
+def test_steps_are_those_of_gluons_trainer(optimizer, devices, wd):
+    options = {"wd": wd, **({"momentum": 0.9} if optimizer in WITH_MOMENTUM else {})}
+    fused, plain = (Run(kind, optimizer, devices, **options) for kind in (Trainer, gluon.Trainer))
+    fused.step(0)
+    plain.step(0)
+    before = fused.values()
+    for number in (1, 2):
+        fused.step(number)
+        plain.step(number)
+    check_equal(fused, plain)
+    after = fused.values()
+    assert all((after[name][0] != before[name][0]).any() for name in before)
+
+
+def test_it_goes_on_from_saved_states(tmp_path):
+    path = str(tmp_path / "states")
+    first = Run(Trainer, "adam")
+    for number in range(2):
+        first.step(number)
+    first.trainer.save_states(path)
+    second = Run(Trainer, "adam")
+    second.step(5)  # a state that must be forgotten
+    for name, parameter in second.block.collect_params().items():
+        parameter.set_data(first.block.collect_params()[name].data())
+    second.trainer.load_states(path)
+    for run in (first, second):
+        run.step(2)
+    check_equal(first, second)
+
+
+def test_parameters_may_be_set_between_steps():
+    """Upstream makes a new kvstore then; what the optimizer remembers stays."""
+    fused, plain = Run(Trainer, "adam"), Run(gluon.Trainer, "adam")
+    for run in (fused, plain):
+        run.step(0)
+        run.block.collect_params()["fc2_bias"].set_data(mx.nd.ones(10))
+        run.step(1)
+    check_equal(fused, plain)
+
+
+def test_what_the_schedule_raises_comes_through():
+    def broken(_):
+        raise ArithmeticError("no rate")
+
+    broken.base_lr = 0.01
+    with pytest.raises(ArithmeticError, match="no rate"):
+        Run(Trainer, "sgd", lr_scheduler=broken).step(0)
+
+
+def test_sparse_parameters_are_refused():
+    block = gluon.nn.Embedding(4, 2, sparse_grad=True)
+    block.initialize()
+    with pytest.raises(ValueError, match="own Trainer"):
+        Trainer(block.collect_params(), "sgd")

@@ -53,7 +53,7 @@ test = batches.ImageIter(mnist.test_images, mnist.test_labels, 100)
 mx.random.seed(args.seed)  # for the start and the dropouts
 net = network()
 net.initialize(mx.init.MSRAPrelu(), ctx=contexts)
-net.hybridize(static_alloc=True, static_shape=True)
+net.hybridize(static_alloc=True, static_shape=True, forward_bulk_size=1)
 loss = gluon.loss.SoftmaxCrossEntropyLoss()
 steps = args.num_epochs * train.num_batches
 falling = mx.lr_scheduler.PolyScheduler(steps + 1, RATE, pwr=1, warmup_steps=steps // 4)

@@ -40,7 +40,8 @@ class Trainer(mx.gluon.Trainer):
         alike = {}
         for parameter in self._params:
             if parameter.grad_req != "null":
-                treated = parameter.lr_mult, parameter.wd_mult, parameter.dtype
+                decay = parameter.wd_mult if self._optimizer.wd else 0
+                treated = parameter.lr_mult, decay, parameter.dtype
                 alike.setdefault(treated, []).append(parameter)
         self._multipliers = list(alike)
         self._vectors = [_vector(f"vector{number}", parameters)

@@ -26,13 +26,13 @@ from common.models import export_folder
 from common.training import fit, flags, workers
 from symbols import resnet, stn
 
-TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool", "stn_at")  # its options
-OF_TRANSFORMER = (*TRANSFORMER, "loc_lr_mult")  # flags that need one
+TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool", "stn_at", "stn_steps")
+OF_TRANSFORMER = (*TRANSFORMER, "loc_lr_mult")  # flags that need one: options of it, and this
 # Flags that decide the network and the images:
 DECISIVE = ("add_stn", "bounded", "brightness", "data_dir", "data_train", "data_val", "dataset",
             "depth", "distort", "image_shape", "network", "num_examples", "outside", "pad_size",
-            "pool", "random_crop", "random_mirror", "stable", "stn_at", "transform", "validation",
-            "width")
+            "pool", "random_crop", "random_mirror", "stable", "stn_at", "stn_steps", "transform",
+            "validation", "width")
 
 
 def add_flags(parser):
@@ -54,6 +54,9 @@ def add_flags(parser):
     flag("--stn-at", metavar="PLACES",
          help=f"where resnet has transformers: {', '.join(resnet.PLACES)}, or several, such as "
               "input,stage1; by default input")
+    flag("--stn-steps", type=cli.number(int, least=1), metavar="N",
+         help="find the warp in N steps, each of which sees what those before have made; by "
+              "default 1")
     flag("--width", type=cli.number(int, least=1),
          help="hidden units of mlp and addition, filters of cnn's second convolution and of "
               "resnet's first stage")
@@ -122,7 +125,8 @@ def model_prefix(args):
     data = datasets.short_name(args.dataset, args.data_dir, args.data_train)
     parts = [data, args.distort, args.network, "stn" if args.add_stn else None,
              args.transform, "bounded" if args.bounded else None,
-             "stable" if args.stable else None, args.outside, args.stn_at]
+             "stable" if args.stable else None, args.outside, args.stn_at,
+             args.stn_steps and f"{args.stn_steps}-steps"]
     return "models/" + "-".join(filter(None, parts)).replace(":", "").replace(",", "-")
 
 

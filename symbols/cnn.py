@@ -10,9 +10,12 @@ of 42 x 42 behind the transformer's own pooling; the localisation head learns at
 
 Test error: see docs/paper.md; ``experiments/paper.py`` has its flags.
 """
+from functools import partial
+
 import mxnet as mx
 
-from .stn import localisation_head, spatial_transformer
+from .steps import straighten
+from .stn import localisation_head
 
 SMALLEST = {"classifier": 21, "localisation network": 28}  # pixels that survive the convolutions
 
@@ -38,7 +41,8 @@ def get_loc(data, attr=None, transform="affine", bounded=False, stable=False):
 
 
 def get_symbol(num_classes=10, width=64, add_stn=True, image_shape=(1, 28, 28), target_shape=None,
-               pool=1, transform="affine", bounded=False, stable=False, outside="zero"):
+               pool=1, transform="affine", bounded=False, stable=False, outside="zero",
+               stn_steps=1):
     """The classifier, with or without the transformer.
 
     Args:
@@ -50,6 +54,7 @@ def get_symbol(num_classes=10, width=64, add_stn=True, image_shape=(1, 28, 28), 
         pool: of the transformer, as for ``stn.spatial_transformer``; in the paper 2 for RTS and TC.
         transform, bounded, stable: of the transformer, as for ``stn.localisation_head``.
         outside: what is around the image, as for ``stn.spatial_transformer``.
+        stn_steps: in which theta is found, as ``steps`` of ``steps.straighten``.
 
     Returns:
         Symbol of the class probabilities (N, num_classes), with a SoftmaxOutput named "softmax".
@@ -64,8 +69,8 @@ def get_symbol(num_classes=10, width=64, add_stn=True, image_shape=(1, 28, 28), 
     shape = target_shape or image_shape[1:]
     if add_stn:
         _check_size("localisation network", image_shape[1:])
-        loc = get_loc(net, transform=transform, bounded=bounded, stable=stable)
-        net = spatial_transformer(net, loc, shape, transform, pool=pool, outside=outside)
+        net = straighten(net, partial(get_loc, transform=transform, bounded=bounded, stable=stable),
+                         image_shape[1:], shape, transform, stn_steps, pool=pool, outside=outside)
         shape = [size // pool for size in shape]
     _check_size("classifier", shape)
     for index, (num_filter, kernel) in enumerate(((32, 9), (width, 7)), start=1):

@@ -8,9 +8,12 @@ from the image's; ``flag`` rules both dropouts.
 
 Test accuracy: see docs/training.md.
 """
+from functools import partial
+
 import mxnet as mx
 
-from .stn import localisation_head, spatial_transformer
+from .steps import straighten
+from .stn import localisation_head
 
 SMALLEST = {"classifier": 16, "localisation network": 18}  # pixels that survive the convolutions
 
@@ -35,7 +38,7 @@ def get_loc(data, attr=None, transform="affine", bounded=False, stable=False):
 
 def get_symbol(num_classes=10, flag="training", add_stn=True, image_shape=(1, 28, 28),
                target_shape=None, transform="affine", bounded=False, stable=False,
-               outside="zero"):
+               outside="zero", stn_steps=1):
     """The classifier, with or without the transformer.
 
     Args:
@@ -47,6 +50,7 @@ def get_symbol(num_classes=10, flag="training", add_stn=True, image_shape=(1, 28
         target_shape: (height, width) of the transformer's output; by default the input's.
         transform, bounded, stable: of the transformer, as for ``stn.localisation_head``.
         outside: what is around the image, as for ``stn.spatial_transformer``.
+        stn_steps: in which theta is found, as ``steps`` of ``steps.straighten``.
 
     Returns:
         Symbol of the class probabilities (N, num_classes), with a SoftmaxOutput named "softmax".
@@ -63,9 +67,9 @@ def get_symbol(num_classes=10, flag="training", add_stn=True, image_shape=(1, 28
     net = mx.sym.Variable("data")  # (N, C, H, W)
     if add_stn:
         _check_size("localisation network", image_shape[1:])
-        loc = get_loc(net, transform=transform, bounded=bounded, stable=stable)
-        net = spatial_transformer(net, loc, target_shape or image_shape[1:], transform,
-                                  outside=outside)
+        net = straighten(net, partial(get_loc, transform=transform, bounded=bounded, stable=stable),
+                         image_shape[1:], target_shape or image_shape[1:], transform, stn_steps,
+                         outside=outside)
     net = _conv_relu_pool(net, 10, 5, "", 1)
     net = _conv_relu_pool(net, 20, 5, "", 2)
     net = mx.sym.Dropout(net, p=0.5, mode=flag, name="dropout1")

@@ -9,9 +9,12 @@ units in each of those, which see the picture at half its size, as in the paper'
 Test accuracy: see docs/training.md; error: docs/paper.md. ``experiments/paper.py`` has the paper's
 flags.
 """
+from functools import partial
+
 import mxnet as mx
 
-from .stn import localisation_head, spatial_transformer
+from .steps import straighten
+from .stn import localisation_head
 
 
 def get_loc(data, attr=None, transform="affine", bounded=False, name="stn",
@@ -39,7 +42,8 @@ def get_loc(data, attr=None, transform="affine", bounded=False, name="stn",
 
 
 def get_symbol(num_classes=10, width=256, add_stn=True, image_shape=(1, 28, 28), target_shape=None,
-               pool=1, transform="affine", bounded=False, stable=False, outside="zero"):
+               pool=1, transform="affine", bounded=False, stable=False, outside="zero",
+               stn_steps=1):
     """The classifier, with or without the transformer.
 
     Args:
@@ -51,6 +55,7 @@ def get_symbol(num_classes=10, width=256, add_stn=True, image_shape=(1, 28, 28),
         pool: of the transformer, as for ``stn.spatial_transformer``; in the paper 2 for RTS and TC.
         transform, bounded, stable: of the transformer, as for ``stn.localisation_head``.
         outside: what is around the image, as for ``stn.spatial_transformer``.
+        stn_steps: in which theta is found, as ``steps`` of ``steps.straighten``.
 
     Returns:
         Symbol of the class probabilities (N, num_classes), with a SoftmaxOutput named "softmax".
@@ -63,9 +68,9 @@ def get_symbol(num_classes=10, width=256, add_stn=True, image_shape=(1, 28, 28),
 
     net = mx.sym.Variable("data")  # (N, C, H, W)
     if add_stn:
-        loc = get_loc(net, transform=transform, bounded=bounded, stable=stable)
-        net = spatial_transformer(net, loc, target_shape or image_shape[1:], transform, pool=pool,
-                                  outside=outside)
+        net = straighten(net, partial(get_loc, transform=transform, bounded=bounded, stable=stable),
+                         image_shape[1:], target_shape or image_shape[1:], transform, stn_steps,
+                         pool=pool, outside=outside)
     return classifier(net, num_classes, width)
 
 

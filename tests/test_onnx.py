@@ -30,6 +30,9 @@ CASES += [("lenet", {"add_stn": False}, (3, 30, 26)), ("lenet", {"target_shape":
           ("cnn", {"transform": "similarity", "pool": 2}, (1, 43, 60)),
           ("cnn", {"transform": "projective"}, SMALL), ("mlp", {"transform": "tps"}, SMALL),
           ("addition", {"transform": "affine", "pool": 2}, (2, 42, 42)),
+          ("lenet", {"stn_steps": 2, "transform": "rotation"}, SMALL),
+          ("cnn", {"stn_steps": 3, "stable": True}, SMALL),
+          ("mlp", {"stn_steps": 2, "transform": "projective"}, SMALL),
           ("resnet", {"stn_at": "input,stage1", "transform": "similarity"}, (3, 48, 48))]
 
 

@@ -136,6 +136,11 @@ def test_reading_speed_and_monitor(run, tmp_path, caplog):
     (["--stn-at", "input"], ["--stn-at", "--add-stn"]),
     (["--add-stn", "--stn-at", "input"], ["--stn-at: lenet has no such option", "resnet"]),
     (["--add-stn", "--network", "resnet", "--stn-at", "input,stage9"], ["stage3", "stage9"]),
+    (["--stn-steps", "2"], ["--stn-steps", "--add-stn"]),
+    (["--add-stn", "--stn-steps", "0"], ["--stn-steps", "at least 1"]),
+    (["--add-stn", "--stn-steps", "2", "--transform", "tps"], ["tps", "more than one step"]),
+    (["--add-stn", "--network", "resnet", "--stn-steps", "2"],
+     ["--stn-steps: resnet has no such option", "lenet"]),
     (["--depth", "2"], ["--depth: lenet has no such option", "resnet"]),
     (["--dataset", "signs", "--distort", "R"], ["to be grey", "3, 48, 48)"]),
     (["--dataset", "signs", "--data-dir", "."], ["--dataset signs", "no files"]),
@@ -169,6 +174,17 @@ def test_transformers_at_several_places_train_and_name_their_files(run, tmp_path
                 "--model-prefix", f"models/{prefix}", "--resume")
     assert other.returncode == 2
     assert "--stn-at input,stage1 there, no --stn-at here" in other.stderr
+
+
+def test_an_iterated_transformer_trains_and_names_its_files(run, tmp_path):
+    done = run(*QUICK, "--add-stn", "--stable", "--stn-steps", 2, "--result", "result.json")
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads((tmp_path / "result.json").read_text())["transformers"]) == [
+        "stn_step1", "stn"]
+    once = run(*QUICK, "--add-stn", "--stable", "--resume", "--model-prefix",
+               "models/synthetic-lenet-stn-stable-2-steps")
+    assert once.returncode == 2
+    assert "--stn-steps 2 there, no --stn-steps here" in once.stderr
 
 
 def test_colour_pictures_with_names_train(run, run_main, tmp_path):

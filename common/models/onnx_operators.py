@@ -263,8 +263,9 @@ ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "softrelu": "Softplus", "so
                "tanh": "Tanh"}
 RENAMED = {
     "BlockGrad": "Identity", "Dropout": "Identity", "_copy": "Identity", "_maximum": "Max",
-    "_minimum": "Min", "_power": "Pow", "abs": "Abs", "add_n": "Sum", "broadcast_add": "Add",
-    "broadcast_div": "Div", "broadcast_maximum": "Max", "broadcast_minimum": "Min",
+    "_minimum": "Min", "_power": "Pow", "abs": "Abs", "add_n": "Sum", "batch_dot": "MatMul",
+    "broadcast_add": "Add", "broadcast_div": "Div", "broadcast_maximum": "Max",
+    "broadcast_minimum": "Min",
     "broadcast_mul": "Mul", "broadcast_power": "Pow", "broadcast_sub": "Sub", "ceil": "Ceil",
     "cos": "Cos", "elemwise_add": "Add", "elemwise_div": "Div", "elemwise_mul": "Mul",
     "elemwise_sub": "Sub", "erf": "Erf", "exp": "Exp", "floor": "Floor", "log": "Log",
@@ -306,7 +307,8 @@ WITHOUT_EFFECT = {
     "LeakyReLU": "lower_bound upper_bound", "Pooling": "cudnn_off p_value",
     "Reshape": "keep_highest reverse shape target_shape", "SliceChannel": "num_outputs",
     "SpatialTransformer": "cudnn_off", "add_n": "num_args", "broadcast_to": "shape",
-    "dot": "forward_stype", "expand_dims": "axis", "squeeze": "axis", "stack": "num_args",
+    "batch_dot": "forward_stype", "dot": "forward_stype", "expand_dims": "axis", "squeeze": "axis",
+    "stack": "num_args",
     **dict.fromkeys((*SCALAR, *SCALAR_FIRST, *COMPARED), "is_int")}
 # And those of which only these values, the default first, are translated:
 CHANNELS_FIRST = {"layout": (None, "NCW", "NCHW", "NCDHW")}
@@ -318,6 +320,6 @@ ONLY = {
     "Pooling": CHANNELS_FIRST,
     "SliceChannel": {"squeeze_axis": (False,)},
     "SpatialTransformer": {"sampler_type": ("bilinear",), "transform_type": ("affine",)},
-    "dot": {"transpose_a": (False,), "transpose_b": (False,)},
+    **dict.fromkeys(("batch_dot", "dot"), {"transpose_a": (False,), "transpose_b": (False,)}),
     **{name: {"dtype": (None, "float32"), "use_length": (False, None)}
        for name in ("log_softmax", "softmax")}}

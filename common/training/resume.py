@@ -17,7 +17,8 @@ ORIGINS = ("data_dir", "data_train", "data_val", "image_shape", "num_examples")
 BEFORE = {"brightness": 0.0, "data_train": None, "data_val": None, "depth": None, "fix": None,
           "image_shape": None, "loc_lr_mult": None, "num_workers": 1, "outside": None,
           "pad_size": 0, "pretrained": None, "pretrained_sha256": None, "random_crop": 0,
-          "random_mirror": 0, "reset": None, "stable": False, "stn_at": None, "validation": 0}
+          "random_mirror": 0, "reset": None, "stable": False, "stn_at": None, "stn_steps": None,
+          "validation": 0}
 START = ("pretrained", "pretrained_sha256", "reset")  # how a run begins, and nothing after that
 
 

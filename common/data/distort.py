@@ -3,13 +3,15 @@
 | name | target | what happens to a digit |
 | --- | --- | --- |
 | R | its own size | turned by up to 90 degrees either way |
+| R360 | its own size | turned by any angle |
 | RTS | 42 x 42 | turned by up to 45 degrees, scaled by 0.7 to 1.2, placed anywhere |
 | P | its own size | scaled by 0.75 to 1, each corner moved by N(0, 5) pixels (digit kept inside) |
 | E | its own size | scaled by 0.75 to 1, a 4 x 4 lattice bent by N(0, 1.5) pixels (spline) |
 | T | 60 x 60 | placed anywhere |
 | TC | 60 x 60 | placed anywhere, among six crops of other digits, 6 x 6 pixels each |
 
-After Jaderberg et al., 2015, appendix A.4 and section 4.1. Choices of ours, where the text leaves
+After Jaderberg et al., 2015, appendix A.4 and section 4.1, but for R360, which is the task of the
+published rotated MNIST (Larochelle et al., 2007). Choices of ours, where the text leaves
 them open: R, P and E keep a picture's size, and E's lattice has 4 x 4 points; scale and angle are
 uniform; "anywhere" is wherever the frame of the digit, before it is turned, stays inside; corners
 of P that would fold the picture over, or push a part of the digit out of it, are drawn again (six
@@ -184,8 +186,8 @@ def _check_name(name, names):
         raise ValueError(f"no distortion {name!r}: there is {', '.join(names)}")
 
 
-def _turned(rng, count, target_shape, source_shape):
-    return placed(_uniform(rng, count, np.pi / 2), 1, 0, target_shape, source_shape)
+def _turned(rng, count, target_shape, source_shape, most=np.pi / 2):
+    return placed(_uniform(rng, count, most), 1, 0, target_shape, source_shape)
 
 
 def _turned_placed_scaled(rng, count, target_shape, source_shape):
@@ -305,6 +307,7 @@ def _clutter(rng, images, digits):
 
 DISTORTIONS = {
     "R": Distortion(_turned),
+    "R360": Distortion(functools.partial(_turned, most=np.pi)),
     "RTS": Distortion(_turned_placed_scaled, target_shape=(42, 42)),
     "P": Distortion(_corners_moved, "projective"),
     "E": Distortion(_lattice_moved, "tps:4"),

@@ -2,6 +2,7 @@
 
     python -m experiments.paper           # trains what is missing, days; then as --print
     python -m experiments.paper --quick   # four cells of them, shorter: minutes
+    python -m experiments.paper --long    # longer trainings, up to the paper's own: days
     python -m experiments.paper --print   # prints the tables, writes them into docs/paper.md
     python -m experiments.paper --draw    # draws the distortions, and angles that a network found
 
@@ -10,9 +11,10 @@ many cores a machine has; as many run at once as there are cores. A run that was
 from its last checkpoint; a finished one leaves its figures in
 ``results/paper/<column>/<row>/seed-<n>.json``.
 """
+import glob
 import os
 import statistics
-from typing import NamedTuple
+from typing import Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
@@ -39,13 +41,24 @@ RECIPES = {"mlp": Recipe(60, 0.004), "cnn": Recipe(16, 0.004)}  # its epochs are
 # Sums are learnt slowly, and at the other rate filters of the CNN die. It takes hours: two devices.
 ADDITION_RECIPES = {"mlp": Recipe(90, 0.001), "addition": Recipe(90, 0.001),
                     "cnn": Recipe(110, 0.001, cpus=2)}
-SEEDS = range(3)
 QUICK = {"columns": ["R"], "rows": ["FCN", "CNN", "ST-FCN affine", "ST-CNN affine"], "epochs": 3}
 
-# Test errors of the paper, %; None for what it did not train.
-PAPER = {
-    "distorted digits": {
-        "columns": ("R", "RTS", "P", "E", "TC"),
+
+
+class Table(NamedTuple):
+    """Networks, distortions, and the paper's test errors, %; None for what it did not train.
+
+    ``epochs`` are those of all runs, in place of their recipes'.
+    """
+
+    columns: Tuple[str, ...]
+    rows: Mapping[str, Sequence[Optional[float]]]
+    epochs: Optional[int] = None
+    seeds: Sequence[int] = range(3)
+
+
+TABLES = {
+    "distorted digits": Table(("R", "RTS", "P", "E", "TC"), {
         "FCN": (2.1, 5.2, 3.1, 3.2, 13.2),
         "CNN": (1.2, 0.8, 1.5, 1.4, 3.5),
         "ST-FCN affine": (1.2, 0.8, 1.5, 2.7, 2.0),
@@ -54,20 +67,45 @@ PAPER = {
         "ST-CNN affine": (0.7, 0.5, 0.8, 1.2, 1.7),
         "ST-CNN projective": (0.8, 0.6, 0.8, 1.3, None),
         "ST-CNN tps": (0.7, 0.5, 0.8, 1.1, None),
-    },
-    "two digits to add": {
-        "columns": ("addition",),
+    }),
+    "two digits to add": Table(("addition",), {
         "FCN": (47.7,),
         "CNN": (14.7,),
         "ST-FCN affine": (22.6,),
         "2 x ST-FCN affine": (9.0,),
         "2 x ST-FCN projective": (5.9,),
         "2 x ST-FCN tps": (5.8,),
-    },
-    "with the stable head": {
-        "columns": ("R", "RTS"),
+    }),
+    "with the stable head": Table(("R", "RTS"), {
+        "ST-FCN affine, stable": (1.2, 0.8),
         "ST-CNN affine, stable": (0.7, 0.5),
-    },
+    }),
+}
+AGAINST_EPOCHS = {  # rows that are drawn against the epochs, of seed 0 on R
+    "CNN": (1.2,),
+    "ST-CNN affine, stable": (0.7,),
+}
+LONG_TABLES = {
+    **{f"{epochs} epochs": Table(("R",), AGAINST_EPOCHS, epochs, range(1)) for epochs in (4, 64)},
+    "160 epochs": Table(("R", "RTS"), {
+        "FCN": (2.1, 5.2),
+        "CNN": (1.2, 0.8),
+        "ST-FCN affine, stable": (1.2, 0.8),
+        "ST-FCN projective, stable": (1.3, 0.9),
+        "ST-FCN tps, stable": (1.1, 0.8),
+        "ST-CNN affine, stable": (0.7, 0.5),
+        "ST-CNN projective, stable": (0.8, 0.6),
+        "ST-CNN tps, stable": (0.7, 0.5),
+    }, epochs=160),
+    "160 epochs, of harder images": Table(("TC", "addition"), {
+        "FCN": (13.2, 47.7),
+        "CNN": (3.5, 14.7),
+        "ST-FCN affine, stable": (2.0, 22.6),
+    }, epochs=160),
+    "640 epochs, as in the paper": Table(("R", "RTS"), {
+        "CNN": (1.2, 0.8),
+        "ST-CNN affine, stable": (0.7, 0.5),
+    }, epochs=640, seeds=range(1)),
 }
 NETWORKS = {"FCN": "mlp", "CNN": "cnn", "ST-FCN": "mlp", "ST-CNN": "cnn", "2 x ST-FCN": "addition"}
 # So that in each column the FCNs have 400,000 parameters each, within 1%, and the CNNs as many as
@@ -80,19 +118,18 @@ WIDTHS = {
     "2 x ST-FCN": {"addition": 173},
 }
 POOLED = ("RTS", "TC", "addition")
-PAGE = "docs/paper.md"
+RESULTS, PAGE = "results/paper", "docs/paper.md"
+SLOPES = "results/slopes.json"  # how much of a turn each transformer undoes
+EPOCHS_DRAWN = (4, None, 64, 160, 640)  # None: those of the recipe
 MARKS = "<!-- experiments/paper.py writes from here -->", "<!-- to here -->"  # in it
 
 
-def rows(table):
-    """The names of the networks of a table of ``PAPER``."""
-    return [name for name in table if name != "columns"]
-
-
-def all_runs():
+def all_runs(tables):
     """The runs of all cells, seed by seed, so that the tables are filled evenly."""
-    return [run_of(row, column, seed) for seed in SEEDS for table in PAPER.values()
-            for row in rows(table) for column in table["columns"]]
+    last = max(len(table.seeds) for table in tables.values())
+    return [run_of(row, column, seed, table.epochs) for seed in range(last)
+            for table in tables.values() if seed in table.seeds
+            for row in table.rows for column in table.columns]
 
 
 def quick_runs():
@@ -102,7 +139,7 @@ def quick_runs():
 
 
 def run_of(row, column, seed, epochs=None):
-    """The training of a network (a row of ``PAPER``) on a distortion, from a seed."""
+    """The training of a network (a row of ``TABLES``) on a distortion, from a seed."""
     plain_row, _, head = row.partition(", ")
     family, _, transform = plain_row.rpartition(" ") if "ST-" in row else (row, "", None)
     network = NETWORKS[family]
@@ -119,25 +156,45 @@ def run_of(row, column, seed, epochs=None):
     return training_runs.Run(name, list(map(str, flags)))
 
 
-def tables(folder, epochs=None):
-    """The tables, in Markdown: mean and standard deviation, the paper's figure, the difference.
+def tables(shown, folder, epochs=None):
+    """Tables in Markdown: mean and standard deviation, the paper's figure, the difference.
+
+    Rows, and tables, of which nothing has been trained are left out.
+
+    Args:
+        shown: title -> ``Table``.
+        folder: of the results; those of longer runs are in folders beside it: see ``folder_of``.
+        epochs: of all runs, in place of the tables' and the recipes'.
 
     Raises ValueError if a file in the folder is no result, or of other flags.
     """
-    return "\n\n".join(_table(folder, title, table, epochs) for title, table in PAPER.items())
+    made = (_table(title, table, folder_of(table, folder), epochs or table.epochs)
+            for title, table in shown.items())
+    return "\n\n".join(filter(None, made))
 
 
-def _table(folder, title, table, epochs):
-    def cells(row):
-        for column, paper in zip(table["columns"], table[row]):
-            yield _cell(folder, [run_of(row, column, seed, epochs) for seed in SEEDS], paper)
-
-    return markdown.table([title, *table["columns"]], [[row, *cells(row)] for row in rows(table)])
+def folder_of(table, folder):
+    """The folder of a table's results."""
+    return f"{folder}-{table.epochs}-epochs" if table.epochs else folder
 
 
-def _cell(folder, seeds, paper):
-    done = filter(None, (training_runs.figures(run, folder) for run in seeds))
-    errors = [100 * (1 - figures["test_accuracy"]) for figures in done]
+def _table(title, table, folder, epochs):
+    rows = []
+    for row in table.rows:
+        errors = [_errors(folder, [run_of(row, column, seed, epochs) for seed in table.seeds])
+                  for column in table.columns]
+        if any(errors):
+            rows.append([row, *map(_cell, errors, table.rows[row])])
+    return markdown.table([title, *table.columns], rows) if rows else None
+
+
+def _errors(folder, runs):
+    """The test errors, %, of those runs that are done."""
+    done = filter(None, (training_runs.figures(run, folder) for run in runs))
+    return [100 * (1 - figures["test_accuracy"]) for figures in done]
+
+
+def _cell(errors, paper):
     if not errors:
         return "" if paper is None else f"({paper})"
     difference = "" if paper is None else f" ({paper}, {statistics.mean(errors) - paper:+.2f})"
@@ -146,14 +203,14 @@ def _cell(folder, seeds, paper):
 
 def gains(folder):
     """What the transformer buys, as a Markdown table: the first rows of the first table, paired."""
-    columns = PAPER["distorted digits"]["columns"]
+    table = TABLES["distorted digits"]
     lines = []
     for name, plain in (("fully connected", "FCN"), ("convolutional", "CNN")):
         for row, transformer in ((plain, "without"), (f"ST-{plain} affine", "with")):
-            cells = [_cell(folder, [run_of(row, column, seed) for seed in SEEDS], None)
-                     for column in columns]
+            cells = [_cell(_errors(folder, [run_of(row, column, seed) for seed in table.seeds]),
+                           None) for column in table.columns]
             lines.append([name, transformer, *cells])
-    return markdown.table(["", "transformer", *columns], lines)
+    return markdown.table(["", "transformer", *table.columns], lines)
 
 
 def write_tables(path, text):
@@ -175,17 +232,55 @@ def draw(folder):
     rows = {name: distort(name, images[:10], seed=0) for name in DISTORTIONS}
     pictures.save(pictures.grid_of_images({"MNIST": images[:10], **rows}),
                   os.path.join(folder, "distortions.png"))
-
-    turned, applied = distort("R", images, seed=0, with_theta=True)
-    network = trained.load("published/mnist-R-cnn-stn")
-    found = network.predictor((1, *turned.shape[1:]), "stn_theta_output")(turned)
-    true, found = -angle_of(applied), angle_of(found)
+    true, found = turns("published/mnist-R-cnn-stn", images)
     # Nothing in training says which way is up: any one angle between them will do.
     offset = np.median(found - true)
     left = np.abs((found - true - offset + 180) % 360 - 180)
-    slope = np.polyfit(true, found, 1)[0]
-    title = f"ST-CNN affine on R: slope {slope:.2f},\nwhat is left of a turn {left.mean():.1f}°"
+    title = (f"ST-CNN affine on R: slope {slope(true, found):.2f},\n"
+             f"what is left of a turn {left.mean():.1f}°")
     pictures.save(pictures.angles(true, found, title), os.path.join(folder, "angles.png"))
+    pictures.save(pictures.against(errors_and_slopes(), "epochs"),
+                  os.path.join(folder, "epochs.png"))
+
+
+def errors_and_slopes():
+    """What is drawn against the epochs: title -> row -> [(epochs, value), ...]."""
+    slopes = load_slopes()
+    errors, undone = ({row: [] for row in AGAINST_EPOCHS} for _ in range(2))
+    for epochs in EPOCHS_DRAWN:
+        folder = f"{RESULTS}-{epochs}-epochs" if epochs else RESULTS
+        for row in AGAINST_EPOCHS:
+            run = run_of(row, "R", 0, epochs)
+            figures = training_runs.figures(run, folder)
+            if figures is None:
+                continue
+            errors[row].append((figures["epochs"], 100 * (1 - figures["test_accuracy"])))
+            name = os.path.join(os.path.basename(folder), run.name)
+            if name in slopes:
+                undone[row].append((figures["epochs"], slopes[name]))
+    return {"test error, %": errors, "slope of the turn that is undone": undone}
+
+
+def load_slopes():
+    """The slopes that have been measured: a run's folder and name -> ``slope``."""
+    content = files.read_if_there(SLOPES)
+    return {} if content is None else files.parse_json(content)
+
+
+def turns(model, images):
+    """By how much images were turned by ``R``, and turned back by a trained network, in degrees."""
+    turned, applied = distort("R", images, seed=0, with_theta=True)
+    predict = trained.load(model).predictor((1, *turned.shape[1:]), "stn_theta_output")
+    return -angle_of(applied), angle_of(predict(turned))
+
+
+def slope(true, found):
+    """How much of a turn is undone: 1 for all of it, 0 for nothing.
+
+    ``found`` is counted from its mean direction, so that it does not jump from 180° to -180° there.
+    """
+    mean = np.angle(np.exp(1j * np.radians(found)).mean(), deg=True)
+    return np.polyfit(true, (found - mean + 180) % 360, 1)[0]
 
 
 def angle_of(theta):
@@ -198,6 +293,7 @@ def main():
     parser = cli.Parser(prog="experiments.paper", description=__doc__.splitlines()[0])
     flag = parser.add_argument
     flag("--quick", action="store_true", help="train a few cells only, for a few epochs")
+    flag("--long", action="store_true", help="train those of 160 epochs and of 640, as the paper")
     flag("--print", action="store_true",
          help="train nothing, print the tables and write them into docs/paper.md")
     flag("--draw", action="store_true", help="train nothing, draw the pictures of docs/")
@@ -205,18 +301,49 @@ def main():
     args = parser.parse_args()
     if args.draw:
         draw("pictures")
-        return
-    name = "paper-quick" if args.quick else "paper"
-    folder = os.path.join("models" if args.quick else "results", name)
-    try:
-        if not args.print:
-            training_runs.train(quick_runs() if args.quick else all_runs(), folder,
-                                os.path.join("models", name), args.jobs)
-    finally:
-        text = tables(folder, QUICK["epochs"] if args.quick else None)
-        print(text)
-        if not args.quick:
+    elif args.quick:
+        train_quick(args.jobs)
+    else:
+        try:
+            if not args.print:
+                train(LONG_TABLES if args.long else TABLES, args.jobs)
+        finally:
+            text = tables({**TABLES, **LONG_TABLES}, RESULTS)
+            print(text)
             write_tables(PAGE, text)
+
+
+def train(chosen, jobs):
+    """Trains what has no result yet, tables of as many epochs together."""
+    for epochs in dict.fromkeys(table.epochs for table in chosen.values()):
+        alike = {title: table for title, table in chosen.items() if table.epochs == epochs}
+        folder = folder_of(next(iter(alike.values())), RESULTS)
+        scratch = os.path.join("models", os.path.basename(folder))
+        try:
+            training_runs.train(all_runs(alike), folder, scratch, jobs)
+        finally:
+            measure_slopes(scratch)
+
+
+def measure_slopes(scratch):
+    """Measures the affine transformers of ``R`` whose exports are in a folder, once each."""
+    files.prepare_output(SLOPES)
+    slopes = load_slopes()
+    exports = glob.glob(os.path.join(scratch, "R", "st-cnn-affine*", "*-export"))
+    for export in exports:
+        name = os.path.relpath(export, "models")[:-len("-export")]
+        if name not in slopes:
+            slopes[name] = slope(*turns(export, datasets.load("mnist").test_images))
+            files.write_json(SLOPES, dict(sorted(slopes.items())))
+
+
+def train_quick(jobs):
+    """Trains some runs, and prints their tables."""
+    folder = os.path.join("models", "paper-quick")
+    try:
+        training_runs.train(quick_runs(), folder, folder, jobs)
+    finally:
+        print(tables(TABLES, folder, QUICK["epochs"]))
 
 
 if __name__ == "__main__":

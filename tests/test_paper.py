@@ -2,6 +2,7 @@ import glob
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -18,6 +19,8 @@ from symbols import stn
 from tests.conftest import ROOT
 
 IMAGES, _ = synthetic.draw(50, seed=0)
+TABLES = {**paper.TABLES, **paper.LONG_TABLES}
+EVERY = paper.all_runs(paper.TABLES) + paper.all_runs(paper.LONG_TABLES)
 
 
 def value(flags, name):
@@ -43,7 +46,7 @@ def parameters(run, column):
 @pytest.mark.parametrize("column", ["R", "RTS", "P", "E", "TC", "addition"])
 @pytest.mark.parametrize("family", ["FCN", "CNN"])
 def test_the_networks_of_a_column_have_as_many_parameters(column, family):
-    counts = {run.name: parameters(run, column) for run in paper.all_runs()
+    counts = {run.name: parameters(run, column) for run in EVERY
               if run.name.startswith(f"{column}/") and family.lower() in run.name
               and run.name.endswith("seed-0")}
     assert max(counts.values()) < 1.01 * min(counts.values())
@@ -52,17 +55,19 @@ def test_the_networks_of_a_column_have_as_many_parameters(column, family):
 
 
 def test_the_tables_are_complete():
-    names = [run.name for run in paper.all_runs()]
-    assert len(set(names)) == len(names) == 3 * (8 * 5 + 6 + 2)
+    names = [run.name for run in paper.all_runs(paper.TABLES)]
+    assert len(set(names)) == len(names) == 3 * (8 * 5 + 6 + 4)
     assert [name[-1] for name in names] == sorted(name[-1] for name in names)
     assert {run.name for run in paper.quick_runs()} < set(names)
+    assert len(paper.all_runs(paper.LONG_TABLES)) == 3 * (8 * 2 + 3 * 2) + 2 * 2 + 2 * 2
 
 
 def test_the_committed_results_are_of_these_runs():
-    folder = os.path.join(ROOT, "results", "paper")
-    paths = glob.glob(os.path.join(folder, "*", "*", "*"))
+    paths = glob.glob(os.path.join(ROOT, f"{paper.RESULTS}*", "*", "*", "*"))
     assert paths
-    flags = {training_runs.result_path(folder, run.name): run.flags for run in paper.all_runs()}
+    flags = {training_runs.result_path(paper.folder_of(table, os.path.join(ROOT, paper.RESULTS)),
+                                       run.name): run.flags
+             for title, table in TABLES.items() for run in paper.all_runs({title: table})}
     for path in paths:
         command = training_runs.read(path)["command"]
         assert command.startswith(f"python train_mnist.py {' '.join(flags[path])} "), path
@@ -71,7 +76,7 @@ def test_the_committed_results_are_of_these_runs():
 
 def test_a_table_compares_with_the_paper(tmp_path):
     commands = {run.name: f"python train_mnist.py {run.command_line} --resume"
-                for run in paper.all_runs()}
+                for run in paper.all_runs(paper.TABLES)}
     for name, accuracy in (("TC/st-cnn-tps/seed-0", 0.97), ("R/st-cnn-tps/seed-0", 0.98),
                            ("R/st-cnn-tps/seed-1", 0.99)):
         path = tmp_path / f"{name}.json"
@@ -79,13 +84,44 @@ def test_a_table_compares_with_the_paper(tmp_path):
         figures = {"test_accuracy": accuracy, "parameters": 1, "command": commands[name]}
         path.write_text(json.dumps(figures))
     path.with_name("seed-0-symbol.json").write_text("{}")  # --quick leaves it beside its results
-    lines = paper.tables(str(tmp_path)).splitlines()
+    lines = paper.tables(paper.TABLES, str(tmp_path)).splitlines()
     assert "| ST-CNN tps | 1.50 ± 0.71 (0.7, +0.80) | (0.5) | (0.8) | (1.1) | 3.00 |" in lines
     with pytest.raises(ValueError, match="seed-0.json: of other flags than .* --num-epochs 3 "):
-        paper.tables(str(tmp_path), epochs=3)
+        paper.tables(paper.TABLES, str(tmp_path), epochs=3)
     path.write_text("{}")
     with pytest.raises(ValueError, match="seed-1.json: not a result"):
-        paper.tables(str(tmp_path))
+        paper.tables(paper.TABLES, str(tmp_path))
+
+
+def test_errors_and_slopes_are_drawn_of_what_has_been_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for epochs, done, accuracy in ((None, 16, 0.99), (64, 64, 0.995)):
+        run = paper.run_of("ST-CNN affine, stable", "R", 0, epochs)
+        path = tmp_path / (f"{paper.RESULTS}-64-epochs" if epochs else paper.RESULTS)
+        path = path / f"{run.name}.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({
+            "test_accuracy": accuracy, "parameters": 1, "epochs": done,
+            "command": f"python train_mnist.py {run.command_line} --resume"}))
+    (tmp_path / paper.SLOPES).write_text(json.dumps(
+        {"paper-64-epochs/R/st-cnn-affine-stable/seed-0": 0.5}))
+    errors, undone = paper.errors_and_slopes().values()
+    assert errors["CNN"] == []
+    assert [epochs for epochs, _ in errors["ST-CNN affine, stable"]] == [16, 64]
+    assert [error for _, error in errors["ST-CNN affine, stable"]] == pytest.approx([1, 0.5])
+    assert undone == {"CNN": [], "ST-CNN affine, stable": [(64, 0.5)]}
+
+
+def test_a_slope_is_measured_once(tmp_path, monkeypatch):
+    export = tmp_path / "models" / "paper" / "R" / "st-cnn-affine" / "seed-0-export"
+    shutil.copytree(os.path.join(ROOT, "published", "mnist-R-cnn-stn"), export)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(os.path.join(ROOT, "data"))
+    for _ in range(2):
+        paper.measure_slopes(os.path.join("models", "paper"))
+        found, = json.loads((tmp_path / paper.SLOPES).read_text()).items()
+        assert found == ("paper/R/st-cnn-affine/seed-0", pytest.approx(0.25, abs=0.01))
+        shutil.rmtree(export, ignore_errors=True)
 
 
 def test_tables_are_written_where_they_belong(tmp_path):
@@ -104,7 +140,7 @@ def test_tables_are_written_where_they_belong(tmp_path):
 
 def test_pictures_are_drawn(tmp_path):
     paper.draw(str(tmp_path))
-    for name in ("distortions", "angles"):
+    for name in ("angles", "distortions", "epochs"):
         assert Image.open(tmp_path / f"{name}.png").size[0] >= 500
 
 
@@ -116,6 +152,13 @@ def test_the_angle_of_a_turn():
     assert angles.min() < -60
     assert angles.max() > 60
     np.testing.assert_allclose(paper.angle_of(stn.invert(theta)), -angles, atol=1e-6)
+
+
+def test_the_slope_is_of_what_is_undone():
+    true = np.random.RandomState(0).uniform(-90, 90, 200)
+    for wanted, offset in ((1, 0), (0.4, 170), (0, 20)):
+        found = (wanted * true + offset + 180) % 360 - 180
+        assert paper.slope(true, found) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_bad_flags_are_refused(refused):

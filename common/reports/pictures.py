@@ -76,6 +76,24 @@ def angles(true, predicted, title):
     return figure
 
 
+def against(panels, x_label):
+    """A figure of panels side by side, against what grows by factors.
+
+    Args:
+        panels: title -> label of a line -> [(x, y), ...]; a line without points is left out.
+        x_label: of the axis, which is logarithmic.
+    """
+    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
+    for axis, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0],
+                                    panels.items()):
+        for label, points in lines.items():
+            if points:
+                axis.plot(*zip(*points), marker=".", label=label)
+        axis.set(title=title, xlabel=x_label, xscale="log")
+        axis.legend()
+    return figure
+
+
 def curves(panels, x_label):
     """A figure of panels side by side, with the mean of several runs and the range of all of them.
 

@@ -1,7 +1,8 @@
-"""A network of one's own in Gluon, with a spatial transformer: python -m examples.gluon_mnist
+"""A network of one's own in Gluon, with a spatial transformer.
 
-It leaves an export, which score.py, visualize_stn.py, export.py and the Module API read, and a
-picture of what the transformer does.
+    python -m examples.gluon_mnist
+
+It leaves an export, which score.py, visualize_stn.py, export.py and Module read, and a picture.
 """
 from common import find_mxnet  # noqa: F401  or a copy of it: first, so that MXNet can be imported
 
@@ -9,8 +10,8 @@ from common import find_mxnet  # noqa: F401  or a copy of it: first, so that MXN
 import argparse
 
 import mxnet as mx
-from mxnet import autograd, gluon
-from mxnet.gluon import nn
+from mxnet import autograd
+from mxnet.gluon import loss, nn, utils
 
 from common.data import batches, datasets
 from common.models import devices, export_folder, trained
@@ -18,7 +19,7 @@ from common.reports import pictures, visualise
 from common.training.fused_trainer import Trainer  # or gluon.Trainer: the same, not as fast
 from symbols.blocks import SpatialTransformer, get_params
 
-parser = argparse.ArgumentParser(description="Trains a network of Gluon layers on MNIST.")
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--num-epochs", type=int, default=20)
 parser.add_argument("--num-examples", type=int, help="training images; by default all")
 parser.add_argument("--seed", type=int, default=0)
@@ -43,8 +44,8 @@ def network():
 
 def parts_of(batch):
     """The images and labels of a batch, for each device."""
-    return zip(*(gluon.utils.split_and_load(array, contexts, even_split=False)
-                 for array in (batch.data[0], batch.label[0])))
+    arrays = batch.data + batch.label
+    return zip(*(utils.split_and_load(array, contexts, even_split=False) for array in arrays))
 
 
 mnist = datasets.load("mnist", num_examples=args.num_examples)
@@ -54,7 +55,7 @@ mx.random.seed(args.seed)  # for the start and the dropouts
 net = network()
 net.initialize(mx.init.MSRAPrelu(), ctx=contexts)
 net.hybridize(static_alloc=True, static_shape=True, forward_bulk_size=1)
-loss = gluon.loss.SoftmaxCrossEntropyLoss()
+cross_entropy = loss.SoftmaxCrossEntropyLoss()
 steps = args.num_epochs * train.num_batches
 falling = mx.lr_scheduler.PolyScheduler(steps + 1, RATE, pwr=1, warmup_steps=steps // 4)
 trainer = Trainer(net.collect_params(), "adam", {"learning_rate": RATE, "lr_scheduler": falling})
@@ -63,7 +64,7 @@ for epoch in range(args.num_epochs):
     train.seek(epoch)
     for batch in train:
         with autograd.record():
-            losses = [loss(net(images), labels) for images, labels in parts_of(batch)]
+            losses = [cross_entropy(net(images), labels) for images, labels in parts_of(batch)]
         autograd.backward(losses)
         trainer.step(BATCH)
     test.reset()
@@ -76,4 +77,3 @@ symbol = mx.sym.SoftmaxOutput(net(mx.sym.Variable("data")), name="softmax")
 export_folder.export(args.folder, symbol, *get_params(net, symbol), train.image_shape)
 seen = visualise.look(trained.load(args.folder), mnist.test_images[:8])
 pictures.save(visualise.draw(seen, mnist.test_labels[:8]), f"{args.folder}.png")
-print(f"Exported: {args.folder}, and {args.folder}.png shows what the transformer does")

@@ -13,7 +13,9 @@
 # make robustness  short trainings with and without a transformer, by many optimizers: an hour or two
 # make signs       a residual network on drawn traffic signs, with none, one and two transformers
 # make doctor      what is there and what is broken: belongs into a bug report; sets nothing up
-# make bench       images/s beside PyTorch's, which it sets up in .venv-torch
+# make bench       images/s beside PyTorch's, which it sets up in .venv-torch, and others'; in two
+#                  minutes and without PyTorch, ratios beside the committed ones: ARGS=--quick
+# make growth      images/s and memory against batches, pictures, transformers and devices
 #
 # PYTHON=python3.9     the interpreter for .venv; by default the first suitable one
 # MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2; remembered
@@ -55,7 +57,7 @@ VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 
 .PHONY: train test test-all check setup accuracy paper published compare demo recover \
-    robustness signs bench doctor
+    robustness signs bench growth doctor
 .DELETE_ON_ERROR:
 
 # A second time, what was stopped goes on, and what is trained is only evaluated.
@@ -133,10 +135,14 @@ doctor:
 	@if $(RUN) -c pass 2>/dev/null; then $(RUN) -m common.doctor; else \
 	    $(or $(PYTHON),python3) -m common.doctor; fi
 
-bench: setup .venv-torch/ready
-	$(RUN) -m experiments.benchmark
+TORCH := 2.13.0
+bench: setup $(if $(filter --quick --print,$(ARGS)),,.venv-torch/ready-$(TORCH))
+	$(RUN) -m experiments.benchmark $(ARGS)
 
-.venv-torch/ready:
+.venv-torch/ready-$(TORCH):
 	$(RUN) -m venv --clear .venv-torch
-	.venv-torch/bin/python -m pip install -q torch==2.13.0 numpy tqdm
+	.venv-torch/bin/python -m pip install -q torch==$(TORCH) numpy tqdm pillow
 	touch $@
+
+growth: setup
+	$(RUN) -m experiments.growth $(ARGS)

@@ -1,11 +1,14 @@
-"""How fast the LeNet is here, with MXNet as usually written, and with PyTorch, side by side.
+"""How fast the LeNet is here, with MXNet as usually written, PyTorch and onnxruntime, side by side.
 
-    make bench        # sets up PyTorch in an environment of its own; about 20 minutes
+    make bench                       # sets up PyTorch in an environment of its own; 25 minutes
+    make bench ARGS=--quick          # ratios alone, beside the committed ones; without PyTorch
+    make bench ARGS="--quick --keep" # likewise, and they are the ones to commit
+    make bench ARGS=--print          # prints the tables, and writes them into docs/speed.md
 
 Each throughput is the median of several rounds, in which the competitors take turns. What is
-finished is in the result file, and is not measured again when the command is given again.
+finished is in the result file, and is not measured again when the command is given again. At the
+end it is as with --print, unless --result names another file.
 """
-import json
 import os
 import re
 import signal
@@ -17,48 +20,18 @@ import time
 from functools import partial
 
 from common import cli, files, markdown
+from experiments import competitors, machine, pages, ratios
+from experiments.competitors import COMPETITORS, best
 
-BATCHES = {"train": (64, 256, 1024), "predict": (1, 64, 256, 1024)}
+BATCHES = {"train": (64, 256, 1024), "predict": (1, 16, 64, 256, 1024)}
 EPOCHS = (15000, 30000, 60000)  # images
 TARGETS = (0.9852, 0.99)  # test accuracy: of the reference network as published, and beyond
-COMPETITORS = {  # name -> the worker's module and flags
-    "here": ["experiments.mxnet_worker"],
-    "MXNet": ["experiments.mxnet_worker", "--plain"],
-    "PyTorch": ["experiments.torch_worker"],
-    "compiled": ["experiments.torch_worker", "--compile"],
-}
-MXNETS_OWN = {  # settings, for the worker with --plain; common/find_mxnet.py has better ones
-    "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),
-    "MXNET_CPU_TEMP_COPY": "4",
-    "MXNET_CPU_PRIORITY_NTHREADS": "4",
-    "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_FWD": "15",
-    "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD": "15",
-}
 LEARNERS = {  # name -> the module and flags of a training that logs its test accuracy
     "here": ["train_mnist", "--add-stn", "--seed"],
     "here, in a hurry": ["train_mnist", "--add-stn", "--num-epochs", "2", "--lr", "0.01", "--seed"],
     "PyTorch": ["experiments.torch_worker", "--learn"],
 }
-
-
-class Worker:
-    """A process that measures what it is asked to."""
-
-    def __init__(self, command):
-        settings = MXNETS_OWN if "--plain" in command else {}
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        universal_newlines=True, env=dict(os.environ, **settings))
-
-    def ask(self, **question):
-        try:
-            print(json.dumps(question), file=self.process.stdin, flush=True)
-            return json.loads(self.process.stdout.readline())
-        except (OSError, ValueError):
-            raise OSError(f"{' '.join(self.process.args)}: stopped; its message is above") from None
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
+RESULT, PAGE, PROGRAM = "results/benchmark.json", "docs/speed.md", "experiments/benchmark.py"
 
 
 def cases():
@@ -86,7 +59,7 @@ def learn(command):
     """
     begin, reached, line = time.monotonic(), dict.fromkeys(map(str, TARGETS)), ""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               universal_newlines=True)
+                               universal_newlines=True, env=competitors.environment(command))
     for line in process.stdout:
         found = re.search(r"Validation-accuracy=([0-9.]+)", line)
         for target in TARGETS if found else ():
@@ -104,15 +77,18 @@ def learn(command):
 
 
 def table(results):
-    """The Markdown table of the throughputs."""
-    names = list(COMPETITORS)
+    """The Markdown table of the throughputs; of several settings of a competitor, the best."""
     rows = []
     for case in filter(results.__contains__, (key(*case) for case in cases())):
         throughputs = results[case]
-        over = throughputs["here"] / max(throughputs["PyTorch"], throughputs["compiled"])
-        rows.append([case, *(f"{throughputs[name]:,.0f}" for name in names), f"{over:.2f}",
-                     f"{throughputs['here'] / throughputs['MXNet']:.2f}"])
-    return markdown.table(["images/s", *names, "here / faster PyTorch", "here / MXNet"], rows)
+        here, mxnet = throughputs["here"], throughputs["MXNet"]
+        setting, pytorch = best(throughputs, "PyTorch")
+        _, onnx = best(throughputs, "onnxruntime") or ("", None)
+        rows.append([case, f"{here:,.0f}", f"{mxnet:,.0f}", f"{pytorch:,.0f}", setting,
+                     f"{onnx:,.0f}" if onnx else "", f"{here / mxnet:.2f}", f"{here / pytorch:.2f}",
+                     f"{here / onnx:.2f}" if onnx else ""])
+    return markdown.table(["images/s", "here", "MXNet", "PyTorch", "its setting", "onnxruntime",
+                           "here / MXNet", "here / PyTorch", "here / onnxruntime"], rows)
 
 
 def learning_table(results):
@@ -137,9 +113,8 @@ def notes(results):
     """The other figures, in lines of Markdown."""
     lines = []
     if "roofline" in results:
-        lines.append(f"- Peak of matrix products: {results['roofline']['peak']:.0f} GFLOP/s. "
-                     + "; ".join(_share(results, what, add_stn) for what in BATCHES
-                                 for add_stn in (True, False)))
+        lines.append(_peaks(results["roofline"]["peaks"]) + "; ".join(
+            _share(results, what, add_stn) for what in BATCHES for add_stn in (True, False)) + ".")
     for count in EPOCHS:
         epoch = results.get(f"epoch of {count}")
         if epoch:
@@ -148,16 +123,26 @@ def notes(results):
     return "\n".join(lines)
 
 
+def _peaks(peaks):
+    """Which library multiplies matrices fastest, and the others."""
+    first, *others = sorted(peaks.items(), key=lambda item: -item[1])
+    lower = ", ".join(f"{name} {speed:.0f}" for name, speed in others)
+    return (f"- Peak of matrix products: {first[1]:.0f} GFLOP/s, by {first[0]}"
+            f"{f' ({lower})' if lower else ''}. Of it: ")
+
+
 def _share(results, what, add_stn):
     """What part of the peak a case uses at batch 256, by the operations of its layers."""
     case, passes = key(what, add_stn, 256), {"train": 3, "predict": 1}  # backward: 2 forward passes
-    flops = passes[what] * results["roofline"][f"flops, {add_stn}"] * results[case]["here"]
-    return f"{case}: {1e-9 * flops:.0f}, {1e-9 * flops / results['roofline']['peak']:.0%}"
+    roofline = results["roofline"]
+    flops = passes[what] * roofline["flops"][str(add_stn)] * results[case]["here"]
+    return f"{case}: {1e-9 * flops:.0f}, {1e-9 * flops / max(roofline['peaks'].values()):.0%}"
 
 
 def report(results):
     """All of it, in Markdown."""
-    return "\n\n".join((table(results), learning_table(results), notes(results)))
+    parts = table(results), learning_table(results), notes(results)
+    return "\n\n".join(part for part in (machine.sentence(results["about"]), *parts) if part)
 
 
 def load(path):
@@ -172,77 +157,107 @@ def load(path):
 class Benchmark:
     """All that is measured: ``todo`` has a function for each name in the results."""
 
-    def __init__(self, torch_python, rounds, seconds, seeds):
-        self.rounds, self.seconds = rounds, seconds
-        self._pythons = {"experiments.torch_worker": torch_python}
-        self._workers = {}
+    def __init__(self, crew, rounds, seconds, seeds):
+        self.crew, self.rounds, self.seconds = crew, rounds, seconds
+        self.names = list(COMPETITORS)
         self.todo = {key(*case): partial(self._throughputs, *case) for case in cases()}
         self.todo["roofline"] = self._roofline
         self.todo.update({f"epoch of {count}": partial(self._epoch, count) for count in EPOCHS})
         self.todo.update({f"learn, {name}, seed {seed}": partial(self._learn, name, seed)
                           for seed in range(seeds) for name in LEARNERS})
 
-    def close(self):
-        for worker in self._workers.values():
-            worker.close()
+    def run(self, results, path):
+        """Measures what is not in the results, and writes them after each of its figures.
 
-    def _command(self, module, *flags):
-        return [self._pythons.get(module, sys.executable), "-m", module, *flags]
-
-    def _ask(self, name, **question):
-        if name not in self._workers:
-            self._workers[name] = Worker(self._command(*COMPETITORS[name]))
-        return self._workers[name].ask(**question)
+        Raises ValueError if those that are there were measured elsewhere.
+        """
+        left = [name for name in self.todo if name not in results]
+        if not left:
+            return
+        about = self.crew.about("experiments.benchmark", self.names)
+        about["settings"] = {name: " ".join(command) for name, command in COMPETITORS.items()}
+        if results:
+            machine.check_same(path, results.get("about", {}), about)
+        results["about"] = about
+        if not self.crew.ask("PyTorch, eager", what="bfloat16"):  # it would only lose
+            self.names.remove("PyTorch, bfloat16")
+        for name in left:
+            results[name] = self.todo[name]()
+            files.write_json(path, results)
+            print(name, results[name], file=sys.stderr, flush=True)
 
     def _throughputs(self, what, add_stn, batch_size):
-        throughputs = {name: [] for name in COMPETITORS}
+        names = [name for name in self.names
+                 if what == "predict" or not name.startswith("onnxruntime")]
+        case = {"what": what, "add_stn": add_stn, "batch_size": batch_size}
+        self.crew.prepare(names, **case)
+        throughputs = {name: [] for name in names}
         for _ in range(self.rounds):  # in turns, since the machine's own speed changes
-            for name in COMPETITORS:
-                throughputs[name].append(self._ask(name, what=what, add_stn=add_stn,
-                                             batch_size=batch_size, seconds=self.seconds))
+            for name in names:
+                throughputs[name].append(self.crew.ask(name, **case, seconds=self.seconds))
         return {name: statistics.median(values) for name, values in throughputs.items()}
 
     def _roofline(self):
-        return self._ask("here", what="roofline", seconds=self.seconds)
+        peaks = {}
+        for _ in range(self.rounds):
+            for name in ("here", "PyTorch, eager"):
+                for library, speed in self.crew.ask(name, what="roofline",
+                                                    seconds=self.seconds).items():
+                    peaks[library] = max(speed, peaks.get(library, 0))
+        return {"peaks": peaks, "flops": self.crew.ask("here", what="flops")}
 
     def _epoch(self, count):
-        answers = [self._ask("here", what="epoch", count=count, seconds=self.seconds)
+        answers = [self.crew.ask("here", what="epoch", count=count, seconds=self.seconds)
                    for _ in range(self.rounds)]
         return {"epoch": statistics.median(answer["epoch"] for answer in answers),
                 "ratio": statistics.median(answer["epoch"] / answer["steps"]
                                            for answer in answers)}
 
     def _learn(self, name, seed):
-        self.close()  # their memory too should not be in the way
-        self._workers.clear()
+        self.crew.close()  # their memory too should not be in the way
         with tempfile.TemporaryDirectory() as folder:
             own = ["--model-prefix", f"{folder}/model"] if "train_mnist" in LEARNERS[name] else []
-            return learn([*self._command(*LEARNERS[name]), str(seed), *own])
+            return learn([*self.crew.command(*LEARNERS[name]), str(seed), *own])
+
+
+def measure(args):
+    """The results, with what was missing in them."""
+    files.prepare_output(args.result)
+    results = load(args.result)
+    if not os.path.exists(args.torch_python):
+        raise FileNotFoundError(f"{args.torch_python}: there is no PyTorch; make bench sets it up")
+    with competitors.Crew(args.torch_python) as crew:
+        Benchmark(crew, args.rounds, args.seconds, args.seeds).run(results, args.result)
+    return results
 
 
 def main():
     parser = cli.Parser(prog="experiments.benchmark", description=__doc__.splitlines()[0])
     flag = parser.add_argument
     flag("--torch-python", default=".venv-torch/bin/python", help="interpreter that has PyTorch")
-    flag("--result", default="results/benchmark.json", help="file of the figures")
+    flag("--result", default=RESULT, help="file of the figures")
     flag("--rounds", type=cli.number(int, least=1), default=5, help="to take the median of")
-    flag("--seconds", type=cli.number(float, above=0), default=1.0, help="of each measurement")
+    flag("--seconds", type=cli.number(float, above=0), default=0.6, help="of each measurement")
     flag("--seeds", type=cli.number(int, least=1), default=3, help="of the runs that learn")
+    flag("--print", action="store_true",
+         help="measure nothing, print the tables and write them into docs/speed.md")
+    flag("--quick", action="store_true", help="ratios alone, beside the committed ones")
+    flag("--keep", action="store_true", help="with --quick: they are the ones to commit")
     args = parser.parse_args()
-    files.prepare_output(args.result)
-    results = load(args.result)
-    if not os.path.exists(args.torch_python):
-        raise FileNotFoundError(f"{args.torch_python}: there is no PyTorch; make bench sets it up")
-    benchmark = Benchmark(args.torch_python, args.rounds, args.seconds, args.seeds)
-    try:
-        for name, measure in benchmark.todo.items():
-            if name not in results:
-                results[name] = measure()
-                files.write_json(args.result, results)
-                print(name, results[name], file=sys.stderr, flush=True)
-    finally:
-        benchmark.close()
-    print(report(results))
+    if args.keep and not args.quick:
+        raise ValueError("--keep is of the ratios: it needs --quick")
+    if args.quick and args.print:
+        raise ValueError("--quick measures, --print measures nothing: give one of them")
+    if args.quick:
+        ratios.run(args.rounds, args.keep)
+        return
+    results = load(args.result) if args.print else measure(args)
+    if not results:
+        raise ValueError(f"{args.result}: no figures yet: leave out --print")
+    text = report(results)
+    print(text)
+    if args.result == RESULT:
+        pages.write_tables(PAGE, PROGRAM, text)
 
 
 if __name__ == "__main__":

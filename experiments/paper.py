@@ -27,6 +27,7 @@ from common.data.distort import DISTORTIONS, distort
 from common.find_mxnet import usable_cores
 from common.models import trained
 from common.reports import pictures, results, training_runs
+from experiments import pages
 
 
 class Recipe(NamedTuple):
@@ -118,10 +119,10 @@ WIDTHS = {
     "2 x ST-FCN": {"addition": 173},
 }
 POOLED = ("RTS", "TC", "addition")
-RESULTS, PAGE = "results/paper", "docs/paper.md"
+RESULTS = "results/paper"
+PAGE, PROGRAM = "docs/paper.md", "experiments/paper.py"
 SLOPES = "results/slopes.json"  # how much of a turn each transformer undoes
 EPOCHS_DRAWN = (4, None, 64, 160, 640)  # None: those of the recipe
-MARKS = "<!-- experiments/paper.py writes from here -->", "<!-- to here -->"  # in it
 
 
 def all_runs(tables):
@@ -213,19 +214,6 @@ def gains(folder):
     return markdown.table(["", "transformer", *table.columns], lines)
 
 
-def write_tables(path, text):
-    """Puts tables in the place that a file has for them.
-
-    Raises ValueError if it has none, OSError if it cannot be read or written.
-    """
-    with open(path, encoding="utf-8") as file:
-        before, start, rest = file.read().partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if not end:
-        raise ValueError(f"{path}: no place for the tables, between {MARKS[0]} and {MARKS[1]}")
-    files.write_bytes(path, f"{before}{start}\n\n{text}\n\n{end}{after}".encode())
-
-
 def draw(folder):
     """Writes ``distortions.png`` and, of ST-CNN affine on R as it is published, ``angles.png``."""
     images = datasets.load("mnist").test_images
@@ -310,7 +298,7 @@ def main():
         finally:
             text = tables({**TABLES, **LONG_TABLES}, RESULTS)
             print(text)
-            write_tables(PAGE, text)
+            pages.write_tables(PAGE, PROGRAM, text)
 
 
 def train(chosen, jobs):

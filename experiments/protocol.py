@@ -3,6 +3,8 @@ import json
 import sys
 import time
 
+MATRICES = (1024, 2048)  # sizes of those that the peak is measured with
+
 
 def throughput(step, wait, seconds, batch_size):
     """Images per second.

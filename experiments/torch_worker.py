@@ -1,4 +1,9 @@
-"""The same measurements of PyTorch: the reference network, eager, or compiled with --compile.
+"""The same measurements of PyTorch on the reference network: eager, unless flags say otherwise.
+
+    --channels-last   pictures and weights with their channels last
+    --bfloat16        autocast to bfloat16
+    --compile         compiled, for each batch size; in prediction its weights are frozen
+    --max-autotune    likewise, and kernels are chosen by trying them
 
 With --learn SEED it trains on MNIST instead, by the reference network's recipe: SGD, rate 0.1 and a
 hundredth of it in the full connections of the localisation network, batches of 64, 20 epochs; and
@@ -9,12 +14,16 @@ import sys
 
 import torch
 from torch import nn
+from torch._inductor import config as compiler
 from torch.nn import functional
 
 from common.data import mnist
-from experiments.protocol import serve, throughput
+from experiments.protocol import MATRICES, serve, throughput
 
-COMPILE = "--compile" in sys.argv
+CHANNELS_LAST, BFLOAT16 = "--channels-last" in sys.argv, "--bfloat16" in sys.argv
+MODE = next((mode for flag, mode in (("--compile", "default"),
+                                     ("--max-autotune", "max-autotune-no-cudagraphs"))
+             if flag in sys.argv), None)
 
 
 class Net(nn.Module):
@@ -43,25 +52,37 @@ class Net(nn.Module):
         return self.classifier(images)
 
 
+def laid_out(tensor_or_net):
+    """With channels last, if so told."""
+    return tensor_or_net.to(memory_format=torch.channels_last) if CHANNELS_LAST else tensor_or_net
+
+
+def autocast():
+    return torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16)
+
+
 @functools.lru_cache(maxsize=1)  # the rounds of one case need not compile again
 def network(add_stn, training, batch_size):
     """A network in either mode, compiled for just this batch size if at all."""
-    net = Net(add_stn).train(training)
-    if not COMPILE:
+    net = laid_out(Net(add_stn).train(training))
+    if not MODE:
         return net
     torch.compiler.reset()
-    return torch.compile(net, dynamic=False)
+    return torch.compile(net, dynamic=False, mode=MODE)
 
 
 def train(add_stn, batch_size, seconds):
     """Images/s of training steps on one batch."""
     net = network(add_stn, True, batch_size)
-    images, labels = torch.rand(batch_size, 1, 28, 28), torch.arange(batch_size) % 10
+    images = laid_out(torch.rand(batch_size, 1, 28, 28))
+    labels = torch.arange(batch_size) % 10
     optimizer = torch.optim.Adam(net.parameters(), lr=0.003)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        functional.cross_entropy(net(images), labels).backward()
+        with autocast():
+            loss = functional.cross_entropy(net(images), labels)
+        loss.backward()
         optimizer.step()
 
     return throughput(step, lambda: None, seconds, batch_size)
@@ -69,13 +90,33 @@ def train(add_stn, batch_size, seconds):
 
 def predict(add_stn, batch_size, seconds):
     """Images/s of predictions of one batch."""
-    net, images = network(add_stn, False, batch_size), torch.rand(batch_size, 1, 28, 28)
+    net = network(add_stn, False, batch_size)
+    images = laid_out(torch.rand(batch_size, 1, 28, 28))
 
     def step():
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast():
             functional.softmax(net(images), dim=1)
 
     return throughput(step, lambda: None, seconds, batch_size)
+
+
+def roofline(seconds):
+    """GFLOP/s of matrix products, by the name of what computes them."""
+    def speed(size):
+        matrix, product = torch.rand(size, size), torch.empty(size, size)
+        steps = throughput(lambda: torch.mm(matrix, matrix, out=product), lambda: None, seconds, 1)
+        return 2e-9 * size**3 * steps
+
+    return {"PyTorch's matmul": max(map(speed, MATRICES))}
+
+
+def about():
+    return {"torch": torch.__version__}
+
+
+def bfloat16():
+    """Whether the processor multiplies bfloat16 itself."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def learn(seed):
@@ -107,7 +148,9 @@ def main():
     if "--learn" in sys.argv:
         learn(int(sys.argv[-1]))
     else:
-        serve(train=train, predict=predict)
+        compiler.freezing = True
+        serve(train=train, predict=predict, roofline=roofline, about=about,
+              bfloat16=bfloat16)
 
 
 if __name__ == "__main__":

@@ -4,18 +4,27 @@ import sys
 
 import pytest
 
-from experiments import benchmark
+from experiments import benchmark, competitors
 from tests.conftest import ROOT
+
+ABOUT = {"command": "python -m experiments.benchmark", "processor": "an abacus", "cores": 2,
+         "versions": {"mxnet": "1.9.1"}}
+OTHERS = {"MXNet": 50.0, "PyTorch, eager": 80.0, "PyTorch, compiled": 100.0}
 
 
 def rates(here):
-    return {"here": here, "MXNet": 50.0, "PyTorch": 80.0, "compiled": 100.0}
+    return {"here": here, **OTHERS}
 
 
-def test_the_table_compares_with_the_faster_competitor():
-    results = {benchmark.key("train", True, 64): rates(200.0)}
+def test_the_table_compares_with_the_best_setting_of_a_competitor():
+    results = {benchmark.key("train", True, 64): rates(200.0),
+               benchmark.key("predict", False, 16): dict(
+                   rates(90.0), **{"onnxruntime, all cores": 120.0, "onnxruntime, one thread": 60,
+                                   "PyTorch, eager": 180.0})}
     assert benchmark.table(results).splitlines()[2:] == [
-        "| train, with transformer, batch 64 | 200 | 50 | 80 | 100 | 2.00 | 4.00 |"]
+        "| train, with transformer, batch 64 | 200 | 50 | 100 | compiled |  | 4.00 | 2.00 |  |",
+        "| predict, without transformer, batch 16 | 90 | 50 | 180 | eager | 120 | 1.80 | 0.50 "
+        "| 0.75 |"]
 
 
 def test_a_run_that_does_not_learn_took_longest():
@@ -29,8 +38,10 @@ def test_a_run_that_does_not_learn_took_longest():
 def test_the_roofline_counts_operations():
     results = {benchmark.key(what, add_stn, 256): rates(1000.0)
                for what in ("train", "predict") for add_stn in (True, False)}
-    results["roofline"] = {"peak": 100.0, "flops, True": 20e6, "flops, False": 10e6}
+    results["roofline"] = {"peaks": {"an abacus": 40.0, "fingers": 100.0},
+                           "flops": {"True": 20e6, "False": 10e6}}
     notes = benchmark.notes(results)
+    assert "Peak of matrix products: 100 GFLOP/s, by fingers (an abacus 40). Of it:" in notes
     assert "train, with transformer, batch 256: 60, 60%" in notes
     assert "predict, without transformer, batch 256: 10, 10%" in notes
 
@@ -38,14 +49,91 @@ def test_the_roofline_counts_operations():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["here", "MXNet"])
 def test_a_worker_measures(name):
-    worker = benchmark.Worker([sys.executable, "-m", *benchmark.COMPETITORS[name]])
-    for what in ("train", "predict"):
-        for batch_size in (1, 64):
-            assert worker.ask(what=what, add_stn=True, batch_size=batch_size, seconds=0.1) > 0
-    assert worker.ask(what="roofline", seconds=0.1)["flops, False"] == 961000
-    with pytest.raises(OSError, match="experiments.mxnet_worker.*: stopped"):
-        worker.ask(what="nothing")
-    worker.close()
+    with competitors.Crew(None) as crew:
+        for what in ("train", "predict"):
+            crew.prepare([name], what=what, add_stn=True, batch_size=16)
+            for batch_size in (1, 64):
+                assert crew.ask(name, what=what, add_stn=True, batch_size=batch_size,
+                                seconds=0.1) > 0
+        peaks = crew.ask(name, what="roofline", seconds=0.1)
+        assert min(peaks.values()) > 1
+        assert set(peaks) == {"MXNet's dot", "MXNet's FullyConnected (oneDNN)"}
+        assert crew.ask(name, what="flops")["False"] == 961000
+        with pytest.raises(OSError, match="experiments.mxnet_worker.*: stopped"):
+            crew.ask(name, what="nothing")
+
+
+@pytest.mark.slow
+def test_onnxruntime_predicts():
+    names = [f"onnxruntime, {setting}" for setting in competitors.ONNXRUNTIME]
+    with competitors.Crew(None) as crew:
+        crew.prepare(names, what="predict", add_stn=True, batch_size=5)
+        for name in names:
+            assert crew.ask(name, what="predict", add_stn=True, batch_size=5, seconds=0.1) > 0
+        about = crew.about("experiments.benchmark", names)
+        assert set(about["versions"]) == {"onnxruntime"}
+
+
+def test_workers_choose_their_threads_for_themselves(monkeypatch):
+    for name in competitors.NOT_PASSED_ON:
+        monkeypatch.setenv(name, "1")
+    plain, here = (competitors.environment(competitors.COMPETITORS[name])
+                   for name in ("MXNet", "here"))
+    assert not set(competitors.NOT_PASSED_ON) & set(here)
+    assert plain == {**here, **competitors.MXNETS_OWN}
+
+
+class Given:
+    """Answers as workers would; stops after some of them, as an interrupted run does."""
+
+    def __init__(self, most, processor="an abacus"):
+        self.left, self.processor, self.asked = most, processor, []
+
+    def about(self, program, names):
+        return dict(ABOUT, processor=self.processor)
+
+    def prepare(self, names, **question):
+        assert ("onnxruntime, one thread" in names) == (question["what"] == "predict")
+        assert "PyTorch, bfloat16" not in names
+
+    def ask(self, name, what, **question):
+        if what == "bfloat16":
+            return False
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        self.asked.append((name, what, *question.values()))
+        return float(len(self.asked))
+
+
+def test_it_goes_on_where_it_was_stopped(tmp_path):
+    path, case = str(tmp_path / "a.json"), benchmark.key("train", True, 64)
+    first = Given(most=23)  # 3 rounds of 6 workers, and some of the next case
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.Benchmark(first, 3, 0.1, 1).run(benchmark.load(path), path)
+    results = benchmark.load(path)
+    assert set(results) == {"about", case}
+    assert results[case]["here"] == 7  # the median of 1, 7 and 13
+    assert results["about"]["settings"]["MXNet"] == "experiments.mxnet_worker --plain"
+    second = Given(most=1)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.Benchmark(second, 3, 0.1, 1).run(results, path)
+    assert second.asked == [("here", "train", True, 256, 0.1)]
+    with pytest.raises(ValueError, match="a.json: measured elsewhere .processor an abacus, now a s"
+                                         ".*--result"):
+        benchmark.Benchmark(Given(0, "a slide rule"), 3, 0.1, 1).run(results, path)
+    assert benchmark.load(path) == results
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--keep"], "--keep is of the ratios: it needs --quick"),
+    (["--quick", "--print"], "give one of them"),
+    (["--print", "--result", "none.json"], "none.json: no figures yet"),
+    (["--torch-python", "nowhere/python", "--result", "a.json"], "nowhere/python: there is no PyT"),
+    (["--rounds", "0"], "--rounds"),
+])
+def test_bad_flags_are_refused(run_main, refused, flags, words):
+    refused(run_main(benchmark, *flags), words)
 
 
 def test_a_learner_is_stopped_at_the_last_target():

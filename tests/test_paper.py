@@ -124,20 +124,6 @@ def test_a_slope_is_measured_once(tmp_path, monkeypatch):
         shutil.rmtree(export, ignore_errors=True)
 
 
-def test_tables_are_written_where_they_belong(tmp_path):
-    path = tmp_path / "a.md"
-    path.write_text("\n".join(["é", paper.MARKS[0], "old", paper.MARKS[1], "after"]),
-                    encoding="utf-8")
-    for table in ("| 1 |", "| 2 |"):
-        paper.write_tables(str(path), table)
-    assert path.read_text(encoding="utf-8").splitlines() == [
-        "é", paper.MARKS[0], "", "| 2 |", "", paper.MARKS[1], "after"]
-    path.write_text(paper.MARKS[0])
-    with pytest.raises(ValueError, match="a.md: no place for the tables"):
-        paper.write_tables(str(path), "")
-    assert path.read_text() == paper.MARKS[0]
-
-
 def test_pictures_are_drawn(tmp_path):
     paper.draw(str(tmp_path))
     for name in ("angles", "distortions", "epochs"):

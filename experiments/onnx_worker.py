@@ -1,0 +1,54 @@
+"""The same measurements of onnxruntime on the ONNX model that the zoo exports: prediction alone.
+
+It uses all cores, or one with --one-thread, and optimises the graph as far as it can.
+"""
+import functools
+import os
+import sys
+import tempfile
+
+from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
+
+# isort: split
+import mxnet as mx
+import numpy as np
+import onnxruntime
+
+import symbols
+from common.find_mxnet import usable_cores
+from common.models import to_onnx
+from experiments.protocol import serve, throughput
+
+THREADS = 1 if "--one-thread" in sys.argv else usable_cores()
+
+
+@functools.lru_cache(maxsize=None)
+def session(add_stn):
+    """A session with the LeNet, untrained."""
+    symbol = symbols.get_symbol("lenet", add_stn=add_stn)
+    module = mx.mod.Module(symbol)
+    module.bind([("data", (1, 1, 28, 28))], [("softmax_label", (1,))])
+    module.init_params(mx.init.Xavier())
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = THREADS
+    options.log_severity_level = 3  # errors alone
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "lenet.onnx")
+        to_onnx.save(path, symbol, *module.get_params(), (1, 28, 28))
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def predict(add_stn, batch_size, seconds):
+    """Images/s of predictions of one batch."""
+    run = session(add_stn).run
+    images = {"data": np.random.RandomState(0).rand(batch_size, 1, 28, 28).astype(np.float32)}
+    return throughput(lambda: run(None, images), lambda: None, seconds, batch_size)
+
+
+def about():
+    return {"onnxruntime": onnxruntime.__version__}
+
+
+if __name__ == "__main__":
+    serve(predict=predict, about=about)

@@ -1,0 +1,23 @@
+"""Tables that a program writes into a page, between two marks that name it."""
+from common import files
+
+END = "<!-- to here -->"
+
+
+def start(program):
+    """The mark before the tables of a program, such as ``experiments/paper.py``."""
+    return f"<!-- {program} writes from here -->"
+
+
+def write_tables(path, program, text):
+    """Puts tables in the place that a page has for them.
+
+    Raises ValueError if it has none, OSError if it cannot be read or written.
+    """
+    mark = start(program)
+    with open(path, encoding="utf-8") as file:
+        before, found, rest = file.read().partition(mark)
+    _, end, after = rest.partition(END)
+    if not found or not end:
+        raise ValueError(f"{path}: no place for the tables, between {mark} and {END}")
+    files.write_bytes(path, f"{before}{mark}\n\n{text}\n\n{end}{after}".encode())

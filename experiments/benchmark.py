@@ -21,7 +21,7 @@ from functools import partial
 
 from common import cli, files, markdown
 from experiments import competitors, machine, pages, ratios
-from experiments.competitors import COMPETITORS, best
+from experiments.competitors import COMPETITORS, FOR_PREDICTION, best
 
 BATCHES = {"train": (64, 256, 1024), "predict": (1, 16, 64, 256, 1024)}
 EPOCHS = (15000, 30000, 60000)  # images
@@ -187,8 +187,7 @@ class Benchmark:
             print(name, results[name], file=sys.stderr, flush=True)
 
     def _throughputs(self, what, add_stn, batch_size):
-        names = [name for name in self.names
-                 if what == "predict" or not name.startswith("onnxruntime")]
+        names = [name for name in self.names if what == "predict" or name not in FOR_PREDICTION]
         case = {"what": what, "add_stn": add_stn, "batch_size": batch_size}
         self.crew.prepare(names, **case)
         throughputs = {name: [] for name in names}

@@ -15,6 +15,8 @@ PYTORCH = {  # setting -> flags of the worker
     "bfloat16": ["--compile", "--bfloat16"],
 }
 ONNXRUNTIME = {"all cores": [], "one thread": ["--one-thread"]}
+# On a CPU, max-autotune only tries out products of matrices one of which is constant.
+FOR_PREDICTION = ("PyTorch, max-autotune", *(f"onnxruntime, {name}" for name in ONNXRUNTIME))
 COMPETITORS = {  # name -> the worker's module and flags
     "here": ["experiments.mxnet_worker"],
     "MXNet": ["experiments.mxnet_worker", "--plain"],

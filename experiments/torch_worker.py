@@ -3,7 +3,7 @@
     --channels-last   pictures and weights with their channels last
     --bfloat16        autocast to bfloat16
     --compile         compiled, for each batch size; in prediction its weights are frozen
-    --max-autotune    likewise, and kernels are chosen by trying them
+    --max-autotune    likewise, and products of matrices are chosen by trying them
 
 With --learn SEED it trains on MNIST instead, by the reference network's recipe: SGD, rate 0.1 and a
 hundredth of it in the full connections of the localisation network, batches of 64, 20 epochs; and

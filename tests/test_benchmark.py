@@ -93,7 +93,8 @@ class Given:
         return dict(ABOUT, processor=self.processor)
 
     def prepare(self, names, **question):
-        assert ("onnxruntime, one thread" in names) == (question["what"] == "predict")
+        assert set(competitors.FOR_PREDICTION) & set(names) == set(
+            competitors.FOR_PREDICTION if question["what"] == "predict" else ())
         assert "PyTorch, bfloat16" not in names
 
     def ask(self, name, what, **question):
@@ -108,12 +109,12 @@ class Given:
 
 def test_it_goes_on_where_it_was_stopped(tmp_path):
     path, case = str(tmp_path / "a.json"), benchmark.key("train", True, 64)
-    first = Given(most=23)  # 3 rounds of 6 workers, and some of the next case
+    first = Given(most=17)  # 3 rounds of 5 workers, and some of the next case
     with pytest.raises(KeyboardInterrupt):
         benchmark.Benchmark(first, 3, 0.1, 1).run(benchmark.load(path), path)
     results = benchmark.load(path)
     assert set(results) == {"about", case}
-    assert results[case]["here"] == 7  # the median of 1, 7 and 13
+    assert results[case]["here"] == 6  # the median of 1, 6 and 11
     assert results["about"]["settings"]["MXNet"] == "experiments.mxnet_worker --plain"
     second = Given(most=1)
     with pytest.raises(KeyboardInterrupt):

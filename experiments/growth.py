@@ -101,8 +101,25 @@ def tables(results):
                 "with backward, MiB"]
         head += ["forward / affine's", "with backward / affine's"] if with_ratios else []
         lines = [[label, *_figures(results, cell, with_ratios)] for label, cell in rows]
-        parts.append(f"**{title}**\n\n{markdown.table(head, lines)}")
+        parts += [f"**{title}**", markdown.table(head, lines)]
+        if what == "batch":
+            parts += _costs(results, dict(rows))
     return "\n\n".join(parts)
+
+
+def _costs(results, cells):
+    """A line that splits the time of a batch, by those of 1 and 16; none if they are not there."""
+    said = []
+    for backward in (False, True):
+        one, many = (cells[batch]._replace(backward=backward).name for batch in (1, 16))
+        if one not in results or many not in results:
+            return []
+        first, all_of_them = (1e6 * batch / results[name]["throughput"]
+                              for batch, name in ((1, one), (16, many)))
+        image = (all_of_them - first) / 15
+        said.append(f"{'with backward' if backward else 'forward'} {first - image:,.0f} µs for "
+                    f"the batch and {image:,.0f} µs for each image")
+    return [f"By the batches of 1 and 16: {', '.join(said)}."]
 
 
 def _figures(results, cell, with_ratios):

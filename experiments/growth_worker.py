@@ -23,7 +23,7 @@ from common.training.fused_update import Module
 from experiments.growth import Cell
 from symbols import stn
 
-ROUNDS, SECONDS = 3, 0.3
+ROUNDS, SECONDS = 3, 0.25
 
 
 def step_of(cell):

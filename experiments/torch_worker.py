@@ -149,6 +149,8 @@ def main():
         learn(int(sys.argv[-1]))
     else:
         compiler.freezing = True
+        compiler.autotune_num_choices_displayed = 0
+        compiler.max_autotune_report_choices_stats = False
         serve(train=train, predict=predict, roofline=roofline, about=about,
               bfloat16=bfloat16)
 

@@ -34,7 +34,7 @@ def test_no_cell_is_measured_twice():
 def test_the_tables_show_what_there_is(monkeypatch):
     families = [(name, Cell("transformers", 8, transform=name)) for name in ("affine", "tps")]
     monkeypatch.setattr(growth, "TABLES", {
-        "Batch": ("batch", [(1, Cell("lenet", 1)), (4, Cell("lenet", 4))]),
+        "Batch": ("batch", [(batch, Cell("lenet", batch)) for batch in (1, 4, 16)]),
         "Family": ("family", families)})
     results = {
         "about": ABOUT, "empty": 200.0,
@@ -49,6 +49,18 @@ def test_the_tables_show_what_there_is(monkeypatch):
     assert "| 4 |  |  |  |  |" in lines
     assert "| affine | 10 |  | 100 |  | 1.00 |  |" in lines
     assert "| tps | 6 |  | 120 |  | 0.62 |  |" in lines
+
+
+def test_the_time_of_a_batch_is_split():
+    cells = {batch: Cell("lenet", batch) for batch in (1, 16)}
+    results = {cells[1].name: {"throughput": 1e6 / (50 + 3)},
+               cells[16].name: {"throughput": 16e6 / (50 + 16 * 3)}}
+    assert growth._costs(results, cells) == []
+    results.update({cell._replace(backward=True).name: {"throughput": batch * 1e6 / (batch * 2000)}
+                    for batch, cell in cells.items()})
+    assert growth._costs(results, cells) == [
+        "By the batches of 1 and 16: forward 50 µs for the batch and 3 µs for each image, with "
+        "backward 0 µs for the batch and 2,000 µs for each image."]
 
 
 def test_it_goes_on_where_it_was_stopped(small, tmp_path, monkeypatch):

@@ -45,8 +45,9 @@ class Worker:
     """A process that measures what it is asked to."""
 
     def __init__(self, command):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        universal_newlines=True, env=environment(command))
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True,
+            env=environment(command), start_new_session=True)  # Ctrl-C is not for it
 
     def ask(self, **question):
         self.send(**question)

@@ -136,7 +136,8 @@ def ask(*arguments):
     """What a worker says; OSError if it fails."""
     command = [sys.executable, "-m", "experiments.growth_worker", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, env=competitors.environment(command),
-                          encoding="utf-8", check=False)
+                          encoding="utf-8", check=False,
+                          start_new_session=True)  # Ctrl-C is not for it
     if done.returncode:
         raise OSError(f"{' '.join(command)}: failed; its message is above")
     return json.loads(done.stdout)

@@ -1,5 +1,6 @@
 """How the benchmark and its workers talk: a JSON line for each question and each answer."""
 import json
+import os
 import sys
 import time
 
@@ -36,4 +37,8 @@ def serve(**answers):
     """
     for line in sys.stdin:
         question = json.loads(line)
-        print(json.dumps(answers[question.pop("what")](**question)), flush=True)
+        answer = answers[question.pop("what")](**question)
+        try:
+            print(json.dumps(answer), flush=True)
+        except BrokenPipeError:  # who asked is gone
+            os._exit(1)

@@ -177,38 +177,38 @@ class ThinPlateSpline(Transform):
 
     def grid(self, theta, target_shape):
         control = _lattice(theta, (self.size, self.size))
-        target = _lattice(theta, target_shape)
         moves = mx.sym.broadcast_sub(mx.sym.reshape(theta, shape=(0, 2, self.size ** 2)),
                                      mx.sym.expand_dims(control, axis=0))
-        moved = mx.sym.dot(moves, self._basis(control, target))
-        return _as_grid(mx.sym.broadcast_add(moved, mx.sym.expand_dims(target, axis=0)),
-                        target_shape)
+        weights = mx.sym.broadcast_add(mx.sym.dot(moves, self._solution(theta, control)),
+                                       mx.sym.expand_dims(_staying(control), axis=0))
+        terms = mx.sym.concat(_kernel(theta, (self.size, self.size), target_shape),
+                              _homogeneous(_lattice(theta, target_shape)), dim=0)
+        return _as_grid(mx.sym.dot(weights, terms), target_shape)
 
     def bounded(self, theta):
         control = mx.sym.reshape(_lattice(theta, (self.size, self.size)), shape=(1, -1))
         moves = mx.sym.tanh(mx.sym.broadcast_sub(theta, control) / self.reach[0]) * self.reach[0]
         return mx.sym.broadcast_add(moves, control)
 
-    def _basis(self, control, target):
-        """How far each target point moves with each control point, (points, target points).
+    def _solution(self, theta, control):
+        """What turns the moves of the control points into weights, (points, points + 3).
 
-        The spline through the values v at the control points c is
+        The spline that moves the control points c by the values v moves a point p by
             f(p) = sum_i w_i U(|p - c_i|) + A (p, 1),    U(r) = r^2 log r^2
         and its weights solve
             [w A] [ K   P ] = [v 0],    K_ij = U(|c_i - c_j|),  P_i = (c_i, 1)
                   [ P^T 0 ]
-        So f(p) = v . (the first rows of the inverse) . (U(|p - c_i|), p, 1).
+        So [w A] = v . (the first rows of the inverse).
         """
-        affine = _homogeneous(control)
+        shape, affine = (self.size, self.size), _homogeneous(control)
         corner = mx.sym.zeros_like(mx.sym.dot(affine, affine, transpose_b=True))
         system = mx.sym.concat(
-            mx.sym.concat(_kernel(control, control), affine, dim=0),
+            mx.sym.concat(_kernel(theta, shape, shape), affine, dim=0),
             mx.sym.concat(mx.sym.transpose(affine), corner, dim=0), dim=1)
         inverse = mx.sym.linalg.inverse(system)
         # One Newton step: in float32, MXNet's inverse of a 10 x 10 lattice is right to 0.004 only.
         inverse = 2 * inverse - mx.sym.dot(mx.sym.dot(inverse, system), inverse)
-        terms = mx.sym.concat(_kernel(control, target), _homogeneous(target), dim=0)
-        return mx.sym.dot(mx.sym.slice_axis(inverse, axis=0, begin=0, end=self.size ** 2), terms)
+        return mx.sym.slice_axis(inverse, axis=0, begin=0, end=self.size ** 2)
 
 
 TRANSFORMS = {
@@ -423,16 +423,20 @@ def _check_new(name, *symbols):
                              "or side by side, need different names, name=\"stn0\", \"stn1\", ...")
 
 
+def _line(like, count):
+    """Numbers at equal distances from -1 to 1, (1, count), in the type of theta."""
+    one = mx.sym.ones_like(mx.sym.slice(like, begin=(0, 0), end=(1, 1)))
+    one = mx.sym.broadcast_to(mx.sym.BlockGrad(one), shape=(1, count))
+    return mx.sym.contrib.arange_like(one, start=-1, step=2 / (count - 1), axis=1)
+
+
 def _lattice(like, shape):
     """The points of a regular lattice from -1 to 1, (2, height * width), in the type of theta."""
     height, width = shape
-    one = mx.sym.ones_like(mx.sym.slice(like, begin=(0, 0), end=(1, 1)))
-    one = mx.sym.broadcast_to(mx.sym.BlockGrad(one), shape=shape)
-    x = mx.sym.contrib.arange_like(one, start=-1, step=2 / (width - 1), axis=1)
-    y = mx.sym.contrib.arange_like(one, start=-1, step=2 / (height - 1), axis=0)
-    x = mx.sym.broadcast_to(mx.sym.reshape(x, shape=(1, 1, width)), shape=(1, height, width))
-    y = mx.sym.broadcast_to(mx.sym.reshape(y, shape=(1, height, 1)), shape=(1, height, width))
-    return mx.sym.reshape(mx.sym.concat(x, y, dim=0), shape=(2, height * width))
+    x = mx.sym.reshape(_line(like, width), shape=(1, 1, width))
+    y = mx.sym.reshape(_line(like, height), shape=(1, height, 1))
+    points = [mx.sym.broadcast_to(part, shape=(1, height, width)) for part in (x, y)]
+    return mx.sym.reshape(mx.sym.concat(*points, dim=0), shape=(2, height * width))
 
 
 def _homogeneous(points):
@@ -445,14 +449,32 @@ def _as_grid(points, target_shape):
     return mx.sym.reshape(points, shape=(0, 2, *target_shape))
 
 
-def _kernel(first, second):
-    """r^2 log r^2 for half the distances between points (2, P) and (2, Q), as (P, Q).
+def _kernel(like, first, second):
+    """r^2 log r^2 for half the distances from the points of a lattice to another's, as (P, Q).
 
     Whole distances would give the same splines from a system that is less well conditioned.
+
+    Args:
+        like: theta, whose type it has.
+        first, second: (height, width) of the lattices.
     """
-    first, second = mx.sym.expand_dims(first, axis=2), mx.sym.expand_dims(second, axis=1)
-    squares = mx.sym.sum(mx.sym.square(mx.sym.broadcast_sub(first, second) / 2), axis=0)
+    # r^2 = dy^2 + dx^2: a lattice has few different dy and dx.
+    down, across = (mx.sym.square(mx.sym.broadcast_sub(
+        mx.sym.reshape(_line(like, here), shape=(here, 1)), _line(like, there)) / 2)
+        for here, there in zip(first, second))
+    squares = mx.sym.broadcast_add(
+        mx.sym.reshape(down, shape=(first[0], 1, second[0], 1)),
+        mx.sym.reshape(across, shape=(1, first[1], 1, second[1])))
+    squares = mx.sym.reshape(squares, shape=(first[0] * first[1], second[0] * second[1]))
     return squares * mx.sym.log(mx.sym.maximum(squares, 1e-30))
+
+
+def _staying(control):
+    """The weights of the spline that moves nothing: 0, and an affine part that gives (x, y)."""
+    one = mx.sym.ones_like(mx.sym.slice(control, begin=(0, 0), end=(1, 1)))
+    zero = mx.sym.zeros_like(one)
+    affine = mx.sym.reshape(mx.sym.concat(one, zero, zero, zero, one, zero, dim=1), shape=(2, 3))
+    return mx.sym.concat(mx.sym.zeros_like(control), affine, dim=1)
 
 
 def _square(theta):

@@ -5,6 +5,7 @@ import pytest
 import symbols
 from common.data import synthetic
 from common.graph.rewrite import label_free
+from common.models import predict
 from common.models.predict import Predictor
 from symbols import stn
 
@@ -29,19 +30,52 @@ def network(**options):
 @pytest.mark.parametrize("transform", [None, *stn.TRANSFORMS])
 def test_it_says_what_the_network_says(transform):
     *trained, expected = network(add_stn=transform is not None, transform=transform or "affine")
-    predict = Predictor(*trained, (1, 28, 28), batch_size=32)
-    np.testing.assert_allclose(predict(IMAGES), expected, atol=1e-5)
+    predictor = Predictor(*trained, (1, 28, 28), batch_size=32)
+    np.testing.assert_allclose(predictor(IMAGES), expected, atol=1e-5)
     assert expected.std(axis=0).max() > 0.01
 
 
 @pytest.mark.parametrize(("batch_size", "cpus"), [(1, 1), (7, 3), (70, 2), (100, None)])
 def test_any_number_of_images_in_any_batches(batch_size, cpus):
     *trained, expected = network()
-    predict = Predictor(*trained, (1, 28, 28), batch_size=batch_size, cpus=cpus)
-    for count in (1, 69, 70):
-        answer = predict(IMAGES[:count])
+    predictor = Predictor(*trained, (1, 28, 28), batch_size=batch_size, cpus=cpus)
+    for count in (1, 3, 16, 17, 33, 69, 70, 2):
+        answer = predictor(IMAGES[:count])
         assert answer.shape == (count, 10)
         np.testing.assert_allclose(answer, expected[:count], atol=1e-5)
+
+
+def test_many_images_are_cut_into_pieces_that_devices_take_in_turns(monkeypatch):
+    *trained, expected = network()
+    monkeypatch.setattr(predict, "LARGEST_PIECE", 16)
+    predictor = Predictor(*trained, (1, 28, 28), batch_size=70, cpus=2)
+    assert predictor.sizes == [1, 2, 4, 8, 16]
+    for start in range(0, 70, 9):  # 70, 61, ..., 7
+        np.testing.assert_allclose(predictor(IMAGES[start:]), expected[start:], atol=1e-5)
+
+
+def test_it_keeps_the_parameters_that_it_was_given():
+    symbol, arg_params, aux_params, expected = network()
+    predictor = Predictor(symbol, arg_params, aux_params, (1, 28, 28), batch_size=32)
+    for value in arg_params.values():
+        value[:] = 0
+    for count in (1, 20):  # by an executor that is made only now, and by one that was there
+        np.testing.assert_allclose(predictor(IMAGES[:count]), expected[:count], atol=1e-5)
+    other = Predictor(symbol, arg_params, aux_params, (1, 28, 28), batch_size=32)
+    np.testing.assert_allclose(other(IMAGES), 0.1, atol=1e-6)
+
+
+def test_a_parameter_that_is_missing_is_an_error():
+    symbol, arg_params, aux_params, _ = network()
+    del arg_params["fc2_bias"]
+    with pytest.raises((ValueError, mx.MXNetError), match="fc2_bias"):
+        Predictor(symbol, arg_params, aux_params, (1, 28, 28))
+
+
+def test_no_images_are_refused():
+    *trained, _ = network()
+    with pytest.raises(ValueError, match="expected images, got none"):
+        Predictor(*trained, (1, 28, 28))(IMAGES[:0])
 
 
 def test_gpus_that_are_not_there_are_refused():
@@ -52,13 +86,15 @@ def test_gpus_that_are_not_there_are_refused():
 
 def test_arrays_in_any_order_in_memory_and_black_and_white_ones():
     *trained, _ = network()
-    predict = Predictor(*trained, (1, 28, 28), batch_size=32)
-    expected = predict(IMAGES)
+    predictor = Predictor(*trained, (1, 28, 28), batch_size=32)
+    expected = predictor(IMAGES)
     turned = np.ascontiguousarray(IMAGES.transpose(0, 2, 1)).transpose(0, 2, 1)
     for images in (turned, np.asfortranarray(IMAGES), IMAGES[:, ::-1].copy()[:, ::-1],
                    IMAGES.repeat(2, axis=2)[:, None, :, ::2]):
-        np.testing.assert_array_equal(predict(images), expected)
-    np.testing.assert_array_equal(predict(IMAGES > 127), predict((IMAGES > 127) * np.uint8(255)))
+        np.testing.assert_array_equal(predictor(images), expected)
+    black_and_white = IMAGES > 127
+    np.testing.assert_array_equal(predictor(black_and_white),
+                                  predictor(black_and_white * np.uint8(255)))
 
 
 def test_images_of_another_size_are_refused():

@@ -9,6 +9,7 @@ from common.data.records import Stream
 
 BLOCK = 1000  # images that are augmented at once
 JITTER = 0x717  # sets the seed of what is drawn for each image apart from that of the order
+PIXEL = np.float32(1 / 255)  # what uint8 is multiplied by
 PIXELS = "images are to be uint8, from 0 to 255, of shape (N, H, W) or (N, C, H, W)"
 
 

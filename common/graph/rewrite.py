@@ -121,8 +121,12 @@ def check_reshapes(symbol, **shapes):
 
 def uses_random_numbers(symbol):
     """Whether an operator of a symbol may draw from MXNet's random generator."""
-    return any(re.search("dropout|random|sample_|shuffle|rnn|leakyrelu", node["op"].lower())
-               for node in json.loads(symbol.tojson())["nodes"])
+    return any(map(draws_random_numbers, json.loads(symbol.tojson())["nodes"]))
+
+
+def draws_random_numbers(node):
+    """Whether the operator of a node in a symbol's JSON may do so."""
+    return bool(re.search("dropout|random|sample_|shuffle|rnn|leakyrelu", node["op"].lower()))
 
 
 def sums_convolutions(symbol):

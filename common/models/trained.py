@@ -92,9 +92,8 @@ class Trained(NamedTuple):
             if size > (LARGEST_ANSWER if name in answers else LARGEST):
                 raise ValueError(f"{self.path}: {name} has {size:,} numbers for a batch of "
                                  f"{batch_size}: too many, at least for such a batch")
-        noise = np.random.RandomState(0).randint(0, 256, (1, *image_shape)).astype(np.uint8)
         Predictor(symbol, *params, image_shape, batch_size,
-                  **dict(options, gpus=None))(noise)  # CUDA does not survive a fork
+                  **dict(options, gpus=None)).warm_up()  # CUDA does not survive a fork
 
     def _fitting(self, symbol, image_shape):
         try:

@@ -77,7 +77,7 @@ def test_every_flag_in_the_pages_exists(run_main):
     scripts += [f"tests.{name}" for name in ("chaos", "dist_soak", "fuzz", "soak")]
     scripts += [f"experiments.{name}" for name in (
         "accuracy", "benchmark", "communication", "gluon", "growth", "paper", "recover_theta",
-        "robustness", "signs")]
+        "robustness", "signs", "variants")]
     scripts += ["common.data.records", "examples.draw_pictures"]
     helps = [run_main(importlib.import_module(script), "--help").stdout for script in scripts]
     assert all(helps)

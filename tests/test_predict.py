@@ -101,3 +101,9 @@ def test_images_of_another_size_are_refused():
     *trained, _ = network()
     with pytest.raises(ValueError, match="expected images of 1 x 28 x 28, got 1 x 28 x 30"):
         Predictor(*trained, (1, 28, 28), batch_size=7)(np.pad(IMAGES, ((0, 0), (0, 0), (2, 0))))
+
+
+def test_a_network_that_answers_images_together_is_refused():
+    mean = mx.sym.mean(mx.sym.Variable("data"), axis=0, keepdims=True)
+    with pytest.raises(ValueError, match=r"for each image, got \(1, 1, 28, 28\) for 35 images"):
+        Predictor(mean, {}, {}, (1, 28, 28), batch_size=70, cpus=2)

@@ -22,7 +22,8 @@ def fold(symbol, params, context, shapes):
         The symbol, whose outputs have their names, and its params, name -> NDArray on the device.
     """
     graph = json.loads(symbol.tojson())
-    params = {name: value.as_in_context(context) for name, value in params.items()}
+    params = {name: params[name].as_in_context(context)
+              for name in symbol.list_arguments() if name in params}
     for index, shape in _filled(symbol, graph["nodes"], params, shapes).items():
         value = FILLED[graph["nodes"][index]["op"]](shape, context)
         _make_variable(graph, index, value, params)
@@ -44,10 +45,11 @@ def _filled(symbol, nodes, params, shapes):
     types = dict(zip(names, internals.infer_type(
         **{name: value.dtype for name, value in params.items()}, data=np.float32)[1]))
     inferred = [dict(zip(names, internals.infer_shape(data=shape)[1])) for shape in shapes]
-    found = {}
+    found, outputs = {}, symbol.list_outputs()
     for index, node in enumerate(nodes):
         output = f"{node['name']}_output"
-        if node["op"] in FILLED and names.count(output) == 1 and types[output] == np.float32:
+        if (node["op"] in FILLED and names.count(output) == 1 and output not in outputs
+                and types[output] == np.float32):
             first, *others = [of_shape[output] for of_shape in inferred]
             if all(other == first for other in others):
                 found[index] = first

@@ -28,7 +28,7 @@ class Predictor:
         cpus: number of CPU devices, or None for one for each core.
 
     Raises:
-        ValueError: there are no such GPUs.
+        ValueError: there are no such GPUs, or the network does not give something for each image.
         mx.MXNetError: the network is not for such images.
     """
 
@@ -93,7 +93,7 @@ class Predictor:
             raise ValueError("expected images, got none")
         executor = self._executor(0, self._fitting(len(images)))
         data = executor.arg_dict["data"]
-        data._sync_copyfrom(_scaled(images, data.shape))
+        data._sync_copyfrom(_scaled(_taken(images, slice(0, len(images))), data.shape))
         executor.forward(is_train=False)
         return executor.outputs[0].asnumpy()[:len(images)]
 
@@ -125,9 +125,13 @@ class Predictor:
         if (device, size) not in self._executors:
             context, (args, auxs) = self._contexts[device], self._params[device]
             data = mx.nd.zeros((size, *self.image_shape), context)
-            self._executors[device, size] = self._symbol.bind(
+            executor = self._symbol.bind(
                 context, {**args, "data": data}, aux_states=auxs, grad_req="null",
                 shared_exec=self._executors.get((device, self.sizes[-1])))  # its memory is enough
+            if executor.outputs[0].shape[:1] != (size,):
+                raise ValueError("expected a network that gives something for each image, got "
+                                 f"{executor.outputs[0].shape} for {size} images")
+            self._executors[device, size] = executor
         return self._executors[device, size]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from common.data import arrays, datasets, records, synthetic
 from common.reports import results
-from experiments import benchmark, gluon, paper, recover_theta
+from experiments import benchmark, gluon, paper, recover_theta, variants
 from tests.conftest import ROOT
 
 PAGES = {}
@@ -96,6 +96,8 @@ def test_the_tables_are_those_of_the_results():
     assert results.table(os.path.join(folder, "fine-tuning")) in PAGES["fine-tuning.md"]
     measured = benchmark.load(os.path.join(folder, "benchmark.json"))
     assert benchmark.report(measured) in PAGES["speed.md"]
+    compared = benchmark.load(os.path.join(folder, "variants.json"))["groups"]
+    assert variants.table(compared) in PAGES["speed.md"]
     with open(os.path.join(folder, "recover_theta.json"), encoding="utf-8") as file:
         recovered = json.load(file)["transforms"]
     assert "\n".join(recover_theta.row(*item) for item in recovered.items()) in PAGES[

@@ -11,7 +11,7 @@ from PIL import Image
 import symbols
 import train_mnist
 from common import cli
-from common.data import datasets, signs
+from common.data import datasets, scene, signs
 from common.reports import results
 from experiments import signs as experiment
 from tests.conftest import ROOT
@@ -54,7 +54,7 @@ def test_edges_are_smooth():
 
 
 def test_a_sign_that_is_straight_is_its_face():
-    x, y = (at.astype(np.float32) for at in signs._points((48, 48)))
+    x, y = (at.astype(np.float32) for at in scene.points((48, 48)))
     picture = np.zeros((43, 48, 48, 3), np.float32)
     labels, scale = np.arange(43, dtype=np.int32), np.ones(43)
     signs._put(picture, labels, np.tile(np.eye(2), (43, 1, 1)), np.zeros((43, 2)), scale, x, y)
@@ -62,7 +62,7 @@ def test_a_sign_that_is_straight_is_its_face():
 
 
 def test_signs_move_and_turn_as_they_are_told():
-    x, y = (at.astype(np.float32) for at in signs._points((48, 48)))
+    x, y = (at.astype(np.float32) for at in scene.points((48, 48)))
     picture = np.zeros((1, 48, 48, 3), np.float32)
     label = np.array([signs.CLASS_NAMES.index("parking")], np.int32)
     quarter = np.array([[[0, 2], [-2, 0]]])  # half as large, a quarter turn

@@ -9,7 +9,8 @@ from typing import Callable, NamedTuple, Tuple
 
 import numpy as np
 
-from common.data import synthetic
+from common.data import scene, synthetic
+from common.data.scene import line, union
 
 LETTERS = """
 .#### ##### .###. ####.
@@ -25,7 +26,6 @@ COLOURS = {"red": (200, 25, 35), "blue": (20, 75, 165), "white": (245, 245, 240)
 SIZES = (24, 32, 48, 64)  # pixels of the faces that are sampled: the next one above what is wanted
 DETAIL = 192  # pixels of the face that these are averaged from: a multiple of each
 BLOCK = 250  # pictures drawn at once
-PATCHES = 5  # behind a sign
 
 
 # What is drawn: functions of points (x, y), x to the right, y down, which return how far outside a
@@ -51,28 +51,12 @@ def _polygon(*corners):
         dy * (x - x0) - dx * (y - y0) for (x0, y0), (dx, dy) in zip(corners, along)))
 
 
-def _line(*corners, width=0.17):
-    """A line through corners, with round ends."""
-    def outside(x, y):
-        nearest = np.inf
-        for (x0, y0), (x1, y1) in zip(corners, corners[1:]):
-            dx, dy = x1 - x0, y1 - y0
-            at = np.clip(((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
-            nearest = np.minimum(nearest, np.hypot(x - x0 - at * dx, y - y0 - at * dy))
-        return nearest - width / 2
-    return outside
-
-
 def _arrow(*corners, width=0.17, head=0.24):
     """A line through corners that ends in a head."""
     (x0, y0), (x1, y1) = np.array(corners[-2:], float)
     dx, dy = np.array([x1 - x0, y1 - y0]) / np.hypot(x1 - x0, y1 - y0) * head
     tip = _polygon((x1 + dx, y1 + dy), (x1 - dy, y1 + dx), (x1 + dy, y1 - dx))
-    return _union(_line(*corners, width=width), tip)
-
-
-def _union(*parts):
-    return lambda x, y: functools.reduce(np.minimum, (part(x, y) for part in parts))
+    return union(line(*corners, width=width), tip)
 
 
 def _text(word, width=1.25, height=0.8):
@@ -99,17 +83,17 @@ DOWN = _regular(3, 0.55, -np.pi / 2, lower=-0.27)
 DIAMOND = _regular(4, 0.67, np.pi / 4)
 SQUARE = _regular(4, 0.83)
 OCTAGON = _regular(8, 0.9)
-SLASH = _line((0.6, -0.6), (-0.6, 0.6), width=0.16)
-WALKER = _union(_disc(0.02, -0.4, 0.13), _line((0, -0.2), (0, 0.12), width=0.24),
-                _line((0, 0.1), (-0.22, 0.5), width=0.15), _line((0, 0.1), (0.22, 0.5), width=0.15),
-                _line((-0.27, 0.1), (0, -0.18), (0.27, 0.07), width=0.11))
-TRUCK = _union(_polygon((-0.6, -0.3), (0.15, -0.3), (0.15, 0.2), (-0.6, 0.2)),
-               _polygon((0.22, -0.1), (0.45, -0.1), (0.6, 0.05), (0.6, 0.2), (0.22, 0.2)),
-               _disc(-0.35, 0.27, 0.14), _disc(0.38, 0.27, 0.14))
-SNOW = _union(*(_line((-0.32 * np.cos(a), 0.27 - 0.32 * np.sin(a)),
-                      (0.32 * np.cos(a), 0.27 + 0.32 * np.sin(a)), width=0.09)
-                for a in np.pi / 2 + np.pi / 3 * np.arange(3)))
-RING = _union(*(_arrow(*((0.42 * np.cos(a), 0.42 * np.sin(a)) for a in np.linspace(
+SLASH = line((0.6, -0.6), (-0.6, 0.6), width=0.16)
+WALKER = union(_disc(0.02, -0.4, 0.13), line((0, -0.2), (0, 0.12), width=0.24),
+               line((0, 0.1), (-0.22, 0.5), width=0.15), line((0, 0.1), (0.22, 0.5), width=0.15),
+               line((-0.27, 0.1), (0, -0.18), (0.27, 0.07), width=0.11))
+TRUCK = union(_polygon((-0.6, -0.3), (0.15, -0.3), (0.15, 0.2), (-0.6, 0.2)),
+              _polygon((0.22, -0.1), (0.45, -0.1), (0.6, 0.05), (0.6, 0.2), (0.22, 0.2)),
+              _disc(-0.35, 0.27, 0.14), _disc(0.38, 0.27, 0.14))
+SNOW = union(*(line((-0.32 * np.cos(a), 0.27 - 0.32 * np.sin(a)),
+                    (0.32 * np.cos(a), 0.27 + 0.32 * np.sin(a)), width=0.09)
+               for a in np.pi / 2 + np.pi / 3 * np.arange(3)))
+RING = union(*(_arrow(*((0.42 * np.cos(a), 0.42 * np.sin(a)) for a in np.linspace(
     start, start + 1.3, 6)), width=0.14, head=0.21) for start in 2 * np.pi / 3 * np.arange(3)))
 
 
@@ -118,8 +102,8 @@ def _mirrored(part):
 
 
 LEFT = _arrow((0.25, 0.5), (0.25, -0.05), (-0.22, -0.05))
-FORK = _union(_arrow((0.05, 0.5), (0.05, -0.38)), _arrow((0.05, 0.3), (0.05, 0.05), (-0.3, 0.05),
-                                                        head=0.22))
+FORK = union(_arrow((0.05, 0.5), (0.05, -0.38)), _arrow((0.05, 0.3), (0.05, 0.05), (-0.3, 0.05),
+                                                       head=0.22))
 PASS = _arrow((0.35, -0.35), (-0.25, 0.25), width=0.2, head=0.32)
 BEND = _arrow((0.17, 0.58), (0.17, 0.2), (-0.12, -0.05), width=0.14, head=0.2)
 
@@ -140,7 +124,7 @@ def _forbidding(name, *marks):
 
 
 def _warning(name, *parts):
-    return Sign(name, UP, "red", 0.16, "white", (("black", _union(*parts)),))
+    return Sign(name, UP, "red", 0.16, "white", (("black", union(*parts)),))
 
 
 def _telling(name, outline, part):
@@ -153,7 +137,7 @@ SIGNS = (
     Sign("end of limit 80", CIRCLE, "grey", 0.09, "white", (("grey", _text("80")),
                                                             ("black", SLASH))),
     Sign("end of all limits", CIRCLE, "grey", 0.09, "white", tuple(
-        ("black", _line((0.5 + at, -0.5 + at), (-0.5 + at, 0.5 + at), width=0.1))
+        ("black", line((0.5 + at, -0.5 + at), (-0.5 + at, 0.5 + at), width=0.1))
         for at in (-0.16, 0, 0.16))),
     _forbidding("no vehicles"),
     Sign("no entry", CIRCLE, "white", 0.05, "red", (
@@ -166,21 +150,21 @@ SIGNS = (
     Sign("give way", DOWN, "red", 0.17, "white"),
     Sign("priority road", DIAMOND, "white", 0.17, "yellow"),
     Sign("end of priority road", DIAMOND, "white", 0.17, "yellow", (
-        ("black", _line((0.35, -0.35), (-0.35, 0.35), width=0.16)),)),
-    _warning("danger", _line((0, -0.3), (0, 0.28), width=0.17), _disc(0, 0.53, 0.11)),
+        ("black", line((0.35, -0.35), (-0.35, 0.35), width=0.16)),)),
+    _warning("danger", line((0, -0.3), (0, 0.28), width=0.17), _disc(0, 0.53, 0.11)),
     _warning("bend to the left", BEND),
     _warning("bend to the right", _mirrored(BEND)),
-    _warning("double bend", _line((-0.16, 0.6), (-0.16, 0.42), (0.16, 0.2), (-0.16, 0.02),
+    _warning("double bend", line((-0.16, 0.6), (-0.16, 0.42), (0.16, 0.2), (-0.16, 0.02),
                                   (-0.02, -0.2), width=0.14)),
     _warning("bumps", _disc(-0.25, 0.5, 0.19), _disc(0.25, 0.5, 0.19),
-             _line((-0.5, 0.56), (0.5, 0.56), width=0.13)),
-    _warning("narrow road", _line((-0.34, 0.6), (-0.34, 0.4), (-0.12, 0.1), (-0.12, -0.2),
+             line((-0.5, 0.56), (0.5, 0.56), width=0.13)),
+    _warning("narrow road", line((-0.34, 0.6), (-0.34, 0.4), (-0.12, 0.1), (-0.12, -0.2),
                                   width=0.12),
-             _line((0.34, 0.6), (0.34, 0.4), (0.12, 0.1), (0.12, -0.2), width=0.12)),
-    _warning("crossroads", _line((-0.3, 0), (0.3, 0.55), width=0.16),
-             _line((0.3, 0), (-0.3, 0.55), width=0.16)),
+             line((0.34, 0.6), (0.34, 0.4), (0.12, 0.1), (0.12, -0.2), width=0.12)),
+    _warning("crossroads", line((-0.3, 0), (0.3, 0.55), width=0.16),
+             line((0.3, 0), (-0.3, 0.55), width=0.16)),
     Sign("traffic lights", UP, "red", 0.16, "white", (
-        ("black", _line((0, -0.15), (0, 0.5), width=0.34)),
+        ("black", line((0, -0.15), (0, 0.5), width=0.34)),
         ("red", _disc(0, -0.15, 0.11)), ("yellow", _disc(0, 0.17, 0.11)),
         ("white", _disc(0, 0.49, 0.11)))),
     _warning("pedestrians", lambda x, y: WALKER(x, y - 0.13)),
@@ -198,8 +182,8 @@ SIGNS = (
     _telling("parking", SQUARE, _text("P", height=1.15)),
     _telling("crossing for pedestrians", SQUARE, lambda x, y: WALKER(x / 1.2, y / 1.2)),
     Sign("dead end", SQUARE, "white", 0.07, "blue", (
-        ("white", _line((0, 0.55), (0, -0.2), width=0.24)),
-        ("red", _line((-0.4, -0.35), (0.4, -0.35), width=0.26)))),
+        ("white", line((0, 0.55), (0, -0.2), width=0.24)),
+        ("red", line((-0.4, -0.35), (0.4, -0.35), width=0.26)))),
     _telling("one-way road", SQUARE, _arrow((0, 0.6), (0, -0.25), width=0.22, head=0.36)),
 )
 CLASS_NAMES, CLASSES = tuple(sign.name for sign in SIGNS), len(SIGNS)
@@ -265,8 +249,8 @@ def _colour(name):
 def _draw(labels, rng, image_shape):
     """Pictures (n, H, W, 3), uint8, of signs of those labels."""
     n = len(labels)
-    x, y = (at.astype(np.float32) for at in _points(image_shape))
-    picture = _background(rng, n, x, y)
+    x, y = (at.astype(np.float32) for at in scene.points(image_shape))
+    picture = scene.background(rng, n, x, y)
     # A part of another sign: its middle is at the picture's border.
     others = rng.randint(CLASSES, size=n)
     angle = rng.uniform(0, 2 * np.pi, n)
@@ -277,50 +261,7 @@ def _draw(labels, rng, image_shape):
     scale = rng.uniform(0.4, 1, n)
     middle = rng.uniform(-1, 1, (n, 2)) * (1.08 - scale[:, None])
     _put(picture, labels, _maps(rng, scale), middle, scale, x, y)
-    return _photographed(rng, picture, x, y)
-
-
-def _points(image_shape):
-    """x (W,) and y (H, 1) of pixels: the shorter side from -1 to 1."""
-    height, width = image_shape
-    half = min(image_shape) / 2
-    return ((np.arange(width) + 0.5 - width / 2) / half,
-            (np.arange(height)[:, None] + 0.5 - height / 2) / half)
-
-
-def _background(rng, n, x, y):
-    """A gradient between two colours, and patches on it: (n, H, W, 3), float32 from 0 to 1."""
-    share = (_slope(rng, n, x, y) + 1.5)[..., None] / 3
-    one, other = rng.uniform(0.05, 0.95, (2, n, 1, 1, 3)).astype(np.float32)
-    picture = one + np.clip(share, 0, 1) * (other - one)
-    for _ in range(PATCHES):
-        angle, across, along = rng.uniform(0, np.pi, n), *rng.uniform(0.08, 0.7, (2, n))
-        u, v = _turned(angle, rng.uniform(-1.1, 1.1, (n, 2)), x, y)
-        u, v = np.abs(u) / _column(across), np.abs(v) / _column(along)
-        outside = np.maximum(u, v) - 1
-        disc = rng.uniform(size=n) < 0.3
-        outside[disc] = np.hypot(u[disc], v[disc]) - 1
-        opacity = np.clip(0.5 - 5 * outside, 0, 1)[..., None]
-        colour = rng.uniform(0, 1, (n, 1, 1, 3)).astype(np.float32)
-        picture += opacity * (colour - picture)
-    return picture
-
-
-def _slope(rng, n, x, y):
-    """A plane through 0 that rises by 1 over half the picture, in a random direction."""
-    angle = rng.uniform(0, 2 * np.pi, n)
-    return _turned(angle, np.zeros((n, 2)), x, y)[0]
-
-
-def _turned(angle, middle, x, y):
-    """The points in frames that are turned around middles (n, 2): two arrays (n, H, W)."""
-    x, y = x - _column(middle[:, 0]), y - _column(middle[:, 1])
-    cos, sin = _column(np.cos(angle)), _column(np.sin(angle))
-    return cos * x + sin * y, cos * y - sin * x
-
-
-def _column(values):
-    return np.asarray(values, np.float32)[:, None, None]
+    return scene.photographed(rng, picture, x, y)
 
 
 def _maps(rng, scale):
@@ -336,8 +277,8 @@ def _maps(rng, scale):
 
 def _put(picture, labels, maps, middle, scale, x, y):
     """Draws a sign on each picture (n, H, W, 3)."""
-    x, y = x - _column(middle[:, 0]), y - _column(middle[:, 1])
-    u, v = (_column(maps[:, row, 0]) * x + _column(maps[:, row, 1]) * y for row in (0, 1))
+    x, y = x - scene.column(middle[:, 0]), y - scene.column(middle[:, 1])
+    u, v = (scene.column(maps[:, row, 0]) * x + scene.column(maps[:, row, 1]) * y for row in (0, 1))
     near = np.maximum(np.abs(u), np.abs(v)) < 1.1
     which = np.nonzero(near)[0]
     sizes = np.searchsorted(SIZES, scale * min(picture.shape[1:3]))
@@ -372,16 +313,3 @@ def _atlas():
     parts = [np.pad(faces(size), ((0, 0), (1, 2), (1, 2), (0, 0)), mode="constant").reshape(-1, 4)
              for size in SIZES]
     return np.concatenate(parts), np.cumsum([0, *map(len, parts[:-1])], dtype=np.int32)
-
-
-def _photographed(rng, picture, x, y):
-    """Light that differs from side to side and has a colour, haze, and noise: uint8."""
-    n = len(picture)
-    light = rng.uniform(0.45, 1.05, n)
-    shade = _column(light) * (1 + _column(rng.uniform(0, 0.25, n)) * _slope(rng, n, x, y))
-    picture *= shade[..., None]
-    picture *= rng.uniform(0.88, 1.12, (n, 1, 1, 3)).astype(np.float32)
-    picture += _column(rng.uniform(0, 0.15, n))[..., None]
-    noise = rng.randint(-128, 128, picture.shape, np.int8)
-    picture += noise * _column(rng.uniform(0.02, 0.08, n) / 128)[..., None]
-    return (255 * np.clip(picture, 0, 1)).astype(np.uint8)

@@ -8,6 +8,7 @@ from . import (
     lenet,
     mlp,
     resnet,
+    svhn,
 )
 
 NETWORKS = {
@@ -16,6 +17,7 @@ NETWORKS = {
     "lenet": lenet,
     "mlp": mlp,
     "resnet": resnet,
+    "svhn": svhn,
 }
 
 

@@ -73,25 +73,33 @@ def as_block(symbol, params=None, ctx=None, logits=True):
             ``gluon.loss.SoftmaxCrossEntropyLoss`` takes it; else probabilities.
 
     Returns:
-        A HybridBlock that takes images (N, C, H, W) and gives (N, classes). What its ``export``
-        writes has the names of the symbol.
+        A HybridBlock that takes images (N, C, H, W) and gives (N, classes), or (N, classes, digits)
+        where the symbol does. What its ``export`` writes has the names of the symbol.
 
     Raises:
         ValueError: the symbol ends in something else, or a parameter is missing or of another
             shape.
     """
     graph = json.loads(symbol.tojson())
-    ends = [graph["nodes"][index]["op"] for index, *_ in graph["heads"]]
+    heads = [graph["nodes"][index] for index, *_ in graph["heads"]]
+    ends = [head["op"] for head in heads]
     if len(ends) != 1 or ends[0] not in SOFTMAXES:
         raise ValueError(f"the symbol ends in {' and '.join(ends)}: a block is made of one that "
                          f"ends in a {' or a '.join(SOFTMAXES)}")
     output = symbol.get_children()[0]
     if not logits:
-        output = mx.sym.softmax(output, name="softmax")
+        output = mx.sym.softmax(output, name="softmax", **_axis(heads[0].get("attrs", {})))
     block = _block(output, "data")
     if params is not None:
         _set_params(block, params, ctx)
     return block
+
+
+def _axis(attrs):
+    """Over what a softmax with those attributes is, as an option of another one."""
+    if attrs.get("multi_output") == "True":
+        return {"axis": 1}
+    return {"axis": int(attrs["axis"])} if "axis" in attrs else {}
 
 
 def get_params(block, symbol):

@@ -71,7 +71,7 @@ def get_symbol(num_classes=10, width=16, depth=1, add_stn=True, image_shape=(1, 
     Raises:
         ValueError: an option is unknown, or a target of less than 2 x 2 pixels.
     """
-    names = _names(stn_at) if add_stn else {}
+    names = transformer_names(stn_at) if add_stn else {}
     if "input" not in names and (target_shape is not None or pool != 1):
         raise ValueError("target_shape and pool are of the transformer at the input: they need "
                          "add_stn=True, and input in stn_at")
@@ -104,13 +104,21 @@ def get_symbol(num_classes=10, width=16, depth=1, add_stn=True, image_shape=(1, 
     return mx.sym.SoftmaxOutput(net, name="softmax")
 
 
-def _names(stn_at):
-    """The names of the transformers by their places, in the order of the network."""
+def transformer_names(stn_at, places=PLACES):
+    """The names of the transformers by their places, in the order of the network.
+
+    Args:
+        stn_at: one of the places or several, with commas between.
+        places: where a network may have one.
+
+    Raises:
+        ValueError: another place, or one twice.
+    """
     given = stn_at.split(",")
-    if len(set(given)) < len(given) or not set(given) <= set(PLACES):
-        raise ValueError(f"stn_at must be of {', '.join(PLACES)}, each at most once, with commas "
+    if len(set(given)) < len(given) or not set(given) <= set(places):
+        raise ValueError(f"stn_at must be of {', '.join(places)}, each at most once, with commas "
                          f"between, got {stn_at!r}")
-    places = [place for place in PLACES if place in given]
+    places = [place for place in places if place in given]
     if len(places) == 1:
         return {places[0]: "stn"}
     return {place: f"stn{index}" for index, place in enumerate(places)}

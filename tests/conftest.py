@@ -21,6 +21,7 @@ import mxnet as mx  # noqa: E402
 KIND, NUMBER = re.fullmatch("(cpu|gpu)([0-9]+)", os.environ.get("TEST_DEVICE", "cpu0")).groups()
 DEVICE = mx.Context(KIND, int(NUMBER))
 ON_DEVICE = ["--gpus", NUMBER] if KIND == "gpu" else ["--cpus", "1"]  # for the scripts
+SMALL = {"svhn": {"width": 4}}  # options of networks that have millions of parameters
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,11 @@ from mxnet.gluon import nn
 
 import symbols
 import train_mnist
+from common.graph.rewrite import label_free
 from common.training.recipe import SeededInit
 from symbols import stn
 from symbols.blocks import SpatialTransformer, as_block, get_params
+from tests.conftest import SMALL
 from tests.pairwise import pairwise
 
 SHAPE = (12, 14)
@@ -148,7 +150,18 @@ def test_steps_are_scaled_by_lr_mult(lr_mult):
 
 def network(name, **options):
     shape = (2, 28, 28) if name == "addition" else (1, 28, 28)
-    return symbols.get_symbol(name, image_shape=shape, **options), shape
+    return symbols.get_symbol(name, image_shape=shape, **SMALL.get(name, {}), **options), shape
+
+
+def test_several_digits_have_a_softmax_each():
+    symbol = symbols.get_symbol("svhn", digits=3, image_shape=(3, 16, 16), width=2)
+    deployed = label_free(symbol)
+    for ending in (symbol, deployed):
+        block = as_block(ending, logits=False)
+        block.initialize(SeededInit(mx.init.Xavier(), 3))
+        answers = block(images(2, (3, 16, 16)))
+        assert answers.shape == (2, 11, 3)
+        np.testing.assert_allclose(answers.sum(axis=1).asnumpy(), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "options"), NETWORKS)

@@ -13,7 +13,7 @@ from common.data import synthetic
 from common.data.batches import ImageIter
 from common.training.recipe import SeededInit
 from symbols import stn
-from tests.conftest import DEVICE
+from tests.conftest import DEVICE, SMALL
 from tests.pairwise import pairwise
 
 SIZES = [(1, 28, 28), (1, 40, 30), (3, 32, 32)]
@@ -43,7 +43,7 @@ def cases(names, rows):
 def build(network, **options):
     """A network in which operators without a name are counted from 0: one test asks for names."""
     with mx.name.NameManager():
-        return symbols.get_symbol(network, **options)
+        return symbols.get_symbol(network, **{**SMALL.get(network, {}), **options})
 
 
 def transformers(symbol):
@@ -57,8 +57,9 @@ def transformers(symbol):
 
 def bound(symbol, image_shape, batch_size=4, seed=0):
     """A Module that is ready to train, started as training starts it."""
-    module = mx.mod.Module(symbol, context=DEVICE)
-    module.bind([("data", (batch_size, *image_shape))], [("softmax_label", (batch_size,))])
+    module, data = mx.mod.Module(symbol, context=DEVICE), (batch_size, *image_shape)
+    shapes = dict(zip(symbol.list_arguments(), symbol.infer_shape(data=data)[0]))
+    module.bind([("data", data)], [("softmax_label", shapes["softmax_label"])])
     module.init_params(SeededInit(mx.init.Xavier(), seed))
     return module
 
@@ -193,7 +194,7 @@ def default_rates(network):
 
 
 @cases(("network", "rate"), [("lenet", 0.01), ("cnn", 0.1), ("mlp", 1), ("addition", 0.3),
-                            ("resnet", 1)])
+                            ("resnet", 1), ("svhn", 0.1)])
 def test_rates_stay_those_that_the_figures_were_made_with(network, rate):
     assert default_rates(network) == {rate}
 
@@ -248,6 +249,55 @@ def test_resnet_has_transformers_at_its_stages(places, shapes, transform):
     plain = build("resnet", add_stn=False, image_shape=image_shape, **options)
     np.testing.assert_allclose(*(predict(bound(each, image_shape), batch_of(image_shape))
                                  for each in (symbol, plain)), atol=1e-5)
+
+
+@cases(("places", "shapes"), [
+    ("input", {"stn": (3, 64, 48)}), ("conv3", {"stn": (64, 32, 24)}),
+    ("conv4,input,conv2,conv3", {"stn0": (3, 64, 48), "stn1": (48, 32, 24), "stn2": (64, 32, 24),
+                                 "stn3": (128, 16, 12)})])
+def test_svhn_has_transformers_at_its_convolutions(places, shapes):
+    symbol = symbols.get_symbol("svhn", digits=5, stn_at=places, image_shape=(3, 64, 48))
+    assert transformers(symbol) == list(shapes)
+    for name, shape in shapes.items():
+        assert found(symbol, name, (3, 64, 48)) == [(2, *shape), (2, 6)]
+    convolutional = "stn_loc_conv2_output" in symbol.get_internals().list_outputs()
+    assert convolutional == (len(shapes) == 1)
+
+
+def test_svhn_is_the_paper_s_network():
+    symbol = symbols.get_symbol("svhn", digits=5, add_stn=False)
+    shapes = dict(zip(symbol.list_arguments(), symbol.infer_shape(data=(2, 3, 64, 64))[0]))
+    weights = {name[:-7]: shape for name, shape in shapes.items() if name.endswith("_weight")}
+    assert weights == {
+        "conv1": (48, 3, 5, 5), "conv2": (64, 48, 5, 5), "conv3": (128, 64, 5, 5),
+        "conv4": (160, 128, 5, 5), "conv5": (192, 160, 5, 5), "conv6": (192, 192, 5, 5),
+        "conv7": (192, 192, 5, 5), "conv8": (192, 192, 5, 5),
+        "fc1": (3072, 3072), "fc2": (3072, 3072), "fc3": (55, 3072)}
+    assert shapes["softmax_label"] == (2, 5)
+    assert symbol.infer_shape(data=(2, 3, 64, 64))[1] == [(2, 11, 5)]
+    dropped = [node["name"] for node in json.loads(symbol.tojson())["nodes"]
+               if node["op"] == "Dropout"]
+    assert dropped == [*(f"conv{number}_dropout" for number in range(2, 9)), "fc1_dropout",
+                       "fc2_dropout"]
+
+
+def test_the_gradient_of_several_digits_is_that_of_their_sum():
+    symbol = build("svhn", digits=3, num_classes=4, image_shape=(3, 16, 16), add_stn=False,
+                   dropout=0)
+    grads = []
+    for part in (symbol, mx.sym.MakeLoss(-mx.sym.sum(mx.sym.pick(mx.sym.log_softmax(
+            symbol.get_internals()["digits_output"], axis=1), mx.sym.Variable("softmax_label"),
+            axis=1)))):
+        executor = part.simple_bind(mx.cpu(), data=(2, 3, 16, 16), softmax_label=(2, 3))
+        rng = np.random.RandomState(0)
+        for _, array in sorted(executor.arg_dict.items()):
+            array[:] = rng.normal(0, 0.1, array.shape)
+        executor.arg_dict["softmax_label"][:] = [[0, 1, 2], [3, 3, 0]]
+        executor.forward(is_train=True)
+        executor.backward()
+        grads.append(executor.grad_dict["fc3_weight"].asnumpy())
+    assert np.abs(grads[0]).max() > 0.01
+    np.testing.assert_allclose(*grads, atol=1e-5)
 
 
 @cases(("size", "stem"), [(8, 1), (24, 1), (28, 1), (48, 1), (49, 2), (224, 4)])
@@ -328,6 +378,10 @@ def test_always_dropping_makes_predictions_random():
     ("resnet", {"stn_at": ""}, "stn_at must be of input"),
     ("resnet", {"stn_at": "stage1", "pool": 2}, "need add_stn=True, and input in stn_at"),
     ("resnet", {"target_shape": (8, 8), "add_stn": False}, "need add_stn=True, and input"),
+    ("svhn", {"stn_at": "conv1"}, "input, conv2, conv3, conv4, .* got 'conv1'"),
+    ("svhn", {"stn_at": "conv2", "target_shape": (32, 32)}, "add_stn=True, and input in stn_at"),
+    ("svhn", {"image_shape": (3, 15, 64)}, "needs at least 16 x 16 pixels, got 15 x 64"),
+    ("svhn", {"dropout": 1}, "from 0 to less than 1, got 1"),
     ("no-such-network", {}, f"there is {', '.join(symbols.NETWORKS)}"),
     ("lenet", {"pool": 2}, "has no option pool"),
     ("cnn", {"pool": 2}, "classifier needs at least 21 x 21 pixels, got 14 x 14"),

@@ -17,7 +17,7 @@ from common.models import export_folder, trained
 from common.storage import checkpoint, state_file
 from common.training import fit, flags, pretrained, resume
 from common.training.fused_update import Module
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL
 from tests.test_fit import check_same, parsed, rename, run, run_until
 
 MODEL = f"{ROOT}/published/mnist-lenet-stn"
@@ -111,7 +111,8 @@ def test_what_is_fixed_is_the_models_to_the_bit_after_an_epoch(tmp_path, given):
 @pytest.mark.parametrize("pattern", [r"stn\d*_", r"(?!stn\d*_)", ".*weight", ".*bias"])
 def test_all_others_make_the_step_that_they_would_make(network, transform, pattern):
     symbol = rewrite.for_cpu(
-        symbols.get_symbol(network, image_shape=(2, 42, 42), transform=transform),
+        symbols.get_symbol(network, image_shape=(2, 42, 42), transform=transform,
+                           **SMALL.get(network, {})),
         [mx.cpu()], "float32", data=(4, 2, 42, 42))
     still = set(pretrained.fixed(pattern, symbol, ("data", "softmax_label")))
     trained = set(symbol.list_arguments())  # moving means are another matter: see below
@@ -295,7 +296,8 @@ def test_a_damaged_start_is_refused(tmp_path, damage):
 @pytest.mark.parametrize("network", symbols.NETWORKS)
 @pytest.mark.parametrize("stable", [False, True])
 def test_the_localisation_layers_get_another_rate(tmp_path, network, stable):
-    symbol = symbols.get_symbol(network, image_shape=(1, 28, 28), stable=stable)
+    symbol = symbols.get_symbol(network, image_shape=(1, 28, 28), stable=stable,
+                                **SMALL.get(network, {}))
     args = parsed(tmp_path, "--loc-lr-mult", "0.25")
     train = ImageIter(*synthetic.draw(100, seed=0), args.batch_size, seed=0)
     before = symbol.tojson()

@@ -49,7 +49,7 @@ def write_folder(args, network, image_shape, meta):
                          f"{rewrite.ending(network.training)}, not in a SoftmaxOutput; --onnx "
                          "takes those too")
     params = network.checked_params(network.symbol, image_shape)
-    count = export_folder.count_classes(network.symbol, image_shape)
+    count = export_folder.answer_shape(network.symbol, image_shape)[0]
     if args.class_names is not None:
         classes = export_folder.read_class_names(args.class_names, count)
     else:

@@ -15,7 +15,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 
 # isort: split
 from common import cli, files
-from common.data import image_files
+from common.data import class_list, image_files
 from common.models import card, metrics, trained
 from common.provenance import provenance
 from common.reports import pictures
@@ -89,11 +89,13 @@ def score(args, network):
 
 def draw_mistakes(images, labels, answers):
     """The figure of the worst mistakes among images (N, [C,] H, W), from their probabilities."""
-    predicted = answers.argmax(axis=1)
+    predicted, chances = metrics.most_probable(answers)
     worst = metrics.worst_mistakes(answers, labels, MOST_MISTAKES)
-    captions = [f"{labels[which]} → {predicted[which]}  {answers[which].max():.2f}"
+    as_text = class_list.as_text
+    captions = [f"{as_text(labels[which])} → {as_text(predicted[which])}  {chances[which]:.2f}"
                 for which in worst]
-    title = (f"{len(worst)} of {(predicted != labels).sum()} mistakes, highest loss first: "
+    wrong = len(labels) - metrics.are_right(answers, labels).sum()
+    title = (f"{len(worst)} of {wrong} mistakes, highest loss first: "
              "true → predicted class, its probability")
     return pictures.sheet(images[worst], captions, title)
 
@@ -106,9 +108,9 @@ def predict(args, network):
     for doubt in doubts:
         logging.warning(doubt)
     names = card.class_names(args.model, args.load_epoch, answers.shape[1])
-    found = [{"file": path, "index": index, "class": int(answer.argmax()),
-              "name": names[answer.argmax()], "probability": float(answer.max())}
-             for (path, index), answer in zip(sources, answers)]
+    found = [{"file": path, "index": index, "class": predicted.tolist(),
+              "name": class_list.as_text(predicted, names), "probability": float(chance)}
+             for (path, index), predicted, chance in zip(sources, *metrics.most_probable(answers))]
     if args.csv is not None:
         text = io.StringIO()
         table = csv.DictWriter(text, found[0], lineterminator="\n")

@@ -24,15 +24,15 @@ from common.data.distort import TASKS, augmentation
 from common.graph import layers
 from common.models import export_folder
 from common.training import fit, flags, workers
-from symbols import resnet, stn
+from symbols import resnet, stn, svhn
 
 TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool", "stn_at", "stn_steps")
 OF_TRANSFORMER = (*TRANSFORMER, "loc_lr_mult")  # flags that need one: options of it, and this
 # Flags that decide the network and the images:
 DECISIVE = ("add_stn", "bounded", "brightness", "data_dir", "data_train", "data_val", "dataset",
-            "depth", "distort", "image_shape", "network", "num_examples", "outside", "pad_size",
-            "pool", "random_crop", "random_mirror", "stable", "stn_at", "stn_steps", "transform",
-            "validation", "width")
+            "depth", "distort", "dropout", "image_shape", "network", "num_examples", "outside",
+            "pad_size", "pool", "random_crop", "random_mirror", "stable", "stn_at", "stn_steps",
+            "transform", "validation", "width")
 
 
 def add_flags(parser):
@@ -52,15 +52,17 @@ def add_flags(parser):
     flag("--pool", type=cli.number(int, least=1),
          help="average its output over squares of that many pixels; 2 in the paper for RTS and TC")
     flag("--stn-at", metavar="PLACES",
-         help=f"where resnet has transformers: {', '.join(resnet.PLACES)}, or several, such as "
-              "input,stage1; by default input")
+         help=f"where resnet has transformers: {', '.join(resnet.PLACES)}; or svhn: "
+              f"{', '.join(svhn.PLACES)}; or several, such as input,stage1; by default input")
     flag("--stn-steps", type=cli.number(int, least=1), metavar="N",
          help="find the warp in N steps, each of which sees what those before have made; by "
               "default 1")
     flag("--width", type=cli.number(int, least=1),
-         help="hidden units of mlp and addition, filters of cnn's second convolution and of "
-              "resnet's first stage")
+         help="hidden units of mlp and addition, filters of cnn's second convolution, of resnet's "
+              "first stage and of svhn's first convolution")
     flag("--depth", type=cli.number(int, least=1), help="blocks in each stage of resnet")
+    flag("--dropout", type=cli.number(float, least=0, below=1),
+         help="the part of its units that svhn drops in training; by default 0.5")
     flag("--dataset", choices=datasets.DATASETS, default="mnist",
          help="dataset, fetched if need be")
     datasets.add_flags(flag)
@@ -114,8 +116,25 @@ def check(args):
 
 def network_options(args):
     """The options of the network among the flags that are given, by name."""
-    names = (*TRANSFORMER, "width", "depth")
-    return {name: getattr(args, name) for name in names if getattr(args, name)}
+    values = {name: getattr(args, name) for name in (*TRANSFORMER, "width", "depth", "dropout")}
+    return {name: value for name, value in values.items()
+            if not (value is None or value is False)}  # a dropout of 0 is given
+
+
+def options_for(labels, args):
+    """The options that the network needs for labels (N,) or (N, places) of images, by name.
+
+    Raises ValueError if it is not for several labels, or nor is what the flags do to the images.
+    """
+    if labels.ndim == 1:
+        return {}
+    able = [name for name in symbols.NETWORKS if "digits" in symbols.options_of(name)]
+    if args.network not in able:
+        raise ValueError(f"these are whole numbers of up to {labels.shape[1]} digits, which "
+                         f"--network {', '.join(able)} is for, not {args.network}")
+    if args.distort == "addition":
+        raise ValueError("--distort addition adds labels of one digit, these are whole numbers")
+    return {"digits": labels.shape[1]}
 
 
 def model_prefix(args):
@@ -194,7 +213,8 @@ def train_network(args, recipe, prefix, group, started):
         print(f"{fit.reading_speed(train):.0f} images/s read")
         return
     symbol = symbols.get_symbol(args.network, num_classes=num_classes, add_stn=args.add_stn,
-                                image_shape=train.image_shape, **network_options(args))
+                                image_shape=train.image_shape, **network_options(args),
+                                **options_for(dataset.train_labels, args))
     if args.summary or args.draw_graph is not None:
         describe(args, symbol, train.image_shape)
         return

@@ -149,6 +149,15 @@ def test_the_iterator_is_mxnets(digits):
     assert accuracy > 0.9
 
 
+def test_an_image_may_have_several_labels(digits):
+    images, labels = digits
+    labels = np.stack([labels, labels[::-1]], axis=1)
+    batches = ImageIter(images, labels, 16, seed=0)
+    assert batches.provide_label[0].shape == (16, 2)
+    batch = next(batches)
+    np.testing.assert_array_equal(batch.label[0].asnumpy(), labels[batch.index])
+
+
 def shifted(images, labels, seed):
     """Larger images, brighter by something that depends on the seed, and other labels."""
     return np.pad(images, ((0, 0), (0, 2), (0, 0))) // 2 + np.uint8(seed % 100), labels + 1

@@ -195,6 +195,13 @@ def test_networks_for_other_images_are_refused(run_main, refused, tmp_path, chan
     refused(run_main(demo, "a"), f"a: made for images of {channels} channels; a drawing has one")
 
 
+def test_networks_for_whole_numbers_are_refused(run_main, refused, tmp_path):
+    shape = (1, 20, 30)
+    symbol = symbols.get_symbol("svhn", digits=5, width=2, image_shape=shape)
+    export_folder.export(str(tmp_path / "a"), symbol, *bound(symbol, shape).get_params(), shape)
+    refused(run_main(demo, "a"), "a: reads whole numbers; a drawing is one digit")
+
+
 def test_a_model_of_one_s_own_comes_first_and_each_is_there_once(tmp_path):
     published = os.path.join(demo.PUBLISHED, "mnist-lenet")
     paths = demo.choice(["models/own", os.path.relpath(published)])

@@ -62,3 +62,62 @@ def test_new_parameters_are_not_ignored(module):
     arg_params, aux_params = module.get_params()
     module.set_params({name: value * 3 for name, value in arg_params.items()}, aux_params)
     assert metrics.score(module, batches).loss != first
+
+
+def whole_numbers(count=200, classes=4, places=3):
+    """Probabilities (count, classes, places), and labels that the first of them get right."""
+    rng = np.random.RandomState(0)
+    answers = rng.dirichlet(np.ones(classes), (count, places)).transpose(0, 2, 1)
+    answers = np.ascontiguousarray(answers, np.float32)
+    labels = answers.argmax(axis=1)
+    labels[50:] = rng.randint(0, classes, (count - 50, places))
+    return answers, labels
+
+
+def test_a_whole_number_is_right_in_all_places():
+    answers, labels = whole_numbers()
+    tally = metrics.Tally()
+    tally.add(answers, labels.astype(np.float32))
+    right = [all(answer[:, place].argmax() == label[place] for place in range(3))
+             for answer, label in zip(answers, labels)]
+    assert tally.correct == sum(right) < 100
+    chances = [np.prod([answer[digit, place] for place, digit in enumerate(label)])
+               for answer, label in zip(answers.astype(float), labels)]
+    assert tally.loss == pytest.approx(-np.log(chances).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 4])
+def test_the_most_probable_numbers(top_k):
+    answers, labels = whole_numbers()
+    found = metrics.evaluate(answers, labels, top_k)
+    among = []
+    for answer, label in zip(answers.astype(float), labels):
+        joint = np.einsum("a,b,c->abc", *answer.T)
+        among.append((joint > joint[tuple(label)]).sum() < top_k)
+    assert found["top_k_accuracy"] == np.mean(among)
+    assert found["images"] == 200
+    if top_k == 1:
+        assert found["top_k_accuracy"] == found["test_accuracy"]
+    assert np.sum(found["confusion"]) == 600
+
+
+def test_what_is_most_probable_and_what_is_most_wrong():
+    answers, labels = whole_numbers()
+    predicted, chances = metrics.most_probable(answers)
+    joint = [np.einsum("a,b,c->abc", *answer.T) for answer in answers.astype(float)]
+    np.testing.assert_allclose(chances, [each.max() for each in joint], rtol=1e-5)
+    assert predicted.shape == (200, 3)
+    worst = metrics.worst_mistakes(answers, labels, 5)
+    losses = -np.log([each[tuple(label)] for each, label in zip(joint, labels)])
+    losses[(predicted == labels).all(axis=1)] = 0
+    assert worst.tolist() == np.argsort(-losses)[:5].tolist()
+    assert metrics.worst_mistakes(answers[:50], labels[:50], 5).size == 0
+
+
+def test_labels_of_another_number_of_places_are_refused():
+    answers, labels = whole_numbers()
+    for other in (labels[:, :2], labels[:, 0]):
+        with pytest.raises(ValueError, match="the network gives 3 labels an image, but there"):
+            metrics.evaluate(answers, other, 1)
+    with pytest.raises(ValueError, match="gives one label an image, but there are 3 labels an im"):
+        metrics.evaluate(answers[:, :, 0], labels, 1)

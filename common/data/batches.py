@@ -53,7 +53,7 @@ class ImageIter(mx.io.DataIter):
 
     Args:
         images: uint8 (N, H, W) or (N, C, H, W), or others that ``as_pixels`` takes.
-        labels: whole numbers (N,).
+        labels: whole numbers (N,), or (N, places) where an image has several.
         batch_size: images in a batch.
         seed: None to keep the order, else a number from 0.
         dtype: of the batches: "float32" or "float64".
@@ -105,7 +105,8 @@ class ImageIter(mx.io.DataIter):
 
     @property
     def provide_label(self):
-        return [mx.io.DataDesc("softmax_label", (self.batch_size,), self.dtype)]
+        return [mx.io.DataDesc("softmax_label", (self.batch_size, *self.labels.shape[1:]),
+                               self.dtype)]
 
     def seek(self, epoch, batch=0):
         """Goes to a batch of an epoch."""

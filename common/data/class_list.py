@@ -8,6 +8,8 @@ import numpy as np
 from common import cli, files
 
 MOST = 2**16  # classes
+NOTHING = "none"  # the class of a place in which a whole number has no digit
+DIGITS = (*"0123456789", NOTHING)  # the classes of each of its places
 UNEQUAL = 5  # times as many images as the smallest class has are worth a line
 
 
@@ -46,19 +48,21 @@ def given_names(text):
     return names
 
 
-def as_labels(path, labels):
+def as_labels(path, labels, places=1):
     """Labels (N,) as int64.
 
     Args:
         path: where they come from, for the messages.
         labels: whole numbers from 0, of any type, (N,) or (N, 1).
+        places: where an image has several labels, how many: then (N, places).
 
     Raises:
         ValueError: they are something else; the message says what to do.
     """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "biuf":
+    several = labels.ndim == 2 and labels.shape[1] == places
+    if not (several or labels.ndim == 1) or labels.dtype.kind not in "biuf":
         hint = ": one for each class? give their argmax(axis=1)" if labels.ndim == 2 else ""
         raise ValueError(f"{path}: expected labels (N,) of whole numbers, got {labels.dtype} "
                          f"({', '.join(map(str, labels.shape))}){hint}")
@@ -122,6 +126,18 @@ def fitting(names, count):
     return list(names if len(names) == count else map(str, range(count)))
 
 
+def as_text(label, names=None):
+    """What a label says: the name of its class, or the digits of a whole number.
+
+    Args:
+        label: a number; or those of several places, (places,).
+        names: of the classes; by default numbers, or ``DIGITS`` for several places.
+    """
+    names = dict(enumerate(names or (DIGITS if np.ndim(label) else ())))
+    words = [names.get(digit, str(digit)) for digit in np.ravel(label)]
+    return "".join(word for word in words if word != NOTHING) or NOTHING
+
+
 def some(names):
     """Names in words: all, or the first of many."""
     return ", ".join([*names[:10], *(["..."] if len(names) > 10 else [])])
@@ -129,6 +145,8 @@ def some(names):
 
 def note_sizes(labels, names):
     """Says in a line if some classes have far fewer training images than others."""
+    if labels.ndim > 1:
+        return  # places behind a number have a class of their own
     sizes = np.bincount(labels, minlength=len(names))
     if sizes.max() > UNEQUAL * sizes.min():
         logging.info("The classes are unequal: %s has %d training images, %s has %d",

@@ -14,6 +14,7 @@ from common.data import (
     image_folder,
     mnist,
     npz_file,
+    numbers,
     records,
     signs,
     synthetic,
@@ -21,7 +22,7 @@ from common.data import (
 )
 from common.data.batches import derive_seed
 
-DRAWN = {"signs": signs, "synthetic": synthetic}  # by the code, of any size
+DRAWN = {"numbers": numbers, "signs": signs, "synthetic": synthetic}  # by the code, of any size
 DATASETS = (*mnist.PUBLISHED, *DRAWN)
 TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
 FORMATS = ("a folder of idx files named as MNIST's", "of pictures, <class>/*.png",
@@ -30,9 +31,10 @@ ARCHIVES = (".7z", ".gz", ".rar", ".tar", ".tgz", ".zip")
 
 
 class Dataset(NamedTuple):
-    """Images (N, H, W) or (N, 3, H, W) and labels (N,) for training and test, and what they are.
+    """Images (N, H, W) or (N, 3, H, W) and labels for training and test, and what they are.
 
-    Images are uint8, and so are labels of up to 256 classes.
+    Images are uint8, and so are labels of up to 256 classes: (N,), or (N, places) of whole numbers,
+    whose last class says that there is no digit.
     """
 
     train_images: np.ndarray
@@ -118,13 +120,15 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
     else:
         found, origin, names = _read(name, data_dir, image_shape, skip_broken, test_only)
     where = data_train or data_val or data_dir or name
-    images, labels = list(found[::2]), [class_list.as_labels(where, part) for part in found[1::2]]
+    names = names or published_names(origin)
+    places = numbers.PLACES if names == class_list.DIGITS else 1
+    images = list(found[::2])
+    labels = [class_list.as_labels(where, part, places) for part in found[1::2]]
     _check_together(where, images, labels, test_only)
     if image_shape is not None:
         images = [arrays.resize(part, image_shape) if isinstance(part, np.ndarray) else part
                   for part in images]
-    labels, names = _classes(where, labels, names or published_names(origin), num_classes,
-                             class_names)
+    labels, names = _classes(where, labels, names, num_classes, class_names)
     if len(names) < 2 and not test_only:
         raise ValueError(f"{where}: all images are of one class: a network needs two or more")
     dataset = Dataset(images[0], labels[0], images[1], labels[1], origin, names)
@@ -229,8 +233,8 @@ def _with_test(path, train_images, train_labels, test_images, test_labels):
 
 def published_names(origin):
     """The words for the classes of one of ``DATASETS``; None where numbers will do."""
-    if origin == "signs":
-        return signs.CLASS_NAMES
+    if origin in DRAWN:
+        return getattr(DRAWN[origin], "CLASS_NAMES", None)
     return (mnist.PUBLISHED[origin].class_names or None) if origin in mnist.PUBLISHED else None
 
 

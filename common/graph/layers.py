@@ -97,7 +97,7 @@ def table(symbol, image_shape):
         symbol: a training symbol.
         image_shape: (C, H, W).
     """
-    found = layers(symbol, **_shapes(image_shape))
+    found = layers(symbol, **_shapes(symbol, image_shape))
     rows = [("layer", "operator", "output", "parameters", "FLOPs")]
     rows += [(layer.name, layer.operator, " x ".join(map(str, layer.shape)),
               f"{layer.parameters:,}", f"{layer.flops:,}") for layer in found]
@@ -130,7 +130,7 @@ def draw(symbol, path, image_shape):
         import graphviz
     except ImportError:
         raise ValueError("--draw-graph needs a package: pip install graphviz") from None
-    drawing = mx.viz.plot_network(symbol, shape=_shapes(image_shape),
+    drawing = mx.viz.plot_network(symbol, shape=_shapes(symbol, image_shape),
                                   node_attrs={"fixedsize": "false"})
     if ending == ".dot":
         files.write_bytes(path, drawing.source.encode())
@@ -144,5 +144,9 @@ def draw(symbol, path, image_shape):
         raise ValueError(f"--draw-graph: the program dot failed: {error}") from None
 
 
-def _shapes(image_shape):
-    return {"data": (1, *image_shape), "softmax_label": (1,)}
+def _shapes(symbol, image_shape):
+    """The shapes of an image (C, H, W) and its label."""
+    data = (1, *image_shape)
+    shapes, _, _ = symbol.infer_shape_partial(data=data)
+    label = dict(zip(symbol.list_arguments(), shapes)).get("softmax_label")
+    return {"data": data, "softmax_label": label or (1,)}

@@ -63,13 +63,16 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
     if raw_input:
         symbol = rewrite.with_raw_input(symbol)
     deployed = rewrite.label_free(symbol)
-    count = count_classes(deployed, image_shape)
+    answer = answer_shape(deployed, image_shape)
+    count = answer[0]
     classes = datasets.class_names(None, count) if classes is None else classes
     if len(classes) != count:
         raise ValueError(f"{len(classes)} names of classes, but the network has {count} classes")
     pixels = "pixels from 0 to 255" + ("" if raw_input else ", divided by 255")
+    of_places = f", for each of {answer[1]} digits" if len(answer) > 1 else ""
     told = {"Input `data`": f"images (N, {', '.join(map(str, image_shape))}), float, {pixels}",
-            "Output `softmax_output`": f"probabilities (N, {count}) of the classes in synset.txt",
+            "Output `softmax_output`": f"probabilities (N, {', '.join(map(str, answer))}) of the "
+                                       f"classes in synset.txt{of_places}",
             **(about or {})}
     if rewrite.sums_convolutions(deployed):
         told["On a CPU"] = (f"set {UNFUSED_SUMS}=1 before MXNet is imported, or it may predict "
@@ -92,14 +95,16 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
     return os.path.join(folder, SYMBOL), os.path.join(folder, PARAMS)
 
 
-def count_classes(symbol, image_shape):
-    """How many classes a network for images (C, H, W) has; ValueError if it gives something else.
+def answer_shape(symbol, image_shape):
+    """What a network for images (C, H, W) gives for each: (classes,), or (classes, places).
+
+    Raises ValueError if that is something else.
     """
     _, (shape, *_), _ = symbol.infer_shape(data=(1, *image_shape))
-    if len(shape) != 2:
-        raise ValueError(f"expected class probabilities of shape (N, classes), got an output of "
-                         f"shape (N, {', '.join(map(str, shape[1:]))})")
-    return shape[1]
+    if len(shape) not in (2, 3):
+        raise ValueError(f"expected class probabilities of shape (N, classes) or (N, classes, "
+                         f"places), got an output of shape (N, {', '.join(map(str, shape[1:]))})")
+    return shape[1:]
 
 
 def check_free(folder):

@@ -1,4 +1,9 @@
-"""Accuracy, loss and other figures of answers, counted over each image once."""
+"""Accuracy, loss and other figures of answers, counted over each image once.
+
+An image has one label, or several: those of a whole number, in as many places. Then the answers are
+class probabilities for each place, an image is right if all its places are, and its cross-entropy
+is the sum of theirs: that of the number.
+"""
 import math
 
 import mxnet as mx
@@ -20,7 +25,7 @@ def probabilities(network, images, **options):
         **options: of ``Predictor``.
 
     Returns:
-        float32 (N, classes).
+        float32 (N, classes), or (N, classes, places).
 
     Raises:
         NoProbabilities: the network gives something else.
@@ -43,7 +48,7 @@ def classifier(network, image_shape, **options):
         shape = answers.shape[1:]
         if shape[1:] == (1,) * len(shape[1:]):  # of 1 x 1 pixels, with a softmax for each
             answers = answers.reshape(len(answers), -1)
-        if (answers.ndim != 2 or len(answers) != len(images) or (answers < 0).any()
+        if (answers.ndim not in (2, 3) or len(answers) != len(images) or (answers < 0).any()
                 or not np.allclose(answers.sum(axis=1), 1, atol=1e-3)):  # NaN is not close
             raise NoProbabilities(f"{found}, whose answers ({', '.join(map(str, ('N', *shape)))}) "
                                   "are not from 0 to 1 with the sum 1")
@@ -51,21 +56,36 @@ def classifier(network, image_shape, **options):
     return classify
 
 
+def most_probable(answers):
+    """What an image shows most probably, and how probable that is.
+
+    Args:
+        answers: probabilities (N, classes), or (N, classes, places).
+
+    Returns:
+        Classes (N,) or (N, places), and probabilities (N,): of all places together.
+    """
+    return answers.argmax(axis=1), _by_place(answers.max(axis=1)).prod(axis=1)
+
+
 def evaluate(answers, labels, top_k):
     """Scores class probabilities.
 
     Args:
-        answers: probabilities (N, classes).
-        labels: true classes (N,).
+        answers: probabilities (N, classes), or (N, classes, places).
+        labels: true classes (N,), or (N, places).
         top_k: how many guesses an image has; equal probabilities are guessed in order of class.
 
     Returns:
         The figures, as JSON can hold them; ``confusion`` has the true classes down and the
-        predicted ones across.
+        predicted ones across, and counts places.
 
     Raises:
         ValueError: there are more guesses than classes, or labels of other classes.
     """
+    if answers.ndim != labels.ndim + 1 or answers.shape[2:] != labels.shape[1:]:
+        raise ValueError(f"the network gives {_per_image(answers.shape[2:])}, but there "
+                         f"{'is' if labels.ndim == 1 else 'are'} {_per_image(labels.shape[1:])}")
     classes = answers.shape[1]
     if top_k > classes:
         raise ValueError(f"--top-k {top_k}: the network has {classes} classes")
@@ -74,19 +94,53 @@ def evaluate(answers, labels, top_k):
                          f"0 to {classes - 1}")
     tally = Tally()
     tally.add(answers, labels)
-    guesses = np.argsort(-answers, axis=1, kind="stable")[:, :top_k]
     confusion = np.zeros((classes, classes), int)
     np.add.at(confusion, (labels, answers.argmax(axis=1)), 1)
     return {"images": tally.count, "correct": tally.correct, "test_accuracy": tally.accuracy,
             "test_loss": tally.loss, "top_k": top_k,
-            "top_k_accuracy": float((guesses == labels[:, None]).any(axis=1).mean()),
+            "top_k_accuracy": float(_among_guesses(answers, labels, top_k).mean()),
             "confusion": confusion.tolist()}
 
 
+def _per_image(places):
+    return f"{places[0]} labels an image" if places else "one label an image"
+
+
+def _among_guesses(answers, labels, top_k):
+    """Whether the truth is among the ``top_k`` most probable classes, or numbers, (N,)."""
+    (count, classes), labels = answers.shape[:2], _by_place(labels)
+    answers = answers.reshape(count, classes, labels.shape[1])
+    # Place by place, the most probable beginnings of numbers: no others begin the most probable.
+    probable, right = np.ones((count, 1)), np.ones((count, 1), bool)
+    for place in range(labels.shape[1]):
+        longer = (probable[:, :, None] * answers[:, None, :, place]).reshape(count, -1)
+        is_next = np.arange(classes) == labels[:, place, None, None]
+        best = np.argsort(-longer, axis=1, kind="stable")[:, :top_k]
+        probable = np.take_along_axis(longer, best, axis=1)
+        right = np.take_along_axis((right[:, :, None] & is_next).reshape(count, -1), best, axis=1)
+    return right.any(axis=1)
+
+
 def worst_mistakes(answers, labels, most):
-    """The numbers of up to ``most`` images that are taken for another class, highest loss first."""
-    wrong = np.flatnonzero(answers.argmax(axis=1) != labels)
-    return wrong[np.argsort(answers[wrong, labels[wrong]], kind="stable")][:most]
+    """The numbers of up to ``most`` images taken for something else, highest loss first."""
+    wrong = np.flatnonzero(~are_right(answers, labels))
+    chances = _by_place(_chosen(answers[wrong], labels[wrong])).prod(axis=1)
+    return wrong[np.argsort(chances, kind="stable")][:most]
+
+
+def are_right(answers, labels):
+    """Whether the most probable class is the true one, in all places if there are several, (N,)."""
+    return _by_place(answers.argmax(axis=1) == labels).all(axis=1)
+
+
+def _by_place(values):
+    """Values (N,) or (N, places) as (N, places), of one place or more."""
+    return values.reshape(len(values), math.prod(values.shape[1:]))
+
+
+def _chosen(answers, labels):
+    """The probabilities of the true classes, (N,) or (N, places)."""
+    return np.take_along_axis(answers, labels[:, None], axis=1)[:, 0]
 
 
 class Tally:
@@ -96,11 +150,11 @@ class Tally:
         self.count, self.correct, self.total_loss = count, correct, total_loss
 
     def add(self, probabilities, labels):
-        """Adds images: probabilities (N, classes) and whole-numbered labels (N,)."""
+        """Adds images: probabilities and whole-numbered labels, as of ``evaluate``."""
         labels = labels.astype(np.int64)
-        chosen = probabilities[np.arange(len(labels)), labels]
+        chosen = _chosen(probabilities, labels)
         self.count += len(labels)
-        self.correct += int((probabilities.argmax(axis=1) == labels).sum())
+        self.correct += int(are_right(probabilities, labels).sum())
         least = np.finfo(probabilities.dtype).tiny  # a probability may round to 0
         self.total_loss -= float(np.log(np.maximum(chosen, least)).sum(dtype=np.float64))
 
@@ -121,7 +175,7 @@ def score(module, batches):
     of its first prediction in its fused convolutions, whatever parameters it is given later.
 
     Args:
-        module: with one output, class probabilities (N, classes).
+        module: with one output, class probabilities, as of ``evaluate``.
         batches: an iterator; read from its beginning.
 
     Returns:

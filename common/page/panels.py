@@ -98,8 +98,10 @@ class Panel:
         self._viewers = visualise.viewers(network, image_shape, batch_size=1, cpus=1)
         self._classify = metrics.classifier(network, image_shape, batch_size=2 + len(ANGLES),
                                             cpus=1)
-        classes = self._classify(np.zeros((1, *image_shape), np.uint8)).shape[1]
-        self.classes = card.class_names(path, None, classes)
+        answers = self._classify(np.zeros((1, *image_shape), np.uint8))
+        if answers.ndim > 2:
+            raise ValueError(f"{path}: reads whole numbers; a drawing is one digit")
+        self.classes = card.class_names(path, None, answers.shape[1])
 
     def about(self):
         """What the page says of it, as JSON can hold it."""

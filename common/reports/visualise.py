@@ -7,6 +7,7 @@ from typing import List, NamedTuple, Optional
 import numpy as np
 
 from common import files
+from common.data import class_list
 from common.graph.find_transformers import lattice, source_grid, transformers
 from common.models import metrics
 from common.reports import pictures
@@ -147,14 +148,16 @@ def draw(seen, labels, title=None):
 
     Args:
         seen: a ``Look``.
-        labels: (N,).
+        labels: (N,), or (N, places).
         title: a line above.
     """
+    texts = list(map(class_list.as_text, labels))
     if seen.probabilities is None:
-        captions = [(str(label), "black") for label in labels]
+        captions = [(text, "black") for text in texts]
     else:
-        captions = [(f"{label} → {answer}", RIGHT if label == answer else WRONG)
-                    for label, answer in zip(labels, seen.probabilities.argmax(axis=1))]
+        answers = map(class_list.as_text, seen.probabilities.argmax(axis=1))
+        captions = [(f"{text} → {answer}", RIGHT if text == answer else WRONG)
+                    for text, answer in zip(texts, answers)]
         title = ": ".join(filter(None, [title, "true → predicted class"]))
     views = {view.shown: (view.outlines, view.output) for view in seen.views}
     return pictures.transformed(seen.images, captions, views, title)
@@ -163,10 +166,10 @@ def draw(seen, labels, title=None):
 def describe(seen, labels, first=0):
     """Lines of text: number, from ``first`` on, label, prediction and thetas of each image."""
     for index, label in enumerate(labels):
-        told = [f"{first + index}: {label}"]
+        told = [f"{first + index}: {class_list.as_text(label)}"]
         if seen.probabilities is not None:
-            answer = seen.probabilities[index].argmax()
-            told.append(f"predicted {answer} ({seen.probabilities[index, answer]:.3f})")
+            (answer,), (chance,) = metrics.most_probable(seen.probabilities[index:index + 1])
+            told.append(f"predicted {class_list.as_text(answer)} ({chance:.3f})")
         told.append("; ".join(f"{view.name} {_in_words(view.theta[index])}" for view in seen.views))
         yield ", ".join(told)
 
@@ -184,7 +187,7 @@ class Film:
 
     Args:
         folder: gets a PNG for each epoch; made if need be.
-        images, labels: (N, [C,] H, W) and (N,).
+        images, labels: (N, [C,] H, W), and (N,) or (N, places).
     """
 
     def __init__(self, folder, images, labels):

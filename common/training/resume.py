@@ -14,8 +14,8 @@ ROUNDING = ("devices", "kv_store")  # they change a run in its last bits alone
 # Where the images are from; where their SHA-256 is the same, that does not matter.
 ORIGINS = ("data_dir", "data_train", "data_val", "image_shape", "num_examples")
 # What runs did before their recipes had a word for it:
-BEFORE = {"brightness": 0.0, "data_train": None, "data_val": None, "depth": None, "fix": None,
-          "image_shape": None, "loc_lr_mult": None, "num_workers": 1, "outside": None,
+BEFORE = {"brightness": 0.0, "data_train": None, "data_val": None, "depth": None, "dropout": None,
+          "fix": None, "image_shape": None, "loc_lr_mult": None, "num_workers": 1, "outside": None,
           "pad_size": 0, "pretrained": None, "pretrained_sha256": None, "random_crop": 0,
           "random_mirror": 0, "reset": None, "stable": False, "stn_at": None, "stn_steps": None,
           "validation": 0}

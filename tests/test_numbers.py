@@ -1,0 +1,143 @@
+"""The drawn numbers: the dataset, and a network on them from training to prediction."""
+import itertools
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import export
+import score
+import train_mnist
+import visualize_stn
+from common.data import arrays, datasets, numbers
+
+TINY = ["--dataset", "numbers", "--network", "svhn", "--width", 2, "--dropout", 0,
+        "--num-examples", 200, "--image-shape", "3,32,32", "--batch-size", 20, "--num-epochs", 1,
+        "--cpus", 1]
+
+
+def test_drawing_is_a_function_of_the_seed():
+    images, labels = numbers.draw(300, seed=5)
+    again, other = numbers.draw(300, seed=5), numbers.draw(300, seed=6)
+    np.testing.assert_array_equal(images, again[0])
+    np.testing.assert_array_equal(labels, again[1])
+    assert (images != other[0]).mean() > 0.9
+    assert (labels != other[1]).any()
+
+
+@pytest.mark.parametrize("image_shape", [(64, 64), (32, 32), (40, 60)])
+def test_the_pictures(image_shape):
+    images, labels = numbers.draw(100, seed=0, image_shape=image_shape)
+    assert images.shape == (100, 3, *image_shape)
+    assert labels.shape == (100, 5)
+    assert images.dtype == labels.dtype == np.uint8
+    assert images.flags.c_contiguous
+    assert images.std(axis=(1, 2, 3)).min() > 5
+
+
+def test_numbers_have_one_to_five_digits_from_the_left():
+    _, labels = numbers.draw(1000, seed=0, image_shape=(4, 4))
+    lengths = (labels != numbers.BLANK).sum(axis=1)
+    assert np.bincount(lengths).tolist() == [0, 200, 200, 200, 200, 200]
+    assert (np.diff(labels == numbers.BLANK, axis=1) == (
+        np.arange(1, 5) == lengths[:, None])).all()  # no digit behind a blank
+    assert np.bincount(labels.ravel()).min() > 200
+
+
+def test_the_digits_can_be_told_apart():
+    inked = numbers._sheets() < 0.15
+    assert inked.shape[0] == 10
+    assert not inked[:, :, [0, -1]].any()
+    assert not inked[:, [0, -1]].any()
+    for one, other in itertools.combinations(range(10), 2):
+        differing = (inked[one] != inked[other]).sum()
+        assert differing > 0.2 * max(inked[one].sum(), inked[other].sum()), (one, other)
+
+
+def test_distances_are_sampled_smoothly():
+    u, v = np.array([0.0, 0.0, 0.3, 5.0]), np.array([0.0, -0.95, 0.0, 0.0])
+    found = numbers._distances(np.zeros(4, int), u, v)
+    np.testing.assert_allclose(found, [0.5, 0, 0.2, 0.4], atol=0.01)  # outside: as the edge
+
+
+def test_a_number_is_inside_the_picture():
+    half_widths = np.linspace(0.7, 4.5, 200)
+    maps, corner = numbers._maps(np.random.RandomState(0), half_widths)
+    assert corner.max() <= 1
+    ends = np.stack([half_widths, np.zeros(200)], axis=1)
+    reached = np.einsum("nij,nj->ni", np.linalg.inv(maps), ends)
+    assert (np.abs(reached) <= corner + 1e-9).all()
+
+
+def test_it_is_a_dataset_of_whole_numbers():
+    dataset = datasets.load("numbers", num_examples=200)
+    assert dataset.train_images.shape == (200, 3, 64, 64)
+    assert dataset.train_labels.shape == (200, 5)
+    assert dataset.test_labels.shape == (100, 5)
+    assert dataset.class_names == (*"0123456789", "none")
+    with pytest.raises(ValueError, match="--dataset numbers: it has no files"):
+        datasets.load("numbers", data_dir=".")
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    ([], ["whole numbers of up to 5 digits", "--network svhn", "not lenet"]),
+    (["--network", "svhn", "--distort", "addition", "--image-shape", "1,42,42"],
+     ["--distort addition adds"]),
+    (["--network", "svhn", "--add-stn", "--stn-at", "stage1"],
+     ["input, conv2, conv3, conv4", "got 'stage1'"]),
+])
+def test_what_does_not_fit_is_refused(run_main, refused, flags, words):
+    done = run_main(train_mnist, "--dataset", "numbers", "--num-examples", 200, *flags)
+    refused(done, *words)
+
+
+def test_from_training_to_prediction(run_main, tmp_path):
+    places = ["--stn-at", "input,conv2"]
+    done = run_main(train_mnist, *TINY, "--add-stn", "--stable", *places, "--validation", 50,
+                    "--visualize-every", 1, "--result", "result.json")
+    assert done.returncode == 0, done.stderr
+    prefix = "models/numbers-svhn-stn-stable-input-conv2"
+    figures = json.loads((tmp_path / "result.json").read_text())
+    assert figures["test_loss"] > 5  # of five softmaxes together
+    assert set(figures["transformers"]) == {"stn0", "stn1"}
+    card = (tmp_path / f"{prefix}-export" / "README.md").read_text()
+    assert "probabilities (N, 11, 5) of the classes in synset.txt, for each of 5 digits" in card
+    assert (tmp_path / f"{prefix}-export" / "synset.txt").read_text().split() == [
+        *"0123456789", "none"]
+
+    done = run_main(score, f"{prefix}-export", "--mistakes", "a.png", "--confusion", "b.png",
+                    "--result", "scored.json")
+    assert "Test images: numbers, resized to 3 x 32 x 32, as in the training" in done.stdout
+    scored = json.loads((tmp_path / "scored.json").read_text())
+    assert scored["test_accuracy"] == figures["test_accuracy"]
+    assert scored["test_loss"] == pytest.approx(figures["test_loss"], rel=1e-5)
+    assert np.sum(scored["confusion"]) == 5 * scored["images"] == 500
+
+    images, _ = numbers.draw(3, seed=9, image_shape=(32, 32))
+    for index, image in enumerate(images):
+        arrays.to_pillow(image).save(tmp_path / f"{index}.png")
+    done = run_main(score, f"{prefix}-export", "--predict", "0.png", "1.png", "2.png",
+                    "--result", "predicted.json", "--csv", "predicted.csv")
+    assert done.returncode == 0, done.stderr
+    for found in json.loads((tmp_path / "predicted.json").read_text())["predictions"]:
+        digits = [digit for digit in found["class"] if digit != 10]
+        assert len(found["class"]) == 5
+        assert found["name"] == ("".join(map(str, digits)) or "none")
+        assert 11**-5 < found["probability"] < 1
+
+    done = run_main(visualize_stn, prefix, "--output", "seen.png", "--num-images", 2)
+    assert "predicted" in done.stdout
+    assert Image.open(tmp_path / "seen.png").size[0] > 100
+    done = run_main(export, prefix, "--onnx", "model.onnx")
+    assert done.returncode == 0, done.stderr
+    assert "Largest difference from MXNet" in done.stdout
+
+
+def test_a_network_for_classes_is_not_scored_on_numbers(run_main, refused):
+    one_label = ["--dataset", "signs", "--network", "mlp", "--num-examples", 200, "--num-epochs",
+                 1, "--image-shape", "3,32,32", "--cpus", 1, "--width", 4]
+    assert run_main(train_mnist, *one_label).returncode == 0
+    refused(run_main(score, "models/signs-mlp-export", "--dataset", "numbers", "--num-examples",
+                     100), "one label an image, but there are 5 labels an image")
+

@@ -16,8 +16,8 @@ import sys
 from common import cli, nvidia
 
 NEEDED = ("numpy", "matplotlib", "pillow", "requests", "tqdm")
-EXTRAS = ("graphviz", "hypothesis", "onnx", "onnxruntime", "protobuf", "pytest", "ruff",
-          "setuptools", "tensorboardX")
+EXTRAS = ("graphviz", "h5py", "hypothesis", "onnx", "onnxruntime", "protobuf", "pytest", "ruff",
+          "scipy", "setuptools", "tensorboardX")
 FEATURES = ("CUDA", "CUDNN", "MKLDNN", "OPENMP", "OPENCV", "DIST_KVSTORE", "INT64_TENSOR_SIZE")
 VARIABLES = re.compile("(MXNET|OMP|KMP|MKL|OPENBLAS)_|CUDA_VISIBLE_DEVICES$")
 CUDA_LIBRARY = re.compile(r"/lib(cu[a-zA-Z]+|nv[a-zA-Z-]+|nccl)\.so")

@@ -17,6 +17,7 @@ from common.data import (
     numbers,
     records,
     signs,
+    svhn,
     synthetic,
     table_files,
 )
@@ -26,7 +27,7 @@ DRAWN = {"numbers": numbers, "signs": signs, "synthetic": synthetic}  # by the c
 DATASETS = (*mnist.PUBLISHED, *DRAWN)
 TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
 FORMATS = ("a folder of idx files named as MNIST's", "of pictures, <class>/*.png",
-           "or of train.csv", "one .csv file", "an .npz file with x_train")
+           "of SVHN's .mat files", "or of train.csv", "one .csv file", "an .npz file with x_train")
 ARCHIVES = (".7z", ".gz", ".rar", ".tar", ".tgz", ".zip")
 
 
@@ -191,6 +192,9 @@ def _read(name, data_dir, image_shape, skip_broken, test_only):
     if data_dir is None or not os.path.exists(data_dir) or mnist.is_idx_folder(data_dir) or (
             os.path.isdir(data_dir) and mnist.is_free(data_dir)):
         return (*mnist.load_with_origin(name, data_dir), None)
+    if svhn.is_one(data_dir):
+        found, names = svhn.read(data_dir, image_shape, skip_broken, test_only)
+        return found, mnist.OWN, names
     if image_folder.is_one(data_dir):
         found, names = image_folder.read(data_dir, image_shape, skip_broken, test_only)
         return found, mnist.OWN, names

@@ -12,6 +12,7 @@
 # make recover     how well each transform learns to undo a distortion
 # make robustness  short trainings with and without a transformer, by many optimizers: an hour or two
 # make signs       a residual network on drawn traffic signs, with none, one and two transformers
+# make numbers     the paper's network for house numbers on drawn ones: an hour of one core
 # make doctor      what is there and what is broken: belongs into a bug report; sets nothing up
 # make bench       images/s beside PyTorch's, which it sets up in .venv-torch, and others'; in two
 #                  minutes and without PyTorch, ratios beside the committed ones: ARGS=--quick
@@ -57,7 +58,7 @@ VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 
 .PHONY: train test test-all check setup accuracy paper published compare demo recover \
-    robustness signs bench growth doctor
+    robustness signs numbers bench growth doctor
 .DELETE_ON_ERROR:
 
 # A second time, what was stopped goes on, and what is trained is only evaluated.
@@ -130,6 +131,9 @@ robustness: setup
 
 signs: setup
 	$(RUN) -m experiments.signs $(ARGS)
+
+numbers: setup
+	$(RUN) -m experiments.numbers $(ARGS)
 
 doctor:
 	@if $(RUN) -c pass 2>/dev/null; then $(RUN) -m common.doctor; else \

@@ -11,6 +11,8 @@ import score
 import train_mnist
 import visualize_stn
 from common.data import arrays, datasets, numbers
+from experiments import numbers as experiment
+from tests.experiment_rows import check_page, check_runs
 
 TINY = ["--dataset", "numbers", "--network", "svhn", "--width", 2, "--dropout", 0,
         "--num-examples", 200, "--image-shape", "3,32,32", "--batch-size", 20, "--num-epochs", 1,
@@ -141,3 +143,42 @@ def test_a_network_for_classes_is_not_scored_on_numbers(run_main, refused):
     refused(run_main(score, "models/signs-mlp-export", "--dataset", "numbers", "--num-examples",
                      100), "one label an image, but there are 5 labels an image")
 
+
+def test_the_runs_of_the_experiment():
+    check_runs(experiment.EXPERIMENT)
+
+
+def test_the_table_of_the_experiment(tmp_path):
+    for run, accuracy in zip(experiment.EXPERIMENT.all_runs(), (0.5, 0.75, 0.875, 0.625)):
+        path = tmp_path / f"{run.name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({
+            "test_accuracy": accuracy, "parameters": 1000,
+            "command": f"python train_mnist.py {run.command_line} --result a.json"}))
+    lines = experiment.table(str(tmp_path)).splitlines()
+    assert lines[2] == "| cnn | 2 | 43.75 ± 8.84 | 37.50 | 50.00 | 1,000 |  |"
+    assert lines[3] == "| st-cnn-single | 1 | 25.00 | 25.00 | 25.00 | 1,000 |  |"
+    (tmp_path / experiment.SPEED).write_text(json.dumps({"seconds": {
+        "cnn": 2, "st-cnn-single": 2.5, "st-cnn-multi": 3}}))
+    assert experiment.table(str(tmp_path)).splitlines()[3].endswith("| 1,000 | 1.25 |")
+
+
+def test_the_tables_of_the_page_are_those_of_the_results():
+    check_page(experiment.EXPERIMENT, experiment.table)
+
+
+def test_the_time_of_a_step_is_measured(tmp_path, monkeypatch):
+    recipe = [*experiment.EXPERIMENT.recipe, "--width", "1", "--image-shape", "3,16,16"]
+    monkeypatch.setattr(experiment, "EXPERIMENT", experiment.EXPERIMENT._replace(recipe=recipe))
+    monkeypatch.setattr(experiment, "IMAGES", 64)
+    monkeypatch.setattr(experiment, "ROUNDS", 1)
+    experiment.measure(str(tmp_path))
+    seconds = json.loads((tmp_path / experiment.SPEED).read_text())["seconds"]
+    assert set(seconds) == set(experiment.EXPERIMENT.rows)
+    assert all(value > 0 for value in seconds.values())
+
+
+@pytest.mark.slow
+def test_the_picture_is_drawn(tmp_path):
+    experiment.draw(str(tmp_path / "numbers.jpg"))
+    assert min(Image.open(tmp_path / "numbers.jpg").size) > 100

@@ -1,20 +1,15 @@
 """The drawn traffic signs, and the experiment on them."""
 import itertools
 import json
-import math
-import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import symbols
-import train_mnist
-from common import cli
 from common.data import datasets, scene, signs
 from common.reports import results
 from experiments import signs as experiment
-from tests.conftest import ROOT
+from tests.experiment_rows import check_page, check_runs
 
 
 def test_drawing_is_a_function_of_the_seed():
@@ -82,50 +77,24 @@ def test_it_is_a_dataset_with_names():
         datasets.load("signs", data_dir=".")
 
 
-def parameters(run):
-    """How many parameters the network of a run has."""
-    parser = cli.Parser()
-    train_mnist.add_flags(parser)
-    args = parser.parse_args(run.flags)
-    train_mnist.check(args)
-    symbol = symbols.get_symbol(args.network, num_classes=len(signs.CLASS_NAMES),
-                                add_stn=args.add_stn, image_shape=(3, 48, 48),
-                                **train_mnist.network_options(args))
-    shapes, _, _ = symbol.infer_shape(data=(1, 3, 48, 48))
-    return sum(math.prod(shape) for name, shape in zip(symbol.list_arguments(), shapes)
-               if name not in ("data", "softmax_label"))
-
-
 def test_the_runs_of_the_experiment():
-    runs = experiment.all_runs()
-    assert len({run.name for run in runs}) == len(runs) == 3 * len(experiment.ROWS)
-    counts = dict(zip(experiment.ROWS, map(parameters, runs)))
-    assert counts["resnet"] < counts["resnet-stn"] < counts["resnet-stn-twice"]
-    assert experiment.LR in experiment.RATES
-    for run in experiment.choices().values():
-        assert run.flags[run.flags.index("--validation") + 1] == experiment.HELD_OUT
-        parameters(run)
+    check_runs(experiment.EXPERIMENT)
 
 
 def test_the_choice_is_by_held_out_images(tmp_path):
-    run = experiment.choices()["resnet-stn", "0.01"]
+    run = experiment.EXPERIMENT.choices()["resnet-stn", "0.01"]
     path = tmp_path / f"{run.name}.json"
     path.parent.mkdir()
     path.write_text(json.dumps({
         "test_accuracy": 0.5, "validation_accuracy": 0.75, "parameters": 1,
         "command": f"python train_mnist.py {run.command_line} --result a.json"}))
-    table = experiment.table_of_choices(str(tmp_path))
+    table = experiment.EXPERIMENT.table_of_choices(str(tmp_path))
     assert "| resnet-stn |  |  | 75.00 |" in table.splitlines()
     assert "| resnet |  |  |  |" in table.splitlines()
 
 
 def test_the_tables_of_the_page_are_those_of_the_results():
-    with open(os.path.join(ROOT, "docs", "signs.md"), encoding="utf-8") as file:
-        page = file.read()
-    for folder, table in ((experiment.FOLDER, results.table),
-                          (experiment.CHOICE, experiment.table_of_choices)):
-        if os.path.isdir(os.path.join(ROOT, folder)):
-            assert table(os.path.join(ROOT, folder)) in page
+    check_page(experiment.EXPERIMENT, results.table)
 
 
 @pytest.mark.slow

@@ -1,0 +1,56 @@
+"""What is true of every experiment of ``experiments/rows.py``."""
+import functools
+import math
+import os
+
+import numpy as np
+
+import symbols
+import train_mnist
+from common import cli
+from common.data import datasets
+from tests.conftest import ROOT
+
+
+@functools.lru_cache(maxsize=None)
+def some_of(dataset):
+    return datasets.load(dataset, num_examples=100)
+
+
+def parameters(run):
+    """How many parameters the network of a run has."""
+    parser = cli.Parser()
+    train_mnist.add_flags(parser)
+    args = parser.parse_args(run.flags)
+    train_mnist.check(args)
+    dataset = some_of(args.dataset)
+    shape = (1, *dataset.train_images.shape[1:])
+    symbol = symbols.get_symbol(args.network, num_classes=len(dataset.class_names),
+                                add_stn=args.add_stn, image_shape=shape[1:],
+                                **train_mnist.network_options(args),
+                                **train_mnist.options_for(dataset.train_labels, args))
+    shapes, _, _ = symbol.infer_shape(data=shape)
+    return sum(math.prod(shape) for name, shape in zip(symbol.list_arguments(), shapes)
+               if name not in ("data", "softmax_label"))
+
+
+def check_runs(experiment):
+    """The runs differ, and those of the table from each other in transformers alone."""
+    runs = experiment.all_runs()
+    assert len({run.name for run in runs}) == len(runs) == 3 * len(experiment.rows)
+    counts = list(map(parameters, runs[:len(experiment.rows)]))
+    assert (np.diff(counts) > 0).all()
+    assert experiment.lr in experiment.rates
+    for run in experiment.choices().values():
+        assert run.flags[run.flags.index("--validation") + 1] == experiment.held_out
+        parameters(run)
+
+
+def check_page(experiment, table):
+    """The page has the tables of what is there."""
+    with open(os.path.join(ROOT, "docs", f"{experiment.name}.md"), encoding="utf-8") as file:
+        page = file.read()
+    for folder, of_folder in ((experiment.folder, table),
+                              (experiment.choice, experiment.table_of_choices)):
+        if os.path.isdir(os.path.join(ROOT, folder)):
+            assert of_folder(os.path.join(ROOT, folder)) in page

@@ -15,6 +15,7 @@ from common.reports import results, training_runs
 SEEDS, MORE_SEEDS = range(5), range(5, 20)
 ROWS = {
     "lenet-stn": ["--add-stn"],
+    "lenet-stn-stable": ["--add-stn", "--stable"],
     "lenet": [],
     "lenet-stn-3-epochs": ["--num-epochs", "3", "--add-stn"],
     "mlp-stn": ["--network", "mlp", "--add-stn"],

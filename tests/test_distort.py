@@ -11,6 +11,7 @@ from common.data.distort import (
     addition_pairs,
     augmentation,
     distort,
+    top_left,
     warp,
 )
 from symbols import stn
@@ -57,7 +58,7 @@ def test_the_seed_decides(name):
 
 
 @pytest.mark.parametrize("name", [
-    name for name, distortion in DISTORTIONS.items() if not distortion.cluttered])
+    name for name, distortion in DISTORTIONS.items() if not distortion.crops])
 def test_the_map_that_is_returned_was_applied(name):
     images, theta = distort(name, IMAGES, 0, with_theta=True)
     for index in (0, 499, 500, 699):
@@ -152,6 +153,19 @@ def test_crops_are_of_other_digits():
     crops = [len(np.unique(picture)) - 2 for picture in cluttered]  # but black and the digit itself
     assert np.median(crops) > CROPS / 2
     assert max(crops) == CROPS
+
+
+def test_a_distortion_of_ones_own():
+    wide = DISTORTIONS["TC"]._replace(target_shape=(84, 70), crops=16)
+    cluttered, theta = distort(wide, IMAGES, 0, with_theta=True)
+    plain = distort(wide._replace(crops=0), IMAGES, 0)
+    assert plain.shape == cluttered.shape == (700, 84, 70)
+    changed = (cluttered != plain).sum(axis=(1, 2))
+    assert CROPS * CROP ** 2 < changed.max() <= 16 * CROP ** 2
+    for image, digit, (column, row) in zip(plain, IMAGES, top_left(theta, (28, 28))):
+        np.testing.assert_array_equal(image[row:row + 28, column:column + 28], digit)
+    with pytest.raises(ValueError, match="it needs images of at most 84 x 70 pixels, got 100 x 50"):
+        distort(wide, np.zeros((1, 100, 50), np.uint8), 0)
 
 
 def test_pairs_are_added():

@@ -44,21 +44,21 @@ class Distortion(NamedTuple):
         transform: what theta means; see ``symbols/stn.py``.
         target_shape: (height, width); None for the source's.
         by_whole_pixels: whether digits are moved by whole pixels alone, so that they can be copied.
-        cluttered: whether crops of other digits are pasted over the result.
+        crops: of other digits, that are pasted over the result.
     """
 
     draw: Callable
     transform: str = "affine"
     target_shape: Optional[Tuple[int, int]] = None
     by_whole_pixels: bool = False
-    cluttered: bool = False
+    crops: int = 0
 
 
 def distort(name, images, seed, with_theta=False):
     """Distorts images.
 
     Args:
-        name: a key of ``DISTORTIONS``.
+        name: a key of ``DISTORTIONS``, or a ``Distortion``.
         images: uint8 (N, H, W).
         seed: a whole number from 0; the same seed gives the same distortions.
         with_theta: whether to return the maps too.
@@ -70,12 +70,16 @@ def distort(name, images, seed, with_theta=False):
     Raises:
         ValueError: unknown distortion, no such images, or too large ones for the target.
     """
-    _check_name(name, DISTORTIONS)
+    if isinstance(name, Distortion):
+        name, distortion = "it", name
+    else:
+        _check_name(name, DISTORTIONS)
+        distortion = DISTORTIONS[name]
     if images.dtype != np.uint8 or images.ndim != 3 or not images.size:
         colour = ", in colour: --image-shape 1,H,W makes them grey" * (images.shape[1:2] == (3,))
         raise ValueError("images to distort are to be grey, one or more in uint8 (N, H, W), got "
                          f"{images.dtype} {images.shape}{colour}")
-    distortion, source_shape = DISTORTIONS[name], images.shape[1:]
+    source_shape = images.shape[1:]
     target_shape = distortion.target_shape or source_shape
     if min(np.subtract(target_shape, source_shape)) < 0:
         raise ValueError(f"{name} needs images of at most {target_shape[0]} x {target_shape[1]} "
@@ -86,8 +90,8 @@ def distort(name, images, seed, with_theta=False):
         warped = _copied(images, theta, target_shape)
     else:
         warped = warp(images, theta, target_shape, distortion.transform)
-    if distortion.cluttered:
-        _clutter(rng, warped, images)
+    if distortion.crops:
+        _clutter(rng, warped, images, distortion.crops)
     return (warped, theta) if with_theta else warped
 
 
@@ -168,12 +172,22 @@ def _samplers(count, source_shape, target_shape, transform):
 def _copied(images, theta, target_shape):
     """What ``warp`` makes of images that only move by whole pixels, many times as fast."""
     height, width = images.shape[1:]
-    left, top = (np.rint((scale - shift - 1) * (size - 1) / 2).astype(int) for scale, shift, size in
-                 ((theta[:, 0], theta[:, 2], width), (theta[:, 4], theta[:, 5], height)))
     copied = np.zeros((len(images), *target_shape), np.uint8)
-    for picture, image, row, column in zip(copied, images, top, left):
+    for picture, image, (column, row) in zip(copied, images, top_left(theta, (height, width))):
         picture[row:row + height, column:column + width] = image
     return copied
+
+
+def top_left(theta, source_shape):
+    """Where affine thetas (N, 6) that only move a picture put its top left pixel, in the target.
+
+    Returns:
+        Whole numbers (N, 2): column and row.
+    """
+    height, width = source_shape
+    return np.stack([np.rint((scale - shift - 1) * (size - 1) / 2).astype(int)
+                     for scale, shift, size in ((theta[:, 0], theta[:, 2], width),
+                                                (theta[:, 4], theta[:, 5], height))], axis=1)
 
 
 def _floats(array):
@@ -289,20 +303,20 @@ def _lattice_moved(rng, count, target_shape, source_shape):
     return (lattice / scale + moves).reshape(count, 32)
 
 
-def _clutter(rng, images, digits):
-    """Pastes crops of digits over each image, in place."""
+def _clutter(rng, images, digits, crops):
+    """Pastes that many crops of digits over each image, in place."""
     count, height, width = images.shape
     rows, columns = np.mgrid[:CROP, :CROP]
     middle = [size // 4 for size in digits.shape[1:]]
-    for _ in range(CROPS):
+    for _ in range(crops):
         # Any digit but the image's own, whose number is its place in the array.
         digit = (np.arange(count) + rng.randint(1, max(count, 2), count)) % count
         top, left = (rng.randint(m, size - m - CROP + 1, (count, 1, 1))
                      for m, size in zip(middle, digits.shape[1:]))
-        crops = digits[digit[:, None, None], top + rows, left + columns]
+        crop = digits[digit[:, None, None], top + rows, left + columns]
         top, left = (rng.randint(0, size - CROP + 1, (count, 1, 1)) for size in (height, width))
         place = np.arange(count)[:, None, None], top + rows, left + columns
-        images[place] = np.maximum(images[place], crops)
+        images[place] = np.maximum(images[place], crop)
 
 
 DISTORTIONS = {
@@ -312,6 +326,6 @@ DISTORTIONS = {
     "P": Distortion(_corners_moved, "projective"),
     "E": Distortion(_lattice_moved, "tps:4"),
     "T": Distortion(_placed_only, target_shape=(60, 60), by_whole_pixels=True),
-    "TC": Distortion(_placed_only, target_shape=(60, 60), by_whole_pixels=True, cluttered=True),
+    "TC": Distortion(_placed_only, target_shape=(60, 60), by_whole_pixels=True, crops=CROPS),
 }
 TASKS = (*DISTORTIONS, "addition")

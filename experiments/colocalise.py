@@ -1,0 +1,418 @@
+"""Finds what pictures have in common, without labels: the paper's co-localisation.
+
+    python -m experiments.colocalise           # trains what is missing; then as --print
+    python -m experiments.colocalise --print   # prints the tables, writes them into the page
+    python -m experiments.colocalise --choose  # other seeds, on training images, for the recipe
+    python -m experiments.colocalise --draw    # a film of the boxes while they are learnt
+
+After Jaderberg et al., 2015, appendix A.2. A hundred pictures of 84 x 84 pixels hold a digit of one
+class each, somewhere, alone (T) or among 16 crops of other digits (TC). A localisation network sees
+a picture and says where to crop it: by a scale and a shift. Of two pictures, the crops should look
+more alike than a crop and one at random, to an encoder that was trained to tell digits. Nobody says
+where the digits are, nor that they are digits of one class.
+
+Runs are on one CPU device, one at a time; stopped at any time, it goes on with the next one.
+"""
+import os
+import statistics
+import tempfile
+from typing import NamedTuple
+
+from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
+
+# isort: split
+import mxnet as mx
+import numpy as np
+
+from common import cli, files, markdown
+from common.data import datasets
+from common.data.distort import DISTORTIONS, distort, top_left, warp
+from common.graph import rewrite
+from common.models import trained
+from common.provenance import provenance
+from common.reports import pictures, results, visualise
+from common.training.recipe import SeededInit
+from experiments.paper import write_tables
+from symbols import stn
+
+RESULT, CHOICE = (f"results/colocalisation/{name}.json" for name in ("found", "choice"))
+PAGE, FILM = "docs/colocalisation.md", "pictures/colocalisation.gif"
+SHAPE, DIGIT, IMAGES, CROPS = (84, 84), 28, 100, 16
+TASKS = {"T": DISTORTIONS["T"]._replace(target_shape=SHAPE),
+         "TC": DISTORTIONS["TC"]._replace(target_shape=SHAPE, crops=CROPS)}
+PAPER = {"T": "100", "TC": "75 to 93"}  # %, of the classes
+SEEDS, CHOICE_SEEDS = range(3), range(100, 103)
+FILMED, ON_FILM, EVERY, SECONDS = 2, 10, 20, 0.2  # digit, pictures, steps between two frames
+ENOUGH = 0.5  # of the overlap of a box with the true one
+
+ENCODER = "mnist-lenet"  # in published/
+# Layers of the encoder, and how long each is in an encoding, while the margin is 1.
+LAYERS = {"flatten_output": 1.0, "fc1_output": 0.4}
+MARGIN = 1
+BATCH, HIDDEN = 25, 32
+LAST = 20  # steps whose mean is the loss of a run
+RANDOM = 0.6  # size of the random crops, of that of the others
+DEVICE = mx.cpu(1)  # on the first one MXNet fuses operators unasked
+
+
+class Phase(NamedTuple):
+    """A part of training: how far the scale may go from where, for how many steps, at what rate."""
+
+    scale: float
+    reach: float
+    steps: int
+    lr: float
+
+
+# The windows close upon the digits, which are a third of the picture.
+PHASES = (Phase(0.5, 0.05, 250, 0.01), Phase(0.4, 0.05, 120, 0.005),
+          Phase(0.325, 0.08, 120, 0.005))
+HEADS = {"stable": True, "plain": False}
+SETTINGS = {"phases": [list(phase) for phase in PHASES], "batch": BATCH, "hidden": HIDDEN,
+            "encoder": [ENCODER, LAYERS], "margin": MARGIN, "random": RANDOM}
+
+
+class Run(NamedTuple):
+    """A training on the pictures of one class."""
+
+    task: str
+    digit: int
+    head: str
+    seed: int
+
+    @property
+    def name(self):
+        return "/".join(map(str, self))
+
+
+def all_runs():
+    """The runs of the first table, seed by seed; then those of the other head, of one seed."""
+    runs = [Run(task, digit, "stable", seed)
+            for seed in SEEDS for task in TASKS for digit in range(10)]
+    return runs + [Run(task, digit, "plain", 0) for task in TASKS for digit in range(10)]
+
+
+def choices():
+    """The runs that recipes are chosen by."""
+    return [Run(task, digit, "stable", seed)
+            for seed in CHOICE_SEEDS for task in TASKS for digit in range(10)]
+
+
+def pictures_of(run, images, labels):
+    """The pictures of a run, and where the digits are.
+
+    Args:
+        run: a ``Run``.
+        images, labels: of MNIST, (N, 28, 28) and (N,).
+
+    Returns:
+        uint8 (100, 84, 84), and boxes as of ``boxes``.
+
+    Raises:
+        ValueError: there are too few images of the class.
+    """
+    rng = np.random.RandomState(run.seed)
+    # The crops of TC come from all classes, so all are distorted, and one is taken.
+    order = np.sort(rng.permutation(len(images))[:20 * IMAGES])
+    images, labels = images[order], labels[order]
+    chosen = np.flatnonzero(labels == run.digit)[:IMAGES]
+    if len(chosen) < IMAGES:
+        raise ValueError(f"needs {IMAGES} images of the digit {run.digit}, got {len(chosen)}")
+    distorted, theta = distort(TASKS[run.task], images, run.seed, with_theta=True)
+    corner = top_left(theta[chosen], images.shape[1:]) - 0.5
+    return distorted[chosen], np.concatenate([corner, corner + DIGIT], axis=1)
+
+
+def boxes(theta):
+    """The borders of crops, in pixels of the picture, whose top left one is from -0.5 to 0.5.
+
+    Args:
+        theta: of "attention", (N, 3).
+
+    Returns:
+        (N, 4): left, top, right, bottom.
+    """
+    half = (np.array(SHAPE[::-1]) - 1) / 2
+    # A pixel of the crop reaches half a pixel further than its centre.
+    reach = np.abs(theta[:, :1]) * half * DIGIT / (DIGIT - 1)
+    centre = (theta[:, 1:] + 1) * half
+    return np.concatenate([centre - reach, centre + reach], axis=1)
+
+
+def overlap(found, true):
+    """The area that boxes (N, 4) share, of that which they cover together: (N,)."""
+    shared = np.minimum(found[:, 2:], true[:, 2:]) - np.maximum(found[:, :2], true[:, :2])
+    shared = np.maximum(shared, 0).prod(axis=1)
+    areas = [(box[:, 2:] - box[:, :2]).prod(axis=1) for box in (found, true)]
+    return shared / (sum(areas) - shared)
+
+
+class Encoder:
+    """The network that compares crops; it is not trained here.
+
+    Attributes:
+        params: name -> NDArray.
+        size: numbers in an encoding.
+    """
+
+    def __init__(self):
+        network = trained.load(os.path.join(trained.PUBLISHED, ENCODER))
+        self._symbol = network.symbol.get_internals()[list(LAYERS)[-1]]
+        self.params = network.checked_params(self._symbol, (1, DIGIT, DIGIT))[0]
+        encodings = self(mx.sym.Variable("crops"))
+        self.size = encodings.infer_shape(crops=(1, 1, DIGIT, DIGIT))[1][0][1]
+
+    def __call__(self, crops):
+        """The encodings (N, size) of crops (N, 1, 28, 28), symbols."""
+        internals = self._symbol(data=crops).get_internals()
+        parts = [mx.sym.L2Normalization(mx.sym.Flatten(internals[layer]), mode="instance",
+                                        name=f"unit_{layer}") * length
+                 for layer, length in LAYERS.items()]
+        return mx.sym.concat(*parts, dim=1, name="encoding")
+
+
+def window(phase):
+    """The ``stn.Transform`` of a phase: attention that starts at its scale and stays near it."""
+    attention = stn.get_transform("attention")
+    return stn.Affine((phase.scale, 0, 0), (phase.reach, *attention.reach[1:]), attention.entries)
+
+
+def network(encoder, transform, stable=True):
+    """The loss and theta of pictures "data" and encodings "random".
+
+    Args:
+        encoder: an ``Encoder``.
+        transform: a ``stn.Transform`` of scale and shift.
+        stable: whether the localisation network has the stable head.
+    """
+    image, random = mx.sym.Variable("data"), mx.sym.Variable("random")
+    net = mx.sym.Convolution(image, num_filter=8, kernel=(9, 9), stride=(4, 4),
+                             name="stn_loc_conv1")
+    net = mx.sym.Activation(net, act_type="relu", name="stn_loc_relu1")
+    net = mx.sym.Pooling(net, pool_type="max", kernel=(2, 2), stride=(2, 2), name="stn_loc_pool1")
+    net = mx.sym.FullyConnected(net, num_hidden=HIDDEN, name="stn_loc_fc0")
+    net = mx.sym.Activation(net, act_type="relu", name="stn_loc_fc0_relu")
+    theta = stn.localisation_head(net, transform, num_hidden=HIDDEN, bounded=True, stable=stable)
+    crops = stn.spatial_transformer(image, theta, (DIGIT, DIGIT), transform)
+    return mx.sym.Group([triplet_loss(encoder(crops), random),
+                         mx.sym.BlockGrad(theta, name="theta")])
+
+
+def triplet_loss(encodings, random):
+    """The mean of max(0, |e_n - e_m|^2 - |e_n - r_m|^2 + margin) over n and m, a symbol.
+
+    Args:
+        encodings: symbol (N, size), e.
+        random: of as many random crops, symbol (N, size), r.
+    """
+    # |e|^2 is in both distances, and drops out.
+    nearer = _squares(random) - _squares(encodings)  # (1, N)
+    products = mx.sym.dot(encodings, random - encodings, transpose_b=True)
+    loss = mx.sym.relu(mx.sym.broadcast_sub(2 * products, nearer) + MARGIN)
+    return mx.sym.MakeLoss(mx.sym.mean(loss), name="loss")
+
+
+def _squares(encodings):
+    return mx.sym.reshape(mx.sym.sum(mx.sym.square(encodings), axis=1), shape=(1, -1))
+
+
+class RandomCrops:
+    """Encodings of crops at random, each as large as ``RANDOM`` times another's."""
+
+    def __init__(self, encoder, rng):
+        image, theta = mx.sym.Variable("data"), mx.sym.Variable("theta")
+        encodings = encoder(stn.spatial_transformer(image, theta, (DIGIT, DIGIT), "attention"))
+        shapes = {"data": (BATCH, 1, *SHAPE), "theta": (BATCH, 3)}
+        fast = rewrite.for_cpu(encodings, [DEVICE], "float32", for_training=False, **shapes)
+        self._executor = fast.simple_bind(DEVICE, grad_req="null", **shapes)
+        self._executor.copy_params_from(encoder.params)
+        self._rng = rng
+
+    def __call__(self, images, scales):
+        """The encodings, NDArray (N, size).
+
+        Args:
+            images: NDArray (N, 1, 84, 84).
+            scales: of the crops that the random ones are compared with, (N,).
+        """
+        theta = np.concatenate([RANDOM * np.reshape(scales, (-1, 1)),
+                                self._rng.uniform(-1, 1, (len(scales), 2))], axis=1)
+        return self._executor.forward(data=images, theta=mx.nd.array(theta))[0]
+
+
+def train(images, seed, stable=True, encoder=None, phases=PHASES, watch=None):
+    """Trains a localisation network on pictures of a class.
+
+    Args:
+        images: uint8 (N, 84, 84), N a multiple of ``BATCH``.
+        seed: of everything that is random here.
+        stable: as for ``network``.
+        encoder: an ``Encoder``; by default the published one.
+        phases: of training.
+        watch: function that is called with the thetas (N, 3) before each step, if it is given.
+
+    Returns:
+        The thetas (N, 3) that it ends with, and the mean loss of the ``LAST`` steps.
+    """
+    encoder = encoder or Encoder()
+    rng = np.random.RandomState(seed)
+    data, random = mx.nd.array(images[:, None] / 255), RandomCrops(encoder, rng)
+    theta = np.tile((phases[0].scale, 0.0, 0.0), (len(images), 1))
+    params, losses, before = dict(encoder.params), [], phases[0]
+    for phase in phases:
+        if "stn_loc_fc2_bias" in params:  # what is near the middle of the last window stays so
+            params["stn_loc_fc2_bias"][0] += phase.scale - before.scale
+        module, before = _module(encoder, phase, stable, seed, params), phase
+        for part in _parts(rng, len(images), phase.steps):
+            if watch is not None:
+                watch(theta)
+            batch = mx.nd.take(data, mx.nd.array(part))
+            module.forward_backward(mx.io.DataBatch([batch, random(batch, theta[part, 0])]))
+            module.update()
+            loss, theta[part] = (output.asnumpy() for output in module.get_outputs())
+            losses.append(loss.item())
+        params = module.get_params()[0]
+    return _thetas(module, data, encoder.size), statistics.mean(losses[-LAST:])
+
+
+def _module(encoder, phase, stable, seed, params):
+    """A Module with its optimizer, that starts from those parameters that there are."""
+    symbol = network(encoder, window(phase), stable)
+    shapes = {"data": (BATCH, 1, *SHAPE), "random": (BATCH, encoder.size)}
+    module = mx.mod.Module(rewrite.for_cpu(symbol, [DEVICE], "float32", **shapes), list(shapes),
+                           None, context=DEVICE, fixed_param_names=list(encoder.params))
+    module.bind(list(shapes.items()))
+    module.init_params(SeededInit(mx.init.Xavier(), seed), params, allow_missing=True)
+    rate = mx.lr_scheduler.PolyScheduler(phase.steps + 1, base_lr=phase.lr, pwr=1,
+                                         warmup_steps=phase.steps // 10)
+    module.init_optimizer(optimizer="adam", optimizer_params={"learning_rate": phase.lr,
+                                                              "lr_scheduler": rate})
+    return module
+
+
+def _parts(rng, count, steps):
+    """Indices below ``count``, ``BATCH`` at a time; each comes up as often as the others."""
+    order = [rng.permutation(count) for _ in range(-(-steps * BATCH // count))]
+    return np.concatenate(order)[:steps * BATCH].reshape(steps, BATCH)
+
+
+def _thetas(module, data, size):
+    nothing, thetas = mx.nd.zeros((BATCH, size)), []
+    for start in range(0, len(data), BATCH):
+        module.forward(mx.io.DataBatch([data[start:start + BATCH], nothing]), is_train=False)
+        thetas.append(module.get_outputs()[1].asnumpy())
+    return np.concatenate(thetas)
+
+
+def measure(run, images, labels, encoder):
+    """The figures of a run: the share of digits that are found, the mean overlap, the loss."""
+    shown, true = pictures_of(run, images, labels)
+    theta, loss = train(shown, run.seed, HEADS[run.head], encoder)
+    overlaps = overlap(boxes(theta), true)
+    return {"found": float((overlaps > ENOUGH).mean()),
+            "overlap": round(float(overlaps.mean()), 4), "loss": round(loss, 4)}
+
+
+def load(path):
+    """The figures of the runs that are done, by name.
+
+    Raises ValueError if the file is no result, or one of other settings.
+    """
+    content = files.read_if_there(path)
+    if content is None:
+        return {}
+    try:
+        read = files.parse_json(content)
+        done, settings = read["runs"], read["settings"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: not a result of experiments.colocalise") from None
+    if settings != SETTINGS:
+        raise ValueError(f"{path}: of other settings, {settings}: move it away to begin anew")
+    return done
+
+
+def tables(runs, done):
+    """The table of the share of digits found, in %, for each head: means over the seeds."""
+    heads = [head for head in HEADS if any(run.head == head for run in runs if run.name in done)]
+    return "\n\n".join(_table(head, runs, done) for head in heads)
+
+
+def _table(head, runs, done):
+    def found(task, digit=None):
+        return [100 * done[run.name]["found"] for run in runs
+                if run.name in done and (run.task, run.head) == (task, head)
+                and digit in (None, run.digit)]
+
+    def cells(task):
+        digits = [found(task, digit) for digit in range(10)]
+        shown = [f"{statistics.mean(values):.0f}" if values else "" for values in digits]
+        every = found(task)
+        return [task, *shown, results.mean_and_spread(every) if every else "", PAPER[task]]
+
+    return markdown.table([f"found, %, {head} head", *range(10), "all", "paper"],
+                          [cells(task) for task in TASKS])
+
+
+def draw(path):
+    """Writes a film of the boxes on some pictures of TC while they are learnt."""
+    mnist, run = datasets.load("mnist"), Run("TC", FILMED, "stable", SEEDS[0])
+    shown, true = pictures_of(run, mnist.test_images, mnist.test_labels)
+    seen = []
+    train(shown, run.seed, watch=lambda theta: seen.append(theta[:ON_FILM].copy()))
+    shown, true = shown[:ON_FILM], true[:ON_FILM]
+    with tempfile.TemporaryDirectory() as folder:
+        frames = []
+        for step in range(0, len(seen), EVERY):
+            frames.append(os.path.join(folder, f"{step:04d}.png"))
+            pictures.save(_frame(shown, true, seen[step], f"after {step} steps"), frames[-1])
+        pictures.animate(frames, path, SECONDS)
+
+
+def _frame(shown, true, theta, title):
+    """A figure: pictures with the boxes on them, in blue if they are found; below, the crops."""
+    crops = warp(shown, theta, (DIGIT, DIGIT), "attention")[:, None] / 255
+    outlines = stn.outline(theta, (DIGIT, DIGIT), SHAPE, "attention")
+    captions = [(f"{share:.2f}", visualise.RIGHT if share > ENOUGH else visualise.WRONG)
+                for share in overlap(boxes(theta), true)]
+    return pictures.transformed(shown[:, None], captions, {"crop": (outlines, crops)},
+                                f"overlap with the digit's place, {title}")
+
+
+def main():
+    parser = cli.Parser(prog="experiments.colocalise", description=__doc__.splitlines()[0])
+    flag = parser.add_argument
+    flag("--print", action="store_true",
+         help=f"train nothing, print the tables and write them into {PAGE}")
+    flag("--choose", action="store_true", help="other seeds, on training images")
+    flag("--draw", action="store_true", help=f"train nothing but what {FILM} shows, and draw it")
+    flag("--result", help="file of the figures, as JSON; by default in results/colocalisation")
+    args = parser.parse_args()
+    if args.draw:
+        draw(FILM)
+        return
+    runs, path = (choices(), CHOICE) if args.choose else (all_runs(), RESULT)
+    path = path if args.result is None else args.result
+    done = load(path)
+    if not args.print:
+        files.prepare_output(path)
+        with files.exclusive(f"{path}.lock"):
+            _train_missing(runs, done, path, "train" if args.choose else "test")
+    text = tables(runs, done)
+    print(text)
+    if path == RESULT:
+        write_tables(PAGE, text)
+
+
+def _train_missing(runs, done, path, part):
+    mnist, encoder = datasets.load("mnist"), Encoder()
+    images, labels = getattr(mnist, f"{part}_images"), getattr(mnist, f"{part}_labels")
+    for number, run in enumerate(runs, start=1):
+        if run.name not in done:
+            done[run.name] = measure(run, images, labels, encoder)
+            files.write_json(path, dict(provenance(), settings=SETTINGS, runs=done))
+            print(f"{number} of {len(runs)}  {run.name}: {done[run.name]['found']:.0%} found",
+                  flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,5 +1,6 @@
 """The co-localisation: its pictures, boxes and loss, that it learns, and that it goes on."""
 import json
+import os
 
 import mxnet as mx
 import numpy as np
@@ -9,6 +10,7 @@ from common.data import datasets, synthetic
 from common.data.distort import warp
 from experiments import colocalise
 from experiments.colocalise import BATCH, DIGIT, PHASES, SHAPE, Run
+from tests.conftest import ROOT
 
 IMAGES, LABELS = synthetic.draw(2000, seed=0)
 FIRST = Run("T", 3, "stable", 0)
@@ -90,8 +92,7 @@ def test_an_encoding_has_a_length_and_tells_digits(encoder):
         IMAGES[:300, None] / 255)})
     encodings = executor.forward()[0].asnumpy()
     assert encodings.shape == (300, encoder.size)
-    np.testing.assert_allclose(np.linalg.norm(encodings, axis=1),
-                               np.linalg.norm(list(colocalise.LAYERS.values())), rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(encodings, axis=1), 1, rtol=1e-5)
     distances = ((encodings[:, None] - encodings) ** 2).sum(axis=2)
     same = LABELS[:300, None] == LABELS[:300]
     assert distances[same].mean() < 0.7 * distances[~same].mean()
@@ -127,9 +128,35 @@ def test_the_window_starts_in_the_middle_and_stays_bounded(encoder):
     np.testing.assert_array_equal(again, theta)
 
 
+@pytest.mark.slow
+def test_what_is_common_is_found(encoder):
+    mnist = datasets.load("mnist")
+    run = Run("T", 2, "stable", 100)
+    shown, true = colocalise.pictures_of(run, mnist.test_images, mnist.test_labels)
+    theta, loss = colocalise.train(shown, run.seed, encoder=encoder)
+    overlaps = colocalise.overlap(colocalise.boxes(theta), true)
+    assert (overlaps > colocalise.ENOUGH).mean() > 0.9
+    assert loss < colocalise.LEARNT
+
+
+def test_a_start_that_does_not_learn_is_made_again(monkeypatch):
+    ends = iter([("first", 0.9), ("second", 0.8), ("third", 0.85)])
+    monkeypatch.setattr(colocalise, "_train", lambda *_: next(ends))
+    assert colocalise.train(None, 0, encoder=True) == ("second", 0.8)
+    ends = iter([("first", 0.9), ("second", 0.3), ("third", 0.2)])
+    assert colocalise.train(None, 0, encoder=True) == ("second", 0.3)
+
+
 def test_too_few_images_are_refused():
     with pytest.raises(ValueError, match="needs 100 images of the digit 3, got"):
         colocalise.pictures_of(FIRST, IMAGES[:300], LABELS[:300])
+
+
+def test_the_page_has_the_tables_of_the_results():
+    with open(os.path.join(ROOT, colocalise.PAGE), encoding="utf-8") as file:
+        page = file.read()
+    done = colocalise.load(os.path.join(ROOT, colocalise.RESULT))
+    assert colocalise.tables(colocalise.all_runs(), done) in page
 
 
 @pytest.fixture

@@ -76,8 +76,8 @@ def test_every_flag_in_the_pages_exists(run_main):
     scripts = [name[:-len(".py")] for name in os.listdir(ROOT) if name.endswith(".py")]
     scripts += [f"tests.{name}" for name in ("chaos", "dist_soak", "fuzz", "soak")]
     scripts += [f"experiments.{name}" for name in (
-        "accuracy", "benchmark", "communication", "gluon", "growth", "numbers", "paper",
-        "recover_theta", "robustness", "signs", "variants")]
+        "accuracy", "benchmark", "colocalise", "communication", "gluon", "growth", "numbers",
+        "paper", "recover_theta", "robustness", "signs", "variants")]
     scripts += ["common.data.records", "examples.draw_pictures"]
     helps = [run_main(importlib.import_module(script), "--help").stdout for script in scripts]
     assert all(helps)

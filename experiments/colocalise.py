@@ -43,7 +43,7 @@ TASKS = {"T": DISTORTIONS["T"]._replace(target_shape=SHAPE),
          "TC": DISTORTIONS["TC"]._replace(target_shape=SHAPE, crops=CROPS)}
 PAPER = {"T": "100", "TC": "75 to 93"}  # %, of the classes
 SEEDS, CHOICE_SEEDS = range(3), range(100, 103)
-FILMED, ON_FILM, EVERY, SECONDS = 2, 10, 20, 0.2  # digit, pictures, steps between two frames
+FILMED, ON_FILM, EVERY, SECONDS = 2, 8, 50, 0.3  # digit, pictures, steps between two frames
 ENOUGH = 0.5  # of the overlap of a box with the true one
 
 ENCODER = "mnist-lenet"  # in published/
@@ -365,7 +365,7 @@ def draw(path):
     mnist, run = datasets.load("mnist"), Run("TC", FILMED, "stable", SEEDS[0])
     shown, true = pictures_of(run, mnist.test_images, mnist.test_labels)
     seen = []
-    train(shown, run.seed, watch=lambda theta: seen.append(theta[:ON_FILM].copy()))
+    train(shown, run.seed, starts=1, watch=lambda theta: seen.append(theta[:ON_FILM].copy()))
     shown, true = shown[:ON_FILM], true[:ON_FILM]
     with tempfile.TemporaryDirectory() as folder:
         frames = []

@@ -38,12 +38,13 @@ from symbols import stn
 
 RESULT, CHOICE = (f"results/colocalisation/{name}.json" for name in ("found", "choice"))
 PAGE, FILM = "docs/colocalisation.md", "pictures/colocalisation.gif"
+MARKS = "<!-- experiments/colocalise.py writes from here -->", "<!-- to here -->"  # in the page
 SHAPE, DIGIT, IMAGES, CROPS = (84, 84), 28, 100, 16
 TASKS = {"T": DISTORTIONS["T"]._replace(target_shape=SHAPE),
          "TC": DISTORTIONS["TC"]._replace(target_shape=SHAPE, crops=CROPS)}
 PAPER = {"T": "100", "TC": "75 to 93"}  # %, of the classes
 SEEDS, CHOICE_SEEDS = range(3), range(100, 103)
-FILMED, ON_FILM, EVERY, SECONDS = 2, 8, 50, 0.3  # digit, pictures, steps between two frames
+FILMED, ON_FILM, EVERY, SECONDS = 2, 8, 100, 0.4  # digit, pictures, steps between two frames
 ENOUGH = 0.5  # of the overlap of a box with the true one
 
 ENCODER = "mnist-lenet"  # in published/
@@ -407,7 +408,7 @@ def main():
     text = tables(runs, done)
     print(text)
     if path == RESULT:
-        write_tables(PAGE, text)
+        write_tables(PAGE, text, MARKS)
 
 
 def _train_missing(runs, done, path, part):

@@ -13,6 +13,7 @@ where the digits are, nor that they are digits of one class.
 
 Runs are on one CPU device, one at a time; stopped at any time, it goes on with the next one.
 """
+import functools
 import os
 import statistics
 import tempfile
@@ -33,12 +34,12 @@ from common.models import trained
 from common.provenance import provenance
 from common.reports import pictures, results, visualise
 from common.training.recipe import SeededInit
-from experiments.paper import write_tables
+from experiments import pages
 from symbols import stn
 
 RESULT, CHOICE = (f"results/colocalisation/{name}.json" for name in ("found", "choice"))
 PAGE, FILM = "docs/colocalisation.md", "pictures/colocalisation.gif"
-MARKS = "<!-- experiments/colocalise.py writes from here -->", "<!-- to here -->"  # in the page
+PROGRAM = "experiments/colocalise.py"
 SHAPE, DIGIT, IMAGES, CROPS = (84, 84), 28, 100, 16
 TASKS = {"T": DISTORTIONS["T"]._replace(target_shape=SHAPE),
          "TC": DISTORTIONS["TC"]._replace(target_shape=SHAPE, crops=CROPS)}
@@ -48,31 +49,39 @@ FILMED, ON_FILM, EVERY, SECONDS = 2, 8, 100, 0.4  # digit, pictures, steps betwe
 ENOUGH = 0.5  # of the overlap of a box with the true one
 
 ENCODER = "mnist-lenet"  # in published/
-LAYER = "flatten_output"  # of the encoder: what its convolutions give
+PLACES, DIGITS = "flatten_output", "fc1_output"  # what the encoder's convolutions and layers give
 MARGIN = 1
 BATCH, HIDDEN = 25, 32
 LAST = 20  # steps whose mean is the loss of a start
-STARTS, LEARNT = 3, 0.9  # starts at most, and the loss that is low enough; at first it is about 1
-RANDOM = 0.4  # size of the random crops, of that of the others
+STARTS, LEARNT = 3, 0.4  # starts at most, and the loss that is low enough
 DEVICE = mx.cpu(1)  # on the first one MXNet fuses operators unasked
 
 
 class Phase(NamedTuple):
-    """A part of training: how far the scale may go from where, for how many steps, at what rate."""
+    """A part of training.
+
+    Attributes:
+        scale, reach: from where the scale may go how far.
+        steps, lr: how many steps, at what rate.
+        layer: of the encoder, whose output is the encoding.
+        random: size of the random crops, of that of the others.
+    """
 
     scale: float
     reach: float
     steps: int
     lr: float
+    layer: str = PLACES
+    random: float = 0.4
 
 
-# The windows close upon the digits, which are a third of the picture.
+# The windows close upon the digits, which are a third of the picture, and at last centre them: what
+# tells digits is most alike where they are in the middle, as the encoder has learnt them.
 PHASES = (Phase(0.5, 0.05, 800, 0.01), Phase(0.4, 0.05, 200, 0.005),
-          Phase(0.325, 0.05, 150, 0.005))
+          Phase(0.325, 0.05, 150, 0.005), Phase(0.325, 0.05, 300, 0.005, DIGITS, 1))
 HEADS = {"stable": True, "plain": False}
 SETTINGS = {"phases": [list(phase) for phase in PHASES], "batch": BATCH, "hidden": HIDDEN,
-            "encoder": [ENCODER, LAYER], "margin": MARGIN, "random": RANDOM,
-            "starts": [STARTS, LEARNT]}
+            "encoder": ENCODER, "margin": MARGIN, "starts": [STARTS, LEARNT]}
 
 
 class Run(NamedTuple):
@@ -153,14 +162,17 @@ def overlap(found, true):
 class Encoder:
     """The network that compares crops; it is not trained here.
 
+    Args:
+        layer: the output that is the encoding.
+
     Attributes:
         params: name -> NDArray.
         size: numbers in an encoding.
     """
 
-    def __init__(self):
+    def __init__(self, layer):
         network = trained.load(os.path.join(trained.PUBLISHED, ENCODER))
-        self._symbol = network.symbol.get_internals()[LAYER]
+        self._symbol = network.symbol.get_internals()[layer]
         self.params = network.checked_params(self._symbol, (1, DIGIT, DIGIT))[0]
         encodings = self(mx.sym.Variable("crops"))
         self.size = encodings.infer_shape(crops=(1, 1, DIGIT, DIGIT))[1][0][1]
@@ -168,6 +180,12 @@ class Encoder:
     def __call__(self, crops):
         """The encodings (N, size), of length 1, of crops (N, 1, 28, 28), symbols."""
         return mx.sym.L2Normalization(self._symbol(data=crops), mode="instance", name="encoding")
+
+
+@functools.lru_cache(maxsize=None)
+def encoder_of(layer):
+    """The ``Encoder`` of a layer."""
+    return Encoder(layer)
 
 
 def window(phase):
@@ -216,16 +234,16 @@ def _squares(encodings):
 
 
 class RandomCrops:
-    """Encodings of crops at random, each as large as ``RANDOM`` times another's."""
+    """Encodings of crops at random, each ``size`` times as large as another."""
 
-    def __init__(self, encoder, rng):
+    def __init__(self, encoder, rng, size):
         image, theta = mx.sym.Variable("data"), mx.sym.Variable("theta")
         encodings = encoder(stn.spatial_transformer(image, theta, (DIGIT, DIGIT), "attention"))
         shapes = {"data": (BATCH, 1, *SHAPE), "theta": (BATCH, 3)}
         fast = rewrite.for_cpu(encodings, [DEVICE], "float32", for_training=False, **shapes)
         self._executor = fast.simple_bind(DEVICE, grad_req="null", **shapes)
         self._executor.copy_params_from(encoder.params)
-        self._rng = rng
+        self._rng, self._size = rng, size
 
     def __call__(self, images, scales):
         """The encodings, NDArray (N, size).
@@ -234,19 +252,18 @@ class RandomCrops:
             images: NDArray (N, 1, 84, 84).
             scales: of the crops that the random ones are compared with, (N,).
         """
-        theta = np.concatenate([RANDOM * np.reshape(scales, (-1, 1)),
+        theta = np.concatenate([self._size * np.reshape(scales, (-1, 1)),
                                 self._rng.uniform(-1, 1, (len(scales), 2))], axis=1)
         return self._executor.forward(data=images, theta=mx.nd.array(theta))[0]
 
 
-def train(images, seed, stable=True, encoder=None, phases=PHASES, starts=STARTS, watch=None):
+def train(images, seed, stable=True, phases=PHASES, starts=STARTS, watch=None):
     """Trains a localisation network on pictures of a class, again where it has not learnt.
 
     Args:
         images: uint8 (N, 84, 84), N a multiple of ``BATCH``.
         seed: of everything that is random here.
         stable: as for ``network``.
-        encoder: an ``Encoder``; by default the published one.
         phases: of training.
         starts: how many, until the loss is below ``LEARNT``; that with the lowest loss counts.
         watch: function that is called with the thetas (N, 3) before each step, if it is given.
@@ -254,20 +271,21 @@ def train(images, seed, stable=True, encoder=None, phases=PHASES, starts=STARTS,
     Returns:
         The thetas (N, 3) that it ends with, and the mean loss of the ``LAST`` steps.
     """
-    encoder, ends = encoder or Encoder(), []
+    ends = []
     for start in range(starts):
-        ends.append(_train(images, derive_seed(seed, start), stable, encoder, phases, watch))
+        ends.append(_train(images, derive_seed(seed, start), stable, phases, watch))
         if ends[-1][1] < LEARNT:
             break
     return min(ends, key=lambda end: end[1])
 
 
-def _train(images, seed, stable, encoder, phases, watch):
-    rng = np.random.RandomState(seed)
-    data, random = mx.nd.array(images[:, None] / 255), RandomCrops(encoder, rng)
+def _train(images, seed, stable, phases, watch):
+    rng, data = np.random.RandomState(seed), mx.nd.array(images[:, None] / 255)
     theta = np.tile((phases[0].scale, 0.0, 0.0), (len(images), 1))
-    params, losses, before = dict(encoder.params), [], phases[0]
+    params, losses, before = {}, [], phases[0]
     for phase in phases:
+        encoder = encoder_of(phase.layer)
+        random = RandomCrops(encoder, rng, phase.random)
         if "stn_loc_fc2_bias" in params:  # what is near the middle of the last window stays so
             params["stn_loc_fc2_bias"][0] += phase.scale - before.scale
         module, before = _module(encoder, phase, stable, seed, params), phase
@@ -279,7 +297,8 @@ def _train(images, seed, stable, encoder, phases, watch):
             module.update()
             loss, theta[part] = (output.asnumpy() for output in module.get_outputs())
             losses.append(loss.item())
-        params = module.get_params()[0]
+        params = {name: value for name, value in module.get_params()[0].items()
+                  if name not in encoder.params}
     return _thetas(module, data, encoder.size), statistics.mean(losses[-LAST:])
 
 
@@ -290,7 +309,8 @@ def _module(encoder, phase, stable, seed, params):
     module = mx.mod.Module(rewrite.for_cpu(symbol, [DEVICE], "float32", **shapes), list(shapes),
                            None, context=DEVICE, fixed_param_names=list(encoder.params))
     module.bind(list(shapes.items()))
-    module.init_params(SeededInit(mx.init.Xavier(), seed), params, allow_missing=True)
+    module.init_params(SeededInit(mx.init.Xavier(), seed), {**params, **encoder.params},
+                       allow_missing=True)
     rate = mx.lr_scheduler.PolyScheduler(phase.steps + 1, base_lr=phase.lr, pwr=1,
                                          warmup_steps=phase.steps // 10)
     module.init_optimizer(optimizer="adam", optimizer_params={"learning_rate": phase.lr,
@@ -312,10 +332,10 @@ def _thetas(module, data, size):
     return np.concatenate(thetas)
 
 
-def measure(run, images, labels, encoder):
+def measure(run, images, labels):
     """The figures of a run: the share of digits that are found, the mean overlap, the loss."""
     shown, true = pictures_of(run, images, labels)
-    theta, loss = train(shown, run.seed, HEADS[run.head], encoder)
+    theta, loss = train(shown, run.seed, HEADS[run.head])
     overlaps = overlap(boxes(theta), true)
     return {"found": float((overlaps > ENOUGH).mean()),
             "overlap": round(float(overlaps.mean()), 4), "loss": round(loss, 4)}
@@ -408,15 +428,15 @@ def main():
     text = tables(runs, done)
     print(text)
     if path == RESULT:
-        write_tables(PAGE, text, MARKS)
+        pages.write_tables(PAGE, PROGRAM, text)
 
 
 def _train_missing(runs, done, path, part):
-    mnist, encoder = datasets.load("mnist"), Encoder()
+    mnist = datasets.load("mnist")
     images, labels = getattr(mnist, f"{part}_images"), getattr(mnist, f"{part}_labels")
     for number, run in enumerate(runs, start=1):
         if run.name not in done:
-            done[run.name] = measure(run, images, labels, encoder)
+            done[run.name] = measure(run, images, labels)
             files.write_json(path, dict(provenance(), settings=SETTINGS, runs=done))
             print(f"{number} of {len(runs)}  {run.name}: {done[run.name]['found']:.0%} found",
                   flush=True)

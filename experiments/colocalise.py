@@ -100,7 +100,7 @@ class Run(NamedTuple):
 def all_runs():
     """The runs of the first table, seed by seed; then those of the other head, of one seed."""
     runs = [Run(task, digit, "stable", seed)
-            for seed in SEEDS for digit in range(10) for task in TASKS]
+            for seed in SEEDS for task in TASKS for digit in range(10)]
     return runs + [Run(task, digit, "plain", 0) for digit in range(10) for task in TASKS]
 
 

@@ -38,6 +38,7 @@ from experiments import pages
 from symbols import stn
 
 RESULT, CHOICE = (f"results/colocalisation/{name}.json" for name in ("found", "choice"))
+LOCK = "models/colocalisation.lock"
 PAGE, FILM = "docs/colocalisation.md", "pictures/colocalisation.gif"
 PROGRAM = "experiments/colocalise.py"
 SHAPE, DIGIT, IMAGES, CROPS = (84, 84), 28, 100, 16
@@ -423,7 +424,7 @@ def main():
     done = load(path)
     if not args.print:
         files.prepare_output(path)
-        with files.exclusive(f"{path}.lock"):
+        with files.exclusive(LOCK):
             _train_missing(runs, done, path, "train" if args.choose else "test")
     text = tables(runs, done)
     print(text)

@@ -15,10 +15,11 @@ BATCH = 12
 class Run:
     """A LeNet and its trainer, whose localisation head has multipliers of its own."""
 
-    def __init__(self, kind, optimizer, devices=1, **options):
+    def __init__(self, kind, optimizer, devices=1, static=False, **options):
         self.contexts = [mx.cpu(number) for number in range(devices)]
         self.block = as_block(symbols.get_symbol("lenet"))
         self.block.initialize(SeededInit(mx.init.Xavier(), 0), ctx=self.contexts)
+        self.block.hybridize(active=static, static_alloc=True, static_shape=True)
         self.trainer = kind(self.block.collect_params(), optimizer,
                             {"learning_rate": 0.01, **options})
 
@@ -46,10 +47,12 @@ def check_equal(one, other):
         np.testing.assert_array_equal(copies, other[name], err_msg=name)
 
 
-@pytest.mark.parametrize(("optimizer", "devices", "wd"), pairwise(OPTIMIZERS, [1, 2], [0, 0.01]))
-def test_steps_are_those_of_gluons_trainer(optimizer, devices, wd):
+@pytest.mark.parametrize(("optimizer", "devices", "static", "wd"),
+                         pairwise(OPTIMIZERS, [1, 2], [False, True], [0, 0.01]))
+def test_steps_are_those_of_gluons_trainer(optimizer, devices, static, wd):
     options = {"wd": wd, **({"momentum": 0.9} if optimizer in WITH_MOMENTUM else {})}
-    fused, plain = (Run(kind, optimizer, devices, **options) for kind in (Trainer, gluon.Trainer))
+    fused, plain = (Run(kind, optimizer, devices, static, **options)
+                    for kind in (Trainer, gluon.Trainer))
     fused.step(0)
     plain.step(0)
     before = fused.values()

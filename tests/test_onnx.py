@@ -157,6 +157,9 @@ OPERATORS = {
     "clip": lambda data: mx.sym.clip(data, 0.2, 0.7),
     "dot": lambda data: mx.sym.dot(mx.sym.Flatten(data), mx.sym.Variable("b", shape=(624, 3)),
                                    forward_stype="default"),
+    "batch_dot": lambda data: mx.sym.batch_dot(
+        *[mx.sym.slice_axis(mx.sym.reshape(data, shape=(0, -3, -2)), axis=1, begin=0, end=rows)
+          for rows in (None, 13)], forward_stype="default"),
     "slice_axis": lambda data: mx.sym.slice_axis(data, axis=-1, begin=-4, end=None),
     "split": lambda data: mx.sym.split(data, num_outputs=3, axis=2)[1],
     **{f"{name} {options}": lambda data, name=name, options=options: getattr(mx.sym, name)(

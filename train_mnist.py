@@ -108,7 +108,7 @@ def check(args):
     if args.visualize_every and not args.add_stn:
         raise ValueError("--visualize-every draws what the transformer does: it needs --add-stn")
     for name in network_options(args):
-        able = [network for network in symbols.NETWORKS if name in symbols.options_of(network)]
+        able = symbols.networks_with(name)
         if args.network not in able:
             raise ValueError(f"{cli.flag_of(name)}: {args.network} has no such option, "
                              f"{', '.join(able)} have")
@@ -128,7 +128,7 @@ def options_for(labels, args):
     """
     if labels.ndim == 1:
         return {}
-    able = [name for name in symbols.NETWORKS if "digits" in symbols.options_of(name)]
+    able = symbols.networks_with("digits")
     if args.network not in able:
         raise ValueError(f"these are whole numbers of up to {labels.shape[1]} digits, which "
                          f"--network {', '.join(able)} is for, not {args.network}")

@@ -253,10 +253,7 @@ def main():
     results = load(args.result) if args.print else measure(args)
     if not results:
         raise ValueError(f"{args.result}: no figures yet: leave out --print")
-    text = report(results)
-    print(text)
-    if args.result == RESULT:
-        pages.write_tables(PAGE, PROGRAM, text)
+    pages.publish(PAGE, PROGRAM, report(results), write=args.result == RESULT)
 
 
 if __name__ == "__main__":

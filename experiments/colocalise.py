@@ -31,10 +31,9 @@ from common.data.batches import derive_seed
 from common.data.distort import DISTORTIONS, distort, top_left, warp
 from common.graph import rewrite
 from common.models import trained
-from common.provenance import provenance
 from common.reports import pictures, results, visualise
 from common.training.recipe import SeededInit
-from experiments import pages
+from experiments import done_runs, pages
 from symbols import stn
 
 RESULT, CHOICE = (f"results/colocalisation/{name}.json" for name in ("found", "choice"))
@@ -347,17 +346,7 @@ def load(path):
 
     Raises ValueError if the file is no result, or one of other settings.
     """
-    content = files.read_if_there(path)
-    if content is None:
-        return {}
-    try:
-        read = files.parse_json(content)
-        done, settings = read["runs"], read["settings"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: not a result of experiments.colocalise") from None
-    if settings != SETTINGS:
-        raise ValueError(f"{path}: of other settings, {settings}: move it away to begin anew")
-    return done
+    return done_runs.load(path, "experiments.colocalise", SETTINGS, "runs")
 
 
 def tables(runs, done):
@@ -426,10 +415,7 @@ def main():
         files.prepare_output(path)
         with files.exclusive(LOCK):
             _train_missing(runs, done, path, "train" if args.choose else "test")
-    text = tables(runs, done)
-    print(text)
-    if path == RESULT:
-        pages.write_tables(PAGE, PROGRAM, text)
+    pages.publish(PAGE, PROGRAM, tables(runs, done), write=path == RESULT)
 
 
 def _train_missing(runs, done, path, part):
@@ -438,7 +424,7 @@ def _train_missing(runs, done, path, part):
     for number, run in enumerate(runs, start=1):
         if run.name not in done:
             done[run.name] = measure(run, images, labels)
-            files.write_json(path, dict(provenance(), settings=SETTINGS, runs=done))
+            done_runs.save(path, SETTINGS, "runs", done)
             print(f"{number} of {len(runs)}  {run.name}: {done[run.name]['found']:.0%} found",
                   flush=True)
 

@@ -190,10 +190,7 @@ def main():
         measure(args.result, results)
     if not results:
         raise ValueError(f"{args.result}: no figures yet: leave out --print")
-    text = tables(results)
-    print(text)
-    if args.result == RESULT:
-        pages.write_tables(PAGE, PROGRAM, text)
+    pages.publish(PAGE, PROGRAM, tables(results), write=args.result == RESULT)
 
 
 if __name__ == "__main__":

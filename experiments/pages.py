@@ -9,6 +9,13 @@ def start(program):
     return f"<!-- {program} writes from here -->"
 
 
+def publish(page, program, text, write=True):
+    """Prints the tables of a program, and writes them into its page, if they are to be there."""
+    print(text)
+    if write:
+        write_tables(page, program, text)
+
+
 def write_tables(path, program, text):
     """Puts tables in the place that a page has for them.
 

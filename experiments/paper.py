@@ -169,14 +169,15 @@ def tables(shown, folder, epochs=None):
 
     Raises ValueError if a file in the folder is no result, or of other flags.
     """
-    made = (_table(title, table, folder_of(table, folder), epochs or table.epochs)
+    made = (_table(title, table, folder_of(table.epochs, folder),
+                   epochs or table.epochs)
             for title, table in shown.items())
     return "\n\n".join(filter(None, made))
 
 
-def folder_of(table, folder):
-    """The folder of a table's results."""
-    return f"{folder}-{table.epochs}-epochs" if table.epochs else folder
+def folder_of(epochs, folder):
+    """The folder of the results of runs of so many epochs; None are those of the recipes."""
+    return f"{folder}-{epochs}-epochs" if epochs else folder
 
 
 def _table(title, table, folder, epochs):
@@ -236,7 +237,7 @@ def errors_and_slopes():
     slopes = load_slopes()
     errors, undone = ({row: [] for row in AGAINST_EPOCHS} for _ in range(2))
     for epochs in EPOCHS_DRAWN:
-        folder = f"{RESULTS}-{epochs}-epochs" if epochs else RESULTS
+        folder = folder_of(epochs, RESULTS)
         for row in AGAINST_EPOCHS:
             run = run_of(row, "R", 0, epochs)
             figures = training_runs.figures(run, folder)
@@ -296,16 +297,14 @@ def main():
             if not args.print:
                 train(LONG_TABLES if args.long else TABLES, args.jobs)
         finally:
-            text = tables({**TABLES, **LONG_TABLES}, RESULTS)
-            print(text)
-            pages.write_tables(PAGE, PROGRAM, text)
+            pages.publish(PAGE, PROGRAM, tables({**TABLES, **LONG_TABLES}, RESULTS))
 
 
 def train(chosen, jobs):
     """Trains what has no result yet, tables of as many epochs together."""
     for epochs in dict.fromkeys(table.epochs for table in chosen.values()):
         alike = {title: table for title, table in chosen.items() if table.epochs == epochs}
-        folder = folder_of(next(iter(alike.values())), RESULTS)
+        folder = folder_of(epochs, RESULTS)
         scratch = os.path.join("models", os.path.basename(folder))
         try:
             training_runs.train(all_runs(alike), folder, scratch, jobs)

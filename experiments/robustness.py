@@ -28,9 +28,9 @@ from common import cli, files, markdown
 from common.data import batches, datasets
 from common.graph import rewrite
 from common.models.metrics import score
-from common.provenance import provenance
 from common.training.fused_update import Module
 from common.training.recipe import SeededInit
+from experiments import done_runs
 from symbols import stn
 
 RESULT = "results/robustness.json"
@@ -227,17 +227,7 @@ def load(path):
 
     Raises ValueError if the file is no result, or one of other settings.
     """
-    content = files.read_if_there(path)
-    if content is None:
-        return {}
-    try:
-        found = files.parse_json(content)
-        done, settings = found["accuracies"], found["settings"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: not a result of experiments.robustness") from None
-    if settings != SETTINGS:
-        raise ValueError(f"{path}: of other settings, {settings}: move it away to begin anew")
-    return done
+    return done_runs.load(path, "experiments.robustness", SETTINGS, "accuracies")
 
 
 class Cell(NamedTuple):
@@ -345,7 +335,7 @@ def main():
             if run.name in done:
                 continue
             done[run.name] = round(accuracy(run), 4)
-            files.write_json(args.result, dict(provenance(), settings=SETTINGS, accuracies=done))
+            done_runs.save(args.result, SETTINGS, "accuracies", done)
             print(f"{number} of {len(runs)}  {run.name}: {done[run.name]:.2%}", flush=True)
     print(tables(done))
 

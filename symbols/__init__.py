@@ -26,6 +26,11 @@ def options_of(network):
     return list(inspect.signature(NETWORKS[network].get_symbol).parameters)
 
 
+def networks_with(option):
+    """The names of the networks that have an option."""
+    return [network for network in NETWORKS if option in options_of(network)]
+
+
 def get_symbol(network, **options):
     """Builds a network by name.
 

@@ -17,6 +17,16 @@ def some_of(dataset):
     return datasets.load(dataset, num_examples=100)
 
 
+def check_drawing(draw):
+    """Drawing is a function of the seed."""
+    images, labels = draw(300, seed=5)
+    again, other = draw(300, seed=5), draw(300, seed=6)
+    np.testing.assert_array_equal(images, again[0])
+    np.testing.assert_array_equal(labels, again[1])
+    assert (images != other[0]).mean() > 0.9
+    assert (labels != other[1]).any()
+
+
 def parameters(run):
     """How many parameters the network of a run has."""
     parser = cli.Parser()

@@ -20,14 +20,13 @@ SIZES = [(1, 28, 28), (1, 40, 30), (3, 32, 32)]
 TRANSFORMS = [*stn.TRANSFORMS, "tps:3"]
 VARIANTS = [{"add_stn": False}, *({"transform": transform} for transform in TRANSFORMS),
             {"transform": "projective", "bounded": True}, {"stable": True}, {"outside": "border"}]
-STEPS = [(network, {"stn_steps": 2}) for network in symbols.NETWORKS
-         if "stn_steps" in symbols.options_of(network)]
+STEPS = [(network, {"stn_steps": 2}) for network in symbols.networks_with("stn_steps")]
 EVERY = [*((network, variant) for network in symbols.NETWORKS for variant in VARIANTS), *STEPS]
 OTHERS = [network for network in symbols.NETWORKS if network != "lenet"]
 STARTS = [*product(["lenet"], VARIANTS[1:], SIZES), *pairwise(OTHERS, VARIANTS[1:], SIZES),
           *((network, variant, (1, 40, 30)) for network, variant in STEPS)]
 RATES = [*product(["lenet"], TRANSFORMS), *product(OTHERS, ["affine"])]
-POOLING = [network for network in symbols.NETWORKS if "pool" in symbols.options_of(network)]
+POOLING = symbols.networks_with("pool")
 
 
 def cases(names, rows):

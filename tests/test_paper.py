@@ -65,8 +65,8 @@ def test_the_tables_are_complete():
 def test_the_committed_results_are_of_these_runs():
     paths = glob.glob(os.path.join(ROOT, f"{paper.RESULTS}*", "*", "*", "*"))
     assert paths
-    flags = {training_runs.result_path(paper.folder_of(table, os.path.join(ROOT, paper.RESULTS)),
-                                       run.name): run.flags
+    folder = os.path.join(ROOT, paper.RESULTS)
+    flags = {training_runs.result_path(paper.folder_of(table.epochs, folder), run.name): run.flags
              for title, table in TABLES.items() for run in paper.all_runs({title: table})}
     for path in paths:
         command = training_runs.read(path)["command"]

@@ -134,11 +134,7 @@ def _distances(digits, u, v):
     top, left = row.astype(np.int32), column.astype(np.int32)
     down, right = row - top, column - left
     at = (digits * height + top) * width + left
-    dots = dots.ravel()
-    upper = dots[at] + right * (dots[at + 1] - dots[at])
-    at += width
-    lower = dots[at] + right * (dots[at + 1] - dots[at])
-    return upper + down * (lower - upper)
+    return scene.bilinear(dots.ravel(), at, width, down, right)
 
 
 @functools.lru_cache(maxsize=None)

@@ -26,6 +26,21 @@ def union(*parts):
     return lambda x, y: functools.reduce(np.minimum, (part(x, y) for part in parts))
 
 
+def bilinear(dots, at, width, down, right):
+    """What lies between dots of sheets that are stored row by row.
+
+    Args:
+        dots: (dots,) or (dots, channels).
+        at: the dots to the upper left, as places among them, (P,).
+        width: dots in a row, a number or (P,).
+        down, right: how far the points are from there, of the way to the next dot, (P,) or (P, 1).
+    """
+    below = at + width
+    upper = dots[at] + right * (dots[at + 1] - dots[at])
+    lower = dots[below] + right * (dots[below + 1] - dots[below])
+    return upper + down * (lower - upper)
+
+
 def points(image_shape):
     """x (W,) and y (H, 1) of pixels: the shorter side from -1 to 1."""
     height, width = image_shape

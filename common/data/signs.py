@@ -301,10 +301,7 @@ def _sampled(sizes, labels, u, v):
     down, right = (row - top)[:, None], (column - left)[:, None]
     side = size + 3
     at = starts[sizes] + (labels * side + top) * side + left
-    upper = dots[at] + right * (dots[at + 1] - dots[at])
-    at += side
-    lower = dots[at] + right * (dots[at + 1] - dots[at])
-    return upper + down * (lower - upper)
+    return scene.bilinear(dots, at, side, down, right)
 
 
 @functools.lru_cache(maxsize=None)

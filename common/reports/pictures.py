@@ -76,6 +76,12 @@ def angles(true, predicted, title):
     return figure
 
 
+def _panels(count):
+    """A figure with panels side by side, and these."""
+    figure = Figure(figsize=(4.5 * count, 3.5), layout="constrained")
+    return figure, figure.subplots(1, count, squeeze=False)[0]
+
+
 def against(panels, x_label):
     """A figure of panels side by side, against what grows by factors.
 
@@ -83,9 +89,8 @@ def against(panels, x_label):
         panels: title -> label of a line -> [(x, y), ...]; a line without points is left out.
         x_label: of the axis, which is logarithmic.
     """
-    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
-    for axis, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0],
-                                    panels.items()):
+    figure, axes = _panels(len(panels))
+    for axis, (title, lines) in zip(axes, panels.items()):
         for label, points in lines.items():
             if points:
                 axis.plot(*zip(*points), marker=".", label=label)
@@ -101,9 +106,8 @@ def curves(panels, x_label):
         panels: title -> label of a curve -> (runs, points), the points being 1, 2, ...
         x_label: what the points count.
     """
-    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
-    for axis, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0],
-                                    panels.items()):
+    figure, axes = _panels(len(panels))
+    for axis, (title, lines) in zip(axes, panels.items()):
         for label, values in lines.items():
             x = np.arange(1, values.shape[1] + 1)
             axis.plot(x, values.mean(axis=0), marker=".", label=label)

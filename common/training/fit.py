@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from common import cli, files
 from common.data.batches import derive_seed
 from common.graph import rewrite
-from common.models.metrics import keep_in_flight, outputs_to_keep, score
+from common.models.metrics import answers_and_labels, outputs_to_keep, score
 from common.provenance import provenance
 from common.storage import checkpoint
 from common.training import pretrained, resume
@@ -255,13 +255,13 @@ def train_epoch(module, batches, recipe, epoch, stopped_at=None, disp_batches=10
         batches.seek(epoch, stopped_at["batch"])
     with logging_redirect_tqdm(), Progress(epoch, recipe.num_epochs, batches,
                                            disp_batches) as progress:
-        for outputs, batch in keep_in_flight(_steps(module, batches, monitor, interruption,
-                                                     workers)):
+        steps = _steps(module, batches, monitor, interruption, workers)
+        for answers, labels in answers_and_labels(steps, batches.together):
             workers.progress()
-            tally.add(outputs.asnumpy(), batch.label[0].asnumpy())
-            if not math.isfinite(tally.loss):
-                raise _diverged("the loss", recipe, epoch)
-            progress.update(tally)
+            for _ in tally.add_in_turn(answers, labels):
+                if not math.isfinite(tally.loss):
+                    raise _diverged("the loss", recipe, epoch)
+                progress.update(tally)
     if batches.position == batches.num_batches:
         module.share_statistics()
         tally = workers.add_tallies(tally)

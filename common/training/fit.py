@@ -64,7 +64,7 @@ def fit(symbol, train, test, recipe, output, watch=None, validation=None, worker
     Args:
         symbol: a training symbol with inputs "data" and "softmax_label".
         train: an ``ImageIter`` with the seed, the batches and the type of the recipe.
-        test: an ``ImageIter`` without a seed.
+        test: an ``ImageIter`` without a seed; ``raw`` if ``train`` is.
         recipe: a ``Recipe``.
         output: an ``Output``.
         watch: a ``Watch``, or None for that of the defaults.
@@ -154,7 +154,10 @@ def start(symbol, train, recipe, source=None, workers=None):
     contexts = list(recipe.devices)
     shapes = {desc.name: desc.shape for desc in train.provide_data + train.provide_label}
     fixed = pretrained.fixed(recipe.fix, symbol, shapes)
-    module = Module(_executed(symbol, recipe, fixed, data=shapes["data"]), context=contexts,
+    executed = _executed(symbol, recipe, fixed, data=shapes["data"])
+    if train.raw:
+        executed = rewrite.with_raw_input(executed, cast_to=recipe.dtype)
+    module = Module(executed, context=contexts,
                     fixed_param_names=set(fixed).intersection(symbol.list_arguments()))
     module.bind(train.provide_data, train.provide_label)
     run, arrays, workers = resume.RunSoFar(), None, workers or Alone()

@@ -244,12 +244,12 @@ def iterators(args, dataset, distortion, group):
     """A worker's ``ImageIter`` for training, for validation or None, and for the test."""
     def evaluation(images, labels):
         own = group.part(*datasets.for_evaluation(images, labels, args.seed, distortion))
-        return ImageIter(*own, args.batch_size, dtype=args.dtype)
+        return ImageIter(*own, args.batch_size, dtype=args.dtype, raw=True)
 
     kept, held_out = datasets.hold_out(dataset, args.validation)
     train = ImageIter(*kept, args.batch_size, seed=args.seed, dtype=args.dtype, augment=distortion,
                       jitter=augment.from_flags(args), num_parts=group.count,
-                      part_index=group.rank)
+                      part_index=group.rank, raw=True)
     return (train, evaluation(*held_out) if args.validation else None,
             evaluation(dataset.test_images, dataset.test_labels))
 

@@ -50,17 +50,15 @@ def ready(add_stn, batch_size):
 def train(add_stn, batch_size, seconds):
     """Images/s of training steps on one batch."""
     _, module = ready(add_stn, batch_size)
-    return _steps(module, batch_size, seconds)
+    return _steps(module, batch_of(batch_size), seconds)
 
 
-def _steps(module, batch_size, seconds):
-    batch = batch_of(batch_size)
-
+def _steps(module, batch, seconds):
     def step():
         module.forward_backward(batch)
         module.update()
 
-    return throughput(step, mx.nd.waitall, seconds, batch_size)
+    return throughput(step, mx.nd.waitall, seconds, batch.data[0].shape[0])
 
 
 def predict(add_stn, batch_size, seconds):
@@ -87,9 +85,10 @@ def epoch(count, seconds):
     """Images/s of an epoch of ``count`` real images, as it is trained, and of its bare steps."""
     images, batch_size = datasets.load("mnist", num_examples=count), Recipe.batch_size
     recipe = Recipe(devices=tuple(devices.contexts(None, None, batch_size)))
-    batches = ImageIter(images.train_images, images.train_labels, batch_size, seed=recipe.seed)
+    batches = ImageIter(images.train_images, images.train_labels, batch_size, seed=recipe.seed,
+                        raw=True)
     module, _ = fit.start(symbols.get_symbol("lenet"), batches, recipe)
-    steps = _steps(module, batch_size, seconds)
+    steps = _steps(module, next(batches), seconds)
     begin = time.monotonic()
     fit.train_epoch(module, batches, recipe, 0)
     mx.nd.waitall()

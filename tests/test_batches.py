@@ -38,6 +38,47 @@ def test_batches_are_scaled_uint8(digits):
     assert batches.images is images
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", [
+    {}, {"seed": 2}, {"seed": 2, "augment": lambda images, labels, seed: (images // 2, labels)},
+    {"seed": 2, "jitter": lambda images, which, seed: images ^ np.uint8(seed % 256)}])
+def test_raw_batches_are_the_pixels(digits, options, dtype):
+    images, labels = digits
+    labels = np.stack([labels, labels[::-1]], axis=1)
+    raw, scaled = (ImageIter(images, labels, 32, dtype=dtype, raw=raw, **options)
+                   for raw in (True, False))
+    assert np.dtype(raw.provide_data[0].dtype) == np.uint8
+    assert np.dtype(raw.provide_label[0].dtype) == dtype
+    for pixels, batch in zip(raw, scaled):
+        assert pixels.data[0].dtype == np.uint8
+        np.testing.assert_array_equal(
+            pixels.data[0].asnumpy() * np.dtype(dtype).type(1 / 255), batch.data[0].asnumpy())
+        np.testing.assert_array_equal(pixels.label[0].asnumpy(), batch.label[0].asnumpy())
+        assert (pixels.pad, pixels.index.tolist()) == (batch.pad, batch.index.tolist())
+        if len(options) < 2:
+            np.testing.assert_array_equal(pixels.data[0].asnumpy()[:, 0], images[pixels.index])
+    assert raw.position == scaled.position == raw.num_batches
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_it_does_not_show_how_many_batches_are_taken_together(digits, monkeypatch, seed):
+    def contents(together):
+        monkeypatch.setattr(batches, "TOGETHER", together * 24 * 28 * 28)
+        iterator, found = ImageIter(*digits, 24, seed=seed), []
+        assert iterator.together == together
+        for epoch, first in ((0, 0), (3, 1), (0, 4)):
+            iterator.seek(epoch, first)
+            while iterator.position < iterator.num_batches and len(found) < 9:
+                batch = next(iterator)
+                found.append((iterator.position, batch.pad, batch.index.tolist(),
+                              batch.data[0].asnumpy().tobytes(), batch.label[0].asnumpy().tolist()))
+        return found
+
+    alone = contents(1)
+    assert alone == contents(2) == contents(3) == contents(16)
+    assert len(alone) == (9 if seed is None else 7)
+
+
 def test_evaluation_covers_each_image_once(digits):
     batches = ImageIter(*digits, batch_size=32)
     pads = [batch.pad for batch in batches]

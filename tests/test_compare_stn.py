@@ -76,7 +76,9 @@ def test_the_arms_see_the_same_batches_and_start_from_the_same_classifier(tmp_pa
 
     def recorded_take(batches):
         batch = take(batches)
-        seen[-1]["batches"].append([part.asnumpy().tobytes() for part in batch.data + batch.label])
+        if batches.raw:  # and no diagnosis of the transformer
+            arrays = batch.data + batch.label
+            seen[-1]["batches"].append([part.asnumpy().tobytes() for part in arrays])
         return batch
 
     def recorded_start(*args):
@@ -98,7 +100,7 @@ def test_the_arms_see_the_same_batches_and_start_from_the_same_classifier(tmp_pa
     trained = 2 * (400 // 128 + 1)  # and the test images, in a batch that is filled up
     assert len(without["batches"]) == trained
     assert with_it["batches"][:3] == without["batches"][:3]
-    assert set(map(str, with_it["batches"])) == set(map(str, without["batches"]))
+    assert with_it["batches"] == without["batches"]
     assert all(with_it["start"][name] == value for name, value in without["start"].items())
     assert len(with_it["start"]) > len(without["start"])
 

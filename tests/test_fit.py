@@ -34,10 +34,10 @@ def parsed(tmp_path, *given):
     return args
 
 
-def iterators(args):
+def iterators(args, raw=True):
     return (ImageIter(*synthetic.draw(COUNT, seed=0), args.batch_size, seed=args.seed,
-                      dtype=args.dtype),
-            ImageIter(*synthetic.draw(60, seed=1), args.batch_size, dtype=args.dtype))
+                      dtype=args.dtype, raw=raw),
+            ImageIter(*synthetic.draw(60, seed=1), args.batch_size, dtype=args.dtype, raw=raw))
 
 
 def run(args, symbol=None, batches=None, validation=None):
@@ -81,6 +81,24 @@ def run_until(args, symbol, epoch, batch, message=None):
         run(args, symbol, (train, test))
 
 
+def by_turns(runs):
+    """Runs with a transformer and without one: (flags, whether with it)."""
+    return [(flags, number % 2 == 0) for number, flags in enumerate(runs)]
+
+
+@pytest.mark.parametrize(("given", "add_stn"), by_turns([
+    "--cpus 1", "--cpus 2", "--cpus 3 --dtype float64", "--cpus 2 --dtype float64"]))
+def test_pixels_train_as_what_the_host_scales(tmp_path, given, add_stn):
+    figures = []
+    for name, raw in (("a", True), ("b", False)):
+        args = parsed(tmp_path, *given.split(), "--model-prefix", str(tmp_path / name))
+        symbol = symbols.get_symbol("lenet", add_stn=add_stn)
+        figures.append(run(args, symbol, iterators(args, raw))[1]["history"])
+    assert same(tmp_path, "a", "b")
+    for one, other in zip(*figures):
+        assert dict(one, seconds=0) == dict(other, seconds=0)
+
+
 # Each optimizer and each schedule, but not each with each: a schedule is told the number of updates
 # alone, and an optimizer the rate.
 RUNS = [f"--optimizer {flags}" for flags in (
@@ -93,11 +111,6 @@ STOPPED = ["--optimizer adam --lr-step-epochs 0.5,1.5 --cpus 3",
            "--optimizer nag --lr-schedule linear --cpus 1",
            "--optimizer sgd --lr-schedule constant --warmup-epochs 1.4 --wd 0.01",
            "--optimizer rmsprop --kv-store device"]
-
-
-def by_turns(runs):
-    """Runs with a transformer and without one: (flags, whether with it)."""
-    return [(flags, number % 2 == 0) for number, flags in enumerate(runs)]
 
 
 @pytest.mark.parametrize(("flags", "add_stn"), by_turns(RUNS))
@@ -362,7 +375,7 @@ def test_validation_images_are_scored_after_each_epoch_and_the_test_images_once(
     caplog.set_level("INFO")
     args = parsed(tmp_path, "--keep-last", "1", "--keep-best", "--num-epochs", "3", "--lr", "0.01")
     train, test = iterators(args)
-    validation = ImageIter(*synthetic.draw(90, seed=2), args.batch_size)
+    validation = ImageIter(*synthetic.draw(90, seed=2), args.batch_size, raw=True)
     scored, score = [], fit.score
 
     def recorded(module, batches):
@@ -418,7 +431,7 @@ def test_the_train_metric_is_of_the_images_that_were_trained(tmp_path):
     train, _ = iterators(args)
     module, _ = fit.start(symbol, train, flags.recipe(args))
     tally = fit.train_epoch(module, train, flags.recipe(args), 0)
-    test = ImageIter(train.images, train.labels, BATCH)
+    test = ImageIter(train.images, train.labels, BATCH, raw=True)
     assert tally.count == COUNT
     assert tally.correct == fit.score(module, test).correct
 

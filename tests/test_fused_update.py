@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import symbols
+from common.graph import rewrite
 from common.training.callbacks import Monitor
 from common.training.fused_update import Module
 from common.training.recipe import OPTIMIZERS, WITH_MOMENTUM
@@ -170,6 +171,19 @@ def test_an_error_in_the_optimizer_is_raised(devices):
         step(module, 1)
     with pytest.raises(mx.MXNetError, match="for wds"):
         step(started(Module, "lenet", "sgd", devices, wd=1e308), 0)
+
+
+@pytest.mark.parametrize("bound", ["uint8", "float32"])
+def test_pixels_and_numbers_are_not_taken_for_each_other(bound):
+    symbol, shape = NETWORKS["one parameter"](), (BATCH, 1, 12, 12)
+    module = Module(rewrite.with_raw_input(symbol, "float32") if bound == "uint8" else symbol)
+    module.bind([mx.io.DataDesc("data", shape, bound)], [("softmax_label", (BATCH,))])
+    module.init_params()
+    given, = {"uint8", "float32"} - {bound}
+    label = [mx.nd.zeros(BATCH)]
+    with pytest.raises(ValueError, match=f"batches are to be of {bound}, .*, got {given}"):
+        module.forward(mx.io.DataBatch([mx.nd.ones(shape, dtype=given)], label))
+    module.forward(mx.io.DataBatch([mx.nd.ones(shape, dtype=bound)], label))
 
 
 def test_an_error_in_the_monitor_is_raised():

@@ -30,6 +30,18 @@ def test_a_probability_of_zero_is_finite_and_nan_is_not():
     assert math.isnan(tally.loss)
 
 
+def test_batches_that_are_added_together_count_as_each_by_itself():
+    answers, labels = whole_numbers()
+    parts = [slice(0, 70), slice(70, 140), slice(140, 200)]
+    one, together, seen = metrics.Tally(), metrics.Tally(), []
+    for part, _ in zip(parts, together.add_in_turn(*zip(*((answers[part], labels[part])
+                                                          for part in parts)))):
+        one.add(answers[part], labels[part])
+        seen.append(together.count)
+        assert vars(one) == vars(together)  # to the last bit
+    assert seen == [70, 140, 200]
+
+
 @pytest.fixture
 def module():
     """A linear classifier, bound for training."""

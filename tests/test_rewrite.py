@@ -187,6 +187,15 @@ def test_raw_input_is_undone_where_it_was_done():
         assert rewrite.without_raw_input(own).tojson() == own.tojson()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pixels_are_scaled_as_numpy_scales_them(dtype):
+    pixels = np.arange(256, dtype=np.uint8)
+    scaled = rewrite.with_raw_input(mx.sym.identity(DATA), cast_to=dtype)
+    found, = scaled.bind(mx.cpu(), {"data": mx.nd.array(pixels, dtype=np.uint8)}).forward()
+    assert found.asnumpy().dtype == dtype
+    np.testing.assert_array_equal(found.asnumpy(), pixels * np.dtype(dtype).type(1 / 255))
+
+
 @pytest.mark.parametrize(("text", "value"), [
     ("True", True), ("false", False), ("1", 1), ("(2, 3)", (2, 3)), ("[2,3]", (2, 3)),
     ("(2L, 3L)", (2, 3)), ("None", None), ("1e-05", 1e-5), ("relu", "relu"), (" 3", 3),

@@ -1,7 +1,9 @@
 """Datasets by name, and the iterators that feed them to a Module.
 
-Images stay uint8 in memory; each batch is scaled to [0, 1] as it is taken.
+Images stay uint8 in memory; batches are scaled to [0, 1] as they are taken, or by the devices.
 """
+import math
+
 import mxnet as mx
 import numpy as np
 
@@ -9,6 +11,7 @@ from common.data.records import Stream
 
 BLOCK = 1000  # images that are augmented at once
 JITTER = 0x717  # sets the seed of what is drawn for each image apart from that of the order
+TOGETHER, MOST = 2**20, 16  # pixels of batches that are taken at once, and how many batches
 PIXEL = np.float32(1 / 255)  # what uint8 is multiplied by
 PIXELS = "images are to be uint8, from 0 to 255, of shape (N, H, W) or (N, C, H, W)"
 
@@ -59,11 +62,16 @@ class ImageIter(mx.io.DataIter):
         dtype: of the batches: "float32" or "float64".
         augment: for training, a function of images, labels and a seed that returns what is to be
             trained on in their place, anew in each epoch; such as a distortion.
-        jitter: for training, a function of a batch of images, uint8 (n, C, H, W), of their indices
+        jitter: for training, a function of some images, uint8 (n, C, H, W), of their indices
             (n,) and of a seed, which each epoch has its own of, that returns what is to be trained
             on in their place; such as ``augment.Jitter``. It comes after ``augment``.
         num_parts, part_index: shares the images between workers. Each epoch, worker ``part_index``
             takes its own part of the order; all parts are equally long.
+        raw: for batches of the pixels themselves, uint8 from 0 to 255, for a network that begins
+            with ``rewrite.with_raw_input``. Labels are of ``dtype`` all the same.
+
+    Attributes:
+        together: how many batches are taken at once.
 
     Raises:
         ValueError: arrays that do not fit together, too few images for one training batch, or
@@ -71,7 +79,7 @@ class ImageIter(mx.io.DataIter):
     """
 
     def __init__(self, images, labels, batch_size, seed=None, dtype="float32",
-                 num_parts=1, part_index=0, augment=None, jitter=None):
+                 num_parts=1, part_index=0, augment=None, jitter=None, raw=False):
         super().__init__(batch_size)
         as_pixels(images)
         if len(images) != len(labels):
@@ -84,12 +92,15 @@ class ImageIter(mx.io.DataIter):
                              f"{self.num_images} images there are"
                              + (f" for each of {num_parts} workers" if num_parts > 1 else ""))
         self.images, self.labels, self.seed, self.dtype = images, labels, seed, dtype
-        self.augment, self.jitter = augment, jitter
+        self.augment, self.jitter, self.raw = augment, jitter, raw
         sample = images[:1]
         if augment is not None:
             sample, _ = augment(np.asarray(sample), labels[:1], 0)
         self.image_shape = as_pixels(sample).shape[1:]  # (C, H, W)
         self.num_parts, self.part_index = num_parts, part_index
+        pixels = batch_size * math.prod(self.image_shape)
+        # What is on the disk takes long, and is read in the background: the less the better.
+        self.together = 1 if isinstance(images, Stream) else min(MOST, max(1, TOGETHER // pixels))
         self.seek(0)
 
     @property
@@ -101,7 +112,8 @@ class ImageIter(mx.io.DataIter):
 
     @property
     def provide_data(self):
-        return [mx.io.DataDesc("data", (self.batch_size, *self.image_shape), self.dtype)]
+        return [mx.io.DataDesc("data", (self.batch_size, *self.image_shape),
+                               "uint8" if self.raw else self.dtype)]
 
     @property
     def provide_label(self):
@@ -110,7 +122,7 @@ class ImageIter(mx.io.DataIter):
 
     def seek(self, epoch, batch=0):
         """Goes to a batch of an epoch."""
-        self.epoch, self.position, self._blocks = epoch, batch, {}
+        self.epoch, self.position, self._blocks, self._ahead = epoch, batch, {}, iter(())
         order = np.arange(len(self.images))
         if self.seed is not None:
             order = np.random.RandomState(derive_seed(self.seed, epoch)).permutation(order)
@@ -122,35 +134,46 @@ class ImageIter(mx.io.DataIter):
     def next(self):
         if self.position == self.num_batches:
             raise StopIteration
-        which, pad = self._indices(self.position)
-        start = self.position * self.batch_size
+        batch = next(self._ahead, None)
+        if batch is None:
+            self._ahead = self._batches(self.position)
+            batch = next(self._ahead)
         self.position += 1
+        return batch
+
+    def _batches(self, first):
+        """Yields some batches that are taken together, which is less work than each by itself."""
+        size, last = self.batch_size, min(first + self.together, self.num_batches)
+        which, pad = self._indices(first, last)
         if self.augment is None:
-            last = self.position == self.num_batches
-            images, labels = self._taken(which, None if last else self._indices(self.position)[0])
+            following = min(last + self.together, self.num_batches)
+            images, labels = self._taken(which, self._indices(last, following)[0])
             images = as_pixels(images)
         else:
-            images, labels = self._augmented(start, start + self.batch_size)
+            images, labels = self._augmented(first * size, last * size)
         if self.jitter is not None:
             images = self.jitter(images, which, derive_seed(self.seed, self.epoch, JITTER))
+        if not self.raw:
+            images = np.multiply(images, np.dtype(self.dtype).type(1 / 255))
         # from_numpy, because nd.array would wait for all that the device has been told to do.
-        images = np.multiply(images, np.dtype(self.dtype).type(1 / 255), order="C")
-        labels = labels.astype(self.dtype)
-        return mx.io.DataBatch(data=[mx.nd.from_numpy(images)], label=[mx.nd.from_numpy(labels)],
-                               pad=pad, index=which,
-                               provide_data=self.provide_data, provide_label=self.provide_label)
+        data = mx.nd.from_numpy(np.ascontiguousarray(images))
+        label = mx.nd.from_numpy(labels.astype(self.dtype))
+        provided = {"provide_data": self.provide_data, "provide_label": self.provide_label}
+        for start in range(0, len(which), size):
+            rows = slice(start, start + size)
+            yield mx.io.DataBatch(data=[data[rows]], label=[label[rows]], index=which[rows],
+                                  pad=pad if start + size == len(which) else 0, **provided)
 
-    def _indices(self, position):
-        """Of the images of a batch; the last ones are padding, and their number."""
-        start = position * self.batch_size
-        which = self._order[start:start + self.batch_size]
-        pad = self.batch_size - len(which)
+    def _indices(self, first, last):
+        """Of the images of some batches; the last ones are padding, and their number."""
+        which = self._order[first * self.batch_size:last * self.batch_size]
+        pad = (last - first) * self.batch_size - len(which)
         return np.concatenate([which, np.resize(self._order, pad)]), pad
 
     def _taken(self, which, following):
         """Images and labels; those that follow are read meanwhile, if they are on the disk."""
         images = self.images[which]
-        if isinstance(self.images, Stream) and following is not None:
+        if isinstance(self.images, Stream) and len(following):
             self.images.read_ahead(following)
         return images, self.labels[which]
 

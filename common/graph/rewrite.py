@@ -144,9 +144,15 @@ def sums_convolutions(symbol):
     return False
 
 
-def with_raw_input(symbol):
-    """A network for pixels from 0 to 255 of one for pixels from 0 to 1; its input is "data"."""
-    scaled = mx.sym._internal._mul_scalar(mx.sym.Variable("data"), scalar=1 / 255, name=SCALED)
+def with_raw_input(symbol, cast_to=None):
+    """A network for pixels from 0 to 255 of one for pixels from 0 to 1; its input is "data".
+
+    ``cast_to`` is the type of the network's numbers where the input is of another one.
+    """
+    pixels = mx.sym.Variable("data")
+    if cast_to is not None:
+        pixels = mx.sym.cast(pixels, dtype=cast_to, name="data_cast")
+    scaled = mx.sym._internal._mul_scalar(pixels, scalar=1 / 255, name=SCALED)
     return symbol(data=scaled)
 
 

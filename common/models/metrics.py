@@ -11,6 +11,8 @@ import numpy as np
 
 from common.graph.rewrite import ending
 
+FEWEST = 4  # batches whose outputs are read at once
+
 
 class NoProbabilities(ValueError):
     """What a network gives are no class probabilities."""
@@ -151,12 +153,24 @@ class Tally:
 
     def add(self, probabilities, labels):
         """Adds images: probabilities and whole-numbered labels, as of ``evaluate``."""
-        labels = labels.astype(np.int64)
-        chosen = _chosen(probabilities, labels)
-        self.count += len(labels)
-        self.correct += int(are_right(probabilities, labels).sum())
+        for _ in self.add_in_turn([probabilities], [labels]):
+            pass
+
+    def add_in_turn(self, probabilities, labels):
+        """Adds batches, lists of what ``add`` takes; yields after each of them."""
+        sizes = [len(part) for part in labels]
+        probabilities = np.concatenate(probabilities)
+        labels = np.concatenate(labels).astype(np.int64)
+        right = are_right(probabilities, labels)
         least = np.finfo(probabilities.dtype).tiny  # a probability may round to 0
-        self.total_loss -= float(np.log(np.maximum(chosen, least)).sum(dtype=np.float64))
+        logs = np.log(np.maximum(_chosen(probabilities, labels), least))
+        end = 0
+        for size in sizes:
+            rows, end = slice(end, end + size), end + size
+            self.count += size
+            self.correct += int(np.count_nonzero(right[rows]))
+            self.total_loss -= float(logs[rows].sum(dtype=np.float64))
+            yield
 
     @property
     def accuracy(self):
@@ -184,9 +198,9 @@ def score(module, batches):
     tally = Tally()
     batches.seek(0)
     mx.nd.waitall()  # forward sets the mode for all that is still queued: steps would lose dropout
-    for outputs, batch in keep_in_flight(predictions(module, batches)):
-        real = batches.batch_size - batch.pad
-        tally.add(outputs.asnumpy()[:real], batch.label[0].asnumpy()[:real])
+    for answers, labels in answers_and_labels(predictions(module, batches), batches.together):
+        for _ in tally.add_in_turn(answers, labels):
+            pass
     return tally
 
 
@@ -203,8 +217,14 @@ def outputs_to_keep(module):
     return mx.nd.concat(*parts, dim=0) if len(parts) > 1 else parts[0].copy()
 
 
-def keep_in_flight(items, burst=4):
-    """Yields items in bursts, when as many again have been taken.
+def keep_in_flight(items, burst):
+    """Yields items when up to as many as two bursts have been taken."""
+    for some in in_bursts(items, burst):
+        yield from some
+
+
+def in_bursts(items, burst):
+    """Yields lists of ``burst`` items or, at the end, more; each when as many again are taken.
 
     MXNet computes asynchronously: so the device has batches to work on while the host waits for the
     outputs of earlier ones and counts them; and the host does not wake up for each of them.
@@ -213,6 +233,21 @@ def keep_in_flight(items, burst=4):
     for item in items:
         waiting.append(item)
         if len(waiting) == 2 * burst:
-            yield from waiting[:burst]
+            yield waiting[:burst]
             del waiting[:burst]
-    yield from waiting
+    if waiting:
+        yield waiting
+
+
+def answers_and_labels(items, together):
+    """Yields, for some batches at once, two lists of NumPy arrays, without what is padding.
+
+    Args:
+        items: of the outputs of a Module for a batch, and the batch.
+        together: as of the ``ImageIter`` that they come from.
+    """
+    for burst in in_bursts(items, max(FEWEST, together)):
+        burst[-1][0].wait_to_read()  # the last ones: so the host wakes up once for all
+        sizes = [len(batch.index) - batch.pad for _, batch in burst]
+        yield ([outputs.asnumpy()[:size] for size, (outputs, _) in zip(sizes, burst)],
+               [batch.label[0].asnumpy()[:size] for size, (_, batch) in zip(sizes, burst)])

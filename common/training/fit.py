@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from common import cli, files
 from common.data.batches import derive_seed
 from common.graph import rewrite
-from common.models.metrics import keep_in_flight, outputs_to_keep, score
+from common.models.metrics import answers_and_labels, outputs_to_keep, score
 from common.provenance import provenance
 from common.storage import checkpoint
 from common.training import pretrained, resume
@@ -64,7 +64,7 @@ def fit(symbol, train, test, recipe, output, watch=None, validation=None, worker
     Args:
         symbol: a training symbol with inputs "data" and "softmax_label".
         train: an ``ImageIter`` with the seed, the batches and the type of the recipe.
-        test: an ``ImageIter`` without a seed.
+        test: an ``ImageIter`` without a seed; ``raw`` if ``train`` is.
         recipe: a ``Recipe``.
         output: an ``Output``.
         watch: a ``Watch``, or None for that of the defaults.
@@ -154,7 +154,10 @@ def start(symbol, train, recipe, source=None, workers=None):
     contexts = list(recipe.devices)
     shapes = {desc.name: desc.shape for desc in train.provide_data + train.provide_label}
     fixed = pretrained.fixed(recipe.fix, symbol, shapes)
-    module = Module(_executed(symbol, recipe, fixed, data=shapes["data"]), context=contexts,
+    executed = _executed(symbol, recipe, fixed, data=shapes["data"])
+    if train.raw:
+        executed = rewrite.with_raw_input(executed, cast_to=recipe.dtype)
+    module = Module(executed, context=contexts,
                     fixed_param_names=set(fixed).intersection(symbol.list_arguments()))
     module.bind(train.provide_data, train.provide_label)
     run, arrays, workers = resume.RunSoFar(), None, workers or Alone()
@@ -255,13 +258,13 @@ def train_epoch(module, batches, recipe, epoch, stopped_at=None, disp_batches=10
         batches.seek(epoch, stopped_at["batch"])
     with logging_redirect_tqdm(), Progress(epoch, recipe.num_epochs, batches,
                                            disp_batches) as progress:
-        for outputs, batch in keep_in_flight(_steps(module, batches, monitor, interruption,
-                                                     workers)):
+        steps = _steps(module, batches, monitor, interruption, workers)
+        for answers, labels in answers_and_labels(steps, batches.together):
             workers.progress()
-            tally.add(outputs.asnumpy(), batch.label[0].asnumpy())
-            if not math.isfinite(tally.loss):
-                raise _diverged("the loss", recipe, epoch)
-            progress.update(tally)
+            for _ in tally.add_in_turn(answers, labels):
+                if not math.isfinite(tally.loss):
+                    raise _diverged("the loss", recipe, epoch)
+                progress.update(tally)
     if batches.position == batches.num_batches:
         module.share_statistics()
         tally = workers.add_tallies(tally)

@@ -51,6 +51,13 @@ class Module(mx.mod.Module):
         for vector in self._vectors:
             kvstore.init(vector.key, vector.weights[0].gather())
 
+    def forward(self, data_batch, is_train=None):
+        """As upstream's; raises ValueError for pixels in place of numbers, and the reverse."""
+        bound, given = map(np.dtype, (self._data_shapes[0].dtype, data_batch.data[0].dtype))
+        if (bound == np.uint8) != (given == np.uint8):  # MXNet would convert them in silence
+            raise ValueError(f"batches are to be of {bound}, as the Module is bound, got {given}")
+        super().forward(data_batch, is_train)
+
     def update(self):
         """One step of the optimizer, with the gradients of the last ``backward``.
 

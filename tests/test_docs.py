@@ -95,6 +95,7 @@ def test_the_tables_are_those_of_the_results():
         assert gluon.table(json.load(file)["images_per_second"]) in PAGES["gluon.md"]
     assert results.table(os.path.join(folder, "fine-tuning")) in PAGES["fine-tuning.md"]
     measured = benchmark.load(os.path.join(folder, "benchmark.json"))
+    assert set(measured) >= {benchmark.key(*case) for case in benchmark.cases()}
     assert benchmark.report(measured) in PAGES["speed.md"]
     compared = benchmark.load(os.path.join(folder, "variants.json"))["groups"]
     assert variants.table(compared) in PAGES["speed.md"]

@@ -8,8 +8,8 @@
 After Jaderberg et al., 2015, appendix A.2. A hundred pictures of 84 x 84 pixels hold a digit of one
 class each, somewhere, alone (T) or among 16 crops of other digits (TC). A localisation network sees
 a picture and says where to crop it: by a scale and a shift. Of two pictures, the crops should look
-more alike than a crop and one at random, to an encoder that was trained to tell digits. Nobody says
-where the digits are, nor that they are digits of one class.
+more alike than a crop and one at random, to an encoder that was trained to tell digits. Crops start
+large and close in. Nobody says where the digits are, nor that they are digits of one class.
 
 Runs are on one CPU device, one at a time; stopped at any time, it goes on with the next one.
 """
@@ -45,15 +45,15 @@ TASKS = {"T": DISTORTIONS["T"]._replace(target_shape=SHAPE),
          "TC": DISTORTIONS["TC"]._replace(target_shape=SHAPE, crops=CROPS)}
 PAPER = {"T": "100", "TC": "75 to 93"}  # %, of the classes
 SEEDS, CHOICE_SEEDS = range(3), range(100, 103)
-FILMED, ON_FILM, EVERY, SECONDS = 2, 8, 100, 0.4  # digit, pictures, steps between two frames
+FILMED, ON_FILM, EVERY, SECONDS = 2, 8, 300, 0.5  # digit, pictures, steps between two frames
 ENOUGH = 0.5  # of the overlap of a box with the true one
 
 ENCODER = "mnist-lenet"  # in published/
-PLACES, DIGITS = "flatten_output", "fc1_output"  # what the encoder's convolutions and layers give
-MARGIN = 1
+FEATURES, UNITS, CELL = "pool2_output", 50, 4  # of its convolutions; of its hidden layer; in pixels
+MARGIN, REACH = 1, 0.05  # of the loss; how far the scale may go
 BATCH, HIDDEN = 25, 32
 LAST = 20  # steps whose mean is the loss of a start
-STARTS, LEARNT = 3, 0.4  # starts at most, and the loss that is low enough
+STARTS, LEARNT = 3, 0.75  # starts at most, and the loss that is low enough
 DEVICE = mx.cpu(1)  # on the first one MXNet fuses operators unasked
 
 
@@ -61,27 +61,29 @@ class Phase(NamedTuple):
     """A part of training.
 
     Attributes:
-        scale, reach: from where the scale may go how far.
+        side: of the crops, in pixels.
         steps, lr: how many steps, at what rate.
-        layer: of the encoder, whose output is the encoding.
-        random: size of the random crops, of that of the others.
+        hidden: whether the encoding is what the encoder's hidden layer gives.
     """
 
-    scale: float
-    reach: float
+    side: int
     steps: int
     lr: float
-    layer: str = PLACES
-    random: float = 0.4
+    hidden: bool = False
+
+    @property
+    def scale(self):
+        """Of a window that has as many pixels in the picture as the crop has."""
+        return (self.side - 1) / (SHAPE[0] - 1)
 
 
-# The windows close upon the digits, which are a third of the picture, and at last centre them: what
-# tells digits is most alike where they are in the middle, as the encoder has learnt them.
-PHASES = (Phase(0.5, 0.05, 800, 0.01), Phase(0.4, 0.05, 200, 0.005),
-          Phase(0.325, 0.05, 150, 0.005), Phase(0.325, 0.05, 300, 0.005, DIGITS, 1))
+# The windows close upon the digits, and at last centre them: what the encoder's convolutions give
+# is as much alike where all crops are off by the same.
+PHASES = (Phase(52, 3000, 0.01), Phase(40, 800, 0.01, hidden=True),
+          Phase(DIGIT, 800, 0.005, hidden=True))
 HEADS = {"stable": True, "plain": False}
 SETTINGS = {"phases": [list(phase) for phase in PHASES], "batch": BATCH, "hidden": HIDDEN,
-            "encoder": ENCODER, "margin": MARGIN, "starts": [STARTS, LEARNT]}
+            "encoder": ENCODER, "margin": MARGIN, "reach": REACH, "starts": [STARTS, LEARNT]}
 
 
 class Run(NamedTuple):
@@ -162,44 +164,69 @@ def overlap(found, true):
 class Encoder:
     """The network that compares crops; it is not trained here.
 
+    A crop larger than a digit is encoded by the mean of what the convolutions give in all its parts
+    that are as large as a digit: so it says what is in it, wherever.
+
+    Encodings of the convolutions have the length 1: else small ones win, which are those of
+    nothing. Those of the hidden layer, h, are h / sqrt(|h|^2 + c^2), where c is the mean length of
+    digits: what looks like a digit is longer than what does not.
+
     Args:
-        layer: the output that is the encoding.
+        hidden: whether the encoding is what the hidden layer gives.
 
     Attributes:
         params: name -> NDArray.
         size: numbers in an encoding.
     """
 
-    def __init__(self, layer):
+    def __init__(self, hidden):
         network = trained.load(os.path.join(trained.PUBLISHED, ENCODER))
-        self._symbol = network.symbol.get_internals()[layer]
-        self.params = network.checked_params(self._symbol, (1, DIGIT, DIGIT))[0]
-        encodings = self(mx.sym.Variable("crops"))
-        self.size = encodings.infer_shape(crops=(1, 1, DIGIT, DIGIT))[1][0][1]
+        self._features = network.symbol.get_internals()[FEATURES]
+        self._hidden, self._length = hidden, 0
+        crops = mx.sym.Variable("crops")
+        names = set(self(crops, DIGIT).list_arguments())
+        params = network.checked_params(network.symbol, (1, DIGIT, DIGIT))[0]
+        self.params = {name: value for name, value in params.items() if name in names}
+        encoded = self._encode(crops, DIGIT)
+        self.size = encoded.infer_shape(crops=(1, 1, DIGIT, DIGIT))[1][0][1]
+        if hidden:
+            digits = datasets.load("mnist").train_images[:1000, None]
+            found, = encoded.bind(mx.cpu(), {**self.params, "crops": mx.nd.array(digits / 255)}
+                                  ).forward()
+            self._length = float(np.linalg.norm(found.asnumpy(), axis=1).mean())
 
-    def __call__(self, crops):
-        """The encodings (N, size), of length 1, of crops (N, 1, 28, 28), symbols."""
-        return mx.sym.L2Normalization(self._symbol(data=crops), mode="instance", name="encoding")
+    def _encode(self, crops, side):
+        features = self._features(data=crops)
+        larger = (side - DIGIT) // CELL + 1
+        net = mx.sym.Flatten(mx.sym.Pooling(features, pool_type="avg", kernel=(larger, larger)))
+        return mx.sym.FullyConnected(net, num_hidden=UNITS, name="fc1") if self._hidden else net
+
+    def __call__(self, crops, side):
+        """The encodings (N, size) of crops (N, 1, side, side), symbols."""
+        encoded = self._encode(crops, side)
+        square = mx.sym.sum(mx.sym.square(encoded), axis=1, keepdims=True)
+        length = mx.sym.sqrt(square + max(self._length ** 2, 1e-10))
+        return mx.sym.broadcast_div(encoded, length, name="encoding")
 
 
 @functools.lru_cache(maxsize=None)
-def encoder_of(layer):
-    """The ``Encoder`` of a layer."""
-    return Encoder(layer)
+def encoder_of(hidden):
+    """The ``Encoder`` of the hidden layer, or that of the convolutions."""
+    return Encoder(hidden)
 
 
 def window(phase):
     """The ``stn.Transform`` of a phase: attention that starts at its scale and stays near it."""
     attention = stn.get_transform("attention")
-    return stn.Affine((phase.scale, 0, 0), (phase.reach, *attention.reach[1:]), attention.entries)
+    return stn.Affine((phase.scale, 0, 0), (REACH, *attention.reach[1:]), attention.entries)
 
 
-def network(encoder, transform, stable=True):
+def network(encoder, phase, stable=True):
     """The loss and theta of pictures "data" and encodings "random".
 
     Args:
         encoder: an ``Encoder``.
-        transform: a ``stn.Transform`` of scale and shift.
+        phase: a ``Phase``.
         stable: whether the localisation network has the stable head.
     """
     image, random = mx.sym.Variable("data"), mx.sym.Variable("random")
@@ -209,9 +236,10 @@ def network(encoder, transform, stable=True):
     net = mx.sym.Pooling(net, pool_type="max", kernel=(2, 2), stride=(2, 2), name="stn_loc_pool1")
     net = mx.sym.FullyConnected(net, num_hidden=HIDDEN, name="stn_loc_fc0")
     net = mx.sym.Activation(net, act_type="relu", name="stn_loc_fc0_relu")
+    transform, shape = window(phase), (phase.side, phase.side)
     theta = stn.localisation_head(net, transform, num_hidden=HIDDEN, bounded=True, stable=stable)
-    crops = stn.spatial_transformer(image, theta, (DIGIT, DIGIT), transform)
-    return mx.sym.Group([triplet_loss(encoder(crops), random),
+    crops = stn.spatial_transformer(image, theta, shape, transform)
+    return mx.sym.Group([triplet_loss(encoder(crops, phase.side), random),
                          mx.sym.BlockGrad(theta, name="theta")])
 
 
@@ -234,16 +262,17 @@ def _squares(encodings):
 
 
 class RandomCrops:
-    """Encodings of crops at random, each ``size`` times as large as another."""
+    """Encodings of crops at random, each as large as another crop."""
 
-    def __init__(self, encoder, rng, size):
+    def __init__(self, encoder, rng, side):
         image, theta = mx.sym.Variable("data"), mx.sym.Variable("theta")
-        encodings = encoder(stn.spatial_transformer(image, theta, (DIGIT, DIGIT), "attention"))
+        crops = stn.spatial_transformer(image, theta, (side, side), "attention")
         shapes = {"data": (BATCH, 1, *SHAPE), "theta": (BATCH, 3)}
-        fast = rewrite.for_cpu(encodings, [DEVICE], "float32", for_training=False, **shapes)
+        fast = rewrite.for_cpu(encoder(crops, side), [DEVICE], "float32", for_training=False,
+                               **shapes)
         self._executor = fast.simple_bind(DEVICE, grad_req="null", **shapes)
         self._executor.copy_params_from(encoder.params)
-        self._rng, self._size = rng, size
+        self._rng = rng
 
     def __call__(self, images, scales):
         """The encodings, NDArray (N, size).
@@ -252,7 +281,7 @@ class RandomCrops:
             images: NDArray (N, 1, 84, 84).
             scales: of the crops that the random ones are compared with, (N,).
         """
-        theta = np.concatenate([self._size * np.reshape(scales, (-1, 1)),
+        theta = np.concatenate([np.reshape(scales, (-1, 1)),
                                 self._rng.uniform(-1, 1, (len(scales), 2))], axis=1)
         return self._executor.forward(data=images, theta=mx.nd.array(theta))[0]
 
@@ -284,8 +313,8 @@ def _train(images, seed, stable, phases, watch):
     theta = np.tile((phases[0].scale, 0.0, 0.0), (len(images), 1))
     params, losses, before = {}, [], phases[0]
     for phase in phases:
-        encoder = encoder_of(phase.layer)
-        random = RandomCrops(encoder, rng, phase.random)
+        encoder = encoder_of(phase.hidden)
+        random = RandomCrops(encoder, rng, phase.side)
         if "stn_loc_fc2_bias" in params:  # what is near the middle of the last window stays so
             params["stn_loc_fc2_bias"][0] += phase.scale - before.scale
         module, before = _module(encoder, phase, stable, seed, params), phase
@@ -304,7 +333,7 @@ def _train(images, seed, stable, phases, watch):
 
 def _module(encoder, phase, stable, seed, params):
     """A Module with its optimizer, that starts from those parameters that there are."""
-    symbol = network(encoder, window(phase), stable)
+    symbol = network(encoder, phase, stable)
     shapes = {"data": (BATCH, 1, *SHAPE), "random": (BATCH, encoder.size)}
     module = mx.mod.Module(rewrite.for_cpu(symbol, [DEVICE], "float32", **shapes), list(shapes),
                            None, context=DEVICE, fixed_param_names=list(encoder.params))

@@ -18,7 +18,7 @@ FIRST = Run("T", 3, "stable", 0)
 
 @pytest.fixture(scope="module")
 def encoder():
-    return colocalise.encoder_of(colocalise.PLACES)
+    return colocalise.encoder_of(hidden=False)
 
 
 @pytest.mark.parametrize("task", colocalise.TASKS)
@@ -86,16 +86,44 @@ def test_the_loss_is_that_of_the_triplets():
     assert found.asscalar() == pytest.approx(np.mean(triplets), rel=1e-5)
 
 
-def test_an_encoding_has_a_length_and_tells_digits(encoder):
-    crops = mx.sym.Variable("crops")
-    executor = encoder(crops).bind(mx.cpu(), {**encoder.params, "crops": mx.nd.array(
-        IMAGES[:300, None] / 255)})
-    encodings = executor.forward()[0].asnumpy()
-    assert encodings.shape == (300, encoder.size)
-    np.testing.assert_allclose(np.linalg.norm(encodings, axis=1), 1, rtol=1e-5)
-    distances = ((encodings[:, None] - encodings) ** 2).sum(axis=2)
-    same = LABELS[:300, None] == LABELS[:300]
+def encodings(encoder, images):
+    side = images.shape[1]
+    crops = encoder(mx.sym.Variable("crops"), side)
+    found, = crops.bind(mx.cpu(), {**encoder.params, "crops": mx.nd.array(images[:, None] / 255)}
+                        ).forward()
+    return found.asnumpy()
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_an_encoding_has_a_length_and_tells_digits(hidden):
+    encoder, mnist = colocalise.encoder_of(hidden), datasets.load("mnist")
+    images, labels = mnist.test_images[:300], mnist.test_labels[:300]
+    found = encodings(encoder, images)
+    lengths = np.linalg.norm(found, axis=1)
+    assert found.shape == (300, encoder.size)
+    if hidden:  # a digit's h is about as long as c
+        assert lengths.mean() == pytest.approx(2**-0.5, abs=0.05)
+        assert np.linalg.norm(encodings(encoder, images // 8), axis=1).max() < lengths.mean()
+    else:
+        np.testing.assert_allclose(lengths, 1, rtol=1e-5)
+    distances = ((found[:, None] - found) ** 2).sum(axis=2)
+    same = labels[:, None] == labels
     assert distances[same].mean() < 0.7 * distances[~same].mean()
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_larger_crop_is_encoded_by_the_mean_of_its_parts(hidden):
+    encoder, rng = colocalise.encoder_of(hidden), np.random.RandomState(0)
+    large = rng.randint(0, 256, (2, 40, 40)).astype(np.uint8)
+    starts = range(0, 40 - DIGIT + 1, colocalise.CELL)
+    parts = [large[:, top:top + DIGIT, left:left + DIGIT] for top in starts for left in starts]
+    raw = encoder._encode(mx.sym.Variable("crops"), DIGIT)
+    mean = sum(raw.bind(mx.cpu(), {**encoder.params, "crops": mx.nd.array(part[:, None] / 255)}
+                        ).forward()[0].asnumpy() for part in parts) / len(parts)
+    found = encodings(encoder, large)
+    cosines = (mean * found).sum(axis=1) / np.linalg.norm(mean, axis=1) / np.linalg.norm(found,
+                                                                                        axis=1)
+    np.testing.assert_allclose(cosines, 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("stable", colocalise.HEADS.values(), ids=colocalise.HEADS)
@@ -104,7 +132,7 @@ def test_the_localisation_network_learns_and_the_encoder_does_not(encoder, stabl
     before, after = (colocalise._module(encoder, phase, stable, 0, encoder.params)
                      for phase in [PHASES[0]] * 2)
     data = mx.nd.array(shown[:BATCH, None] / 255)
-    random = colocalise.RandomCrops(encoder, np.random.RandomState(0), 0.4)
+    random = colocalise.RandomCrops(encoder, np.random.RandomState(0), PHASES[0].side)
     for _ in range(3):  # the first step moves the last layer alone, which starts at 0
         after.forward_backward(mx.io.DataBatch([data, random(data, np.full(BATCH, 0.5))]))
         after.update()
@@ -123,7 +151,7 @@ def test_the_window_starts_in_the_middle_and_stays_bounded():
     assert np.isfinite(loss)
     np.testing.assert_array_equal(thetas[0], [[PHASES[0].scale, 0, 0]] * 100)
     for at, phase in ((thetas[1], phases[0]), (theta, phases[1])):
-        assert (np.abs(at[:, 0] - phase.scale) <= phase.reach).all()
+        assert (np.abs(at[:, 0] - phase.scale) <= colocalise.REACH).all()
     again, _ = colocalise.train(shown, 0, phases=phases)
     np.testing.assert_array_equal(again, theta)
 
@@ -140,11 +168,11 @@ def test_what_is_common_is_found():
 
 
 def test_a_start_that_does_not_learn_is_made_again(monkeypatch):
-    ends = iter([("first", 0.6), ("second", 0.5), ("third", 0.55)])
+    ends = iter([("first", 0.9), ("second", 0.8), ("third", 0.85)])
     monkeypatch.setattr(colocalise, "_train", lambda *_: next(ends))
-    assert colocalise.train(None, 0) == ("second", 0.5)
-    ends = iter([("first", 0.6), ("second", 0.3), ("third", 0.2)])
-    assert colocalise.train(None, 0) == ("second", 0.3)
+    assert colocalise.train(None, 0) == ("second", 0.8)
+    ends = iter([("first", 0.9), ("second", 0.7), ("third", 0.6)])
+    assert colocalise.train(None, 0) == ("second", 0.7)
 
 
 def test_too_few_images_are_refused():

@@ -20,4 +20,4 @@ def test_a_run_that_is_terminated_again_and_again_loses_nothing(tmp_path):
 
 
 def test_groups_that_lose_processes_lose_nothing(tmp_path):
-    assert dist_soak.soak(str(tmp_path), 2, workers=2) == 2
+    assert dist_soak.soak(str(tmp_path), 3, workers=2) == 3

@@ -183,11 +183,10 @@ class Encoder:
         network = trained.load(os.path.join(trained.PUBLISHED, ENCODER))
         self._features = network.symbol.get_internals()[FEATURES]
         self._hidden, self._length = hidden, 0
-        crops = mx.sym.Variable("crops")
-        names = set(self(crops, DIGIT).list_arguments())
+        encoded = self._encode(mx.sym.Variable("crops"), DIGIT)
+        names = set(encoded.list_arguments())
         params = network.checked_params(network.symbol, (1, DIGIT, DIGIT))[0]
         self.params = {name: value for name, value in params.items() if name in names}
-        encoded = self._encode(crops, DIGIT)
         self.size = encoded.infer_shape(crops=(1, 1, DIGIT, DIGIT))[1][0][1]
         if hidden:
             digits = datasets.load("mnist").train_images[:1000, None]

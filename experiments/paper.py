@@ -169,8 +169,7 @@ def tables(shown, folder, epochs=None):
 
     Raises ValueError if a file in the folder is no result, or of other flags.
     """
-    made = (_table(title, table, folder_of(table.epochs, folder),
-                   epochs or table.epochs)
+    made = (_table(title, table, folder_of(table.epochs, folder), epochs or table.epochs)
             for title, table in shown.items())
     return "\n\n".join(filter(None, made))
 

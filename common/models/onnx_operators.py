@@ -307,8 +307,8 @@ WITHOUT_EFFECT = {
     "LeakyReLU": "lower_bound upper_bound", "Pooling": "cudnn_off p_value",
     "Reshape": "keep_highest reverse shape target_shape", "SliceChannel": "num_outputs",
     "SpatialTransformer": "cudnn_off", "add_n": "num_args", "broadcast_to": "shape",
-    "batch_dot": "forward_stype", "dot": "forward_stype", "expand_dims": "axis",
-    "squeeze": "axis", "stack": "num_args",
+    "batch_dot": "forward_stype", "dot": "forward_stype", "expand_dims": "axis", "squeeze": "axis",
+    "stack": "num_args",
     **dict.fromkeys((*SCALAR, *SCALAR_FIRST, *COMPARED), "is_int")}
 # And those of which only these values, the default first, are translated:
 CHANNELS_FIRST = {"layout": (None, "NCW", "NCHW", "NCDHW")}

@@ -9,7 +9,7 @@ from common.graph.padding import BLOCK, pad_convolutions
 from common.graph.rewrite import for_cpu
 from symbols import stn
 
-DATA, SHAPE = mx.sym.Variable("data"), (4, 3, 24, 28)
+DATA, SHAPE = mx.sym.Variable("data"), (4, 3, 28, 30)
 
 
 def conv(net, num_filter, name, **options):
@@ -74,6 +74,7 @@ GRAPHS = {
     "many transformers": many_transformers,
     "other layout": lambda: mx.sym.Pooling(conv(DATA, 10, "a"), kernel=(2, 2), pool_type="max",
                                            layout="NHWC", name="pool"),
+    "in steps": lambda: symbols.get_symbol("cnn", width=10, stn_steps=2, image_shape=SHAPE[1:]),
     "mlp": lambda: symbols.get_symbol("mlp", add_stn=False, image_shape=SHAPE[1:]),
     "lenet": lambda: symbols.get_symbol("lenet", add_stn=False, image_shape=SHAPE[1:]),
     **{f"lenet, {transform}": lambda transform=transform: symbols.get_symbol(
@@ -159,6 +160,15 @@ def test_every_ordinary_convolution_is_padded(graph):
 def test_only_ordinary_convolutions_are_padded():
     padded = pad_convolutions(GRAPHS["groups"](), data=SHAPE)
     assert whole_blocks(padded) == [True, False]
+
+
+def test_weights_that_are_shared_are_filled_up_once():
+    padded = {}
+    for steps in (1, 3):
+        symbol = symbols.get_symbol("cnn", stn_steps=steps, image_shape=SHAPE[1:])
+        nodes = json.loads(pad_convolutions(symbol, data=SHAPE).tojson())["nodes"]
+        padded[steps] = [node["name"] for node in nodes if node["op"] == "_zeros"]
+    assert padded[1] == padded[3]
 
 
 def test_shapes_that_do_not_suffice_are_refused():

@@ -85,12 +85,33 @@ def test_each_step_sees_what_those_before_have_made_and_shares_their_weights():
     np.testing.assert_allclose(evaluate(symbol, data=images(), weight=weight), seen, atol=1e-5)
 
 
-def test_the_gradient_of_shared_weights_is_that_of_all_steps():
-    symbol = straighten(mx.sym.Variable("data"), means, SOURCE, SOURCE, "similarity", steps=3)
+def test_the_gradient_goes_through_the_maps_of_all_steps():
+    symbol = straighten(mx.sym.Variable("data"), regardless, SOURCE, SOURCE, "similarity", steps=3)
     y, x = np.meshgrid(*[np.linspace(0, 3, size) for size in SOURCE], indexing="ij")
-    values = {"data": np.sin(x + y)[None, None], "weight": np.array([[1.01, 0.02, 0.011, 0.023]])}
-    check_numeric_gradient(symbol, values, grad_nodes=["weight"],
+    values = {"data": np.sin(x + y)[None, None], "given": np.array([[1.01, 0.02, 0.011, 0.023]])}
+    check_numeric_gradient(symbol, values, grad_nodes=["given"],
                            numeric_eps=1e-6, rtol=1e-4, ctx=DEVICE, dtype=np.float64)
+
+
+def gradient_of_weight(symbol, **arrays):
+    arrays = {name: mx.nd.array(array, DEVICE) for name, array in arrays.items()}
+    gradient = mx.nd.zeros_like(arrays["weight"])
+    executor = symbol.bind(DEVICE, arrays, args_grad={"weight": gradient})
+    executor.forward(is_train=True)
+    executor.backward(mx.nd.array(np.random.RandomState(1).rand(2, 1, *SOURCE), DEVICE))
+    return gradient.asnumpy()
+
+
+def test_no_gradient_goes_from_what_a_step_sees_to_the_maps_before():
+    symbol = straighten(mx.sym.Variable("data"), means, SOURCE, SOURCE, "translation", steps=3)
+    values = {"data": images(), "weight": np.array([[0.3, -0.2]])}
+    looks = [images(), *(evaluate(symbol.get_internals()[f"stn_step{step}_output"], **values)
+                         for step in (1, 2))]
+    seen = sum(look.mean(axis=(1, 2, 3)) for look in looks)[:, None]
+    shift = mx.sym.dot(mx.sym.Variable("seen"), mx.sym.Variable("weight"))
+    moved = stn.spatial_transformer(mx.sym.Variable("data"), shift, SOURCE, "translation")
+    np.testing.assert_allclose(gradient_of_weight(symbol, **values),
+                               gradient_of_weight(moved, seen=seen, **values), rtol=1e-3)
 
 
 def test_one_step_is_a_usual_transformer():

@@ -177,12 +177,13 @@ def test_transformers_at_several_places_train_and_name_their_files(run, tmp_path
 
 
 def test_an_iterated_transformer_trains_and_names_its_files(run, tmp_path):
-    done = run(*QUICK, "--add-stn", "--stable", "--stn-steps", 2, "--result", "result.json")
+    flags = ["--network", "cnn", "--add-stn", "--stable"]
+    done = run(*QUICK, *flags, "--stn-steps", 2, "--result", "result.json")
     assert done.returncode == 0, done.stderr
     assert list(json.loads((tmp_path / "result.json").read_text())["transformers"]) == [
         "stn_step1", "stn"]
-    once = run(*QUICK, "--add-stn", "--stable", "--resume", "--model-prefix",
-               "models/synthetic-lenet-stn-stable-2-steps")
+    once = run(*QUICK, *flags, "--resume", "--model-prefix",
+               "models/synthetic-cnn-stn-stable-2-steps")
     assert once.returncode == 2
     assert "--stn-steps 2 there, no --stn-steps here" in once.stderr
 

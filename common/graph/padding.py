@@ -51,6 +51,7 @@ class _PaddedCopy:
         self._for_training = for_training
         self._copies = {}  # index of a node -> index of its copy
         self._padded = {}  # index of a node -> index of its copy with added channels, real channels
+        self._with_zeros = {}  # index of an operand, axis, zeros' shape -> index of what has them
         for index, node in enumerate(nodes):
             source = node["inputs"][0][0] if node["inputs"] else None
             if self._is_convolution(node):
@@ -120,12 +121,15 @@ class _PaddedCopy:
     def _append_zeros(self, entry, axis, shape):
         if not shape[axis]:
             return entry
-        name = self.nodes[entry[0]]["name"]
-        zeros = self._add({"op": "_zeros", "name": f"{name}_zeros",
-                           "attrs": {"shape": str(shape)}}, [])
-        concat = {"op": "Concat", "name": f"{name}_padded",
-                  "attrs": {"dim": str(axis), "num_args": "2"}}
-        return [self._add(concat, [entry, [zeros, 0, 0]]), 0, 0]
+        key = (entry[0], axis, shape)
+        if key not in self._with_zeros:  # weights that are shared are filled up once
+            name = self.nodes[entry[0]]["name"]
+            zeros = self._add({"op": "_zeros", "name": f"{name}_zeros",
+                               "attrs": {"shape": str(shape)}}, [])
+            concat = {"op": "Concat", "name": f"{name}_padded",
+                      "attrs": {"dim": str(axis), "num_args": "2"}}
+            self._with_zeros[key] = self._add(concat, [entry, [zeros, 0, 0]])
+        return [self._with_zeros[key], 0, 0]
 
     def _add_padded(self, index, node, channels, inputs):
         padded = self._add(dict(node, name=f"{node['name']}_padded"), inputs)

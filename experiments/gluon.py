@@ -35,7 +35,14 @@ RATE = {"learning_rate": 0.003}
 SHAPE = (BATCH, 1, 28, 28)
 # Forward, each operator begins when its own inputs are there: the devices wait less.
 FAST = {"static_alloc": True, "static_shape": True, "forward_bulk_size": 1}
-WAYS = ("Module", "Gluon", "Gluon, not static", "Gluon, its own Trainer")
+GLUON = {"own_loss": True, "options": FAST, "trainer": Trainer}
+WAYS = {
+    "Module": None,
+    "Gluon": GLUON,
+    "Gluon, a loss behind": {**GLUON, "own_loss": False},
+    "Gluon, not static": {**GLUON, "options": {}},
+    "Gluon, its own Trainer": {**GLUON, "trainer": gluon.Trainer},
+}
 SEEDS = range(3)
 ACCURACIES = "results/gluon-mnist.json"
 
@@ -44,11 +51,9 @@ def steps(way, contexts):
     """A function that makes a training step."""
     symbol = rewrite.for_cpu(symbols.get_symbol("lenet"), contexts, "float32", data=SHAPE)
     batch = mx.io.DataBatch([mx.nd.random.uniform(shape=SHAPE)], [mx.nd.arange(BATCH) % 10])
-    if way == "Module":
-        return _module_step(symbol, contexts, batch)
-    return _gluon_step(symbol, contexts, batch,
-                       options={} if way == "Gluon, not static" else FAST,
-                       trainer=gluon.Trainer if way == "Gluon, its own Trainer" else Trainer)
+    made = WAYS[way]
+    return _gluon_step(symbol, contexts, batch, **made) if made else _module_step(
+        symbol, contexts, batch)
 
 
 def _module_step(symbol, contexts, batch):
@@ -63,18 +68,21 @@ def _module_step(symbol, contexts, batch):
     return step
 
 
-def _gluon_step(symbol, contexts, batch, options, trainer):
-    block, loss = as_block(symbol), gluon.loss.SoftmaxCrossEntropyLoss()
+def _gluon_step(symbol, contexts, batch, own_loss, options, trainer):
+    block, cross_entropy = as_block(symbol, own_loss=own_loss), gluon.loss.SoftmaxCrossEntropyLoss()
     block.initialize(mx.init.Xavier(), ctx=contexts)
     block.hybridize(**options)
-    loss.hybridize(**options)
+    cross_entropy.hybridize(**options)
     trainer = trainer(block.collect_params(), "adam", dict(RATE))
+
+    def loss(images, labels):
+        return block(images, labels) if own_loss else cross_entropy(block(images), labels)
 
     def step():
         parts = zip(*(gluon.utils.split_and_load(array, contexts)
                       for array in (batch.data[0], batch.label[0])))
         with autograd.record():
-            losses = [loss(block(images), labels) for images, labels in parts]
+            losses = [loss(images, labels) for images, labels in parts]
         autograd.backward(losses)
         trainer.step(BATCH)
     return step

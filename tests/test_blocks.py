@@ -194,6 +194,33 @@ def test_a_network_starts_and_learns_as_in_a_module(name, options):
         np.testing.assert_allclose(value.asnumpy(), learnt[key], rtol=0, atol=1e-12, err_msg=key)
 
 
+@pytest.mark.parametrize(("name", "options", "shape", "places"), [
+    ("lenet", {}, (1, 28, 28), ()), ("svhn", {"digits": 3, "width": 2}, (3, 16, 16), (3,))])
+def test_with_its_own_loss_a_network_learns_as_in_a_module_to_the_bit(name, options, shape, places):
+    symbol = without_dropout(symbols.get_symbol(name, image_shape=shape, **options))
+    batch = images(8, shape)
+    labels = mx.nd.array(np.random.RandomState(0).randint(10, size=(8, *places)))
+    module = mx.mod.Module(symbol)
+    module.bind([("data", batch.shape)], [("softmax_label", labels.shape)])
+    module.init_params(SeededInit(mx.init.Xavier(), 3))
+    module.init_optimizer(optimizer="sgd", optimizer_params={"learning_rate": 0.05})
+    block = as_block(symbol, own_loss=True)
+    block.initialize(SeededInit(mx.init.Xavier(), 3))
+    block.hybridize(static_alloc=True, static_shape=True)
+    trainer = gluon.Trainer(block.collect_params(), "sgd", {"learning_rate": 0.05})
+    for _ in range(3):
+        module.forward_backward(mx.io.DataBatch([batch], [labels]))
+        module.update()
+        with autograd.record():
+            answers = block(batch, labels)
+        answers.backward()
+        trainer.step(len(batch))
+        np.testing.assert_array_equal(answers.asnumpy(), module.get_outputs()[0].asnumpy())
+    learnt = values(block)
+    for key, value in module.get_params()[0].items():
+        np.testing.assert_array_equal(value.asnumpy(), learnt[key], err_msg=key)
+
+
 def without_dropout(symbol):
     return mx.sym.load_json(symbol.tojson().replace('"p": "0.5"', '"p": "0.0"'))
 
@@ -246,5 +273,7 @@ def test_what_is_no_network_of_classes_is_refused():
         as_block(mx.sym.Group([symbol, symbol.get_internals()["stn_output"]]))
     with pytest.raises(ValueError, match="ends in FullyConnected"):
         as_block(symbol.get_children()[0])
+    with pytest.raises(ValueError, match="ends in softmax: this block .* a SoftmaxOutput$"):
+        as_block(label_free(symbol), own_loss=True)
     with pytest.raises(ValueError, match="params lack stn_loc"):
         as_block(symbol, ({}, {}))

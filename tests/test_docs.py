@@ -45,7 +45,7 @@ def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
 def test_the_examples_of_gluon_run(tmp_path, monkeypatch):
     (tmp_path / "published").symlink_to(os.path.join(ROOT, "published"))
     monkeypatch.chdir(tmp_path)
-    own, loaded = blocks("gluon.md")
+    own, loaded, trained = blocks("gluon.md")
     names = {}
     exec(own, names)
     assert names["scores"].shape == (8, 10)
@@ -54,6 +54,8 @@ def test_the_examples_of_gluon_run(tmp_path, monkeypatch):
     assert names["scores"].shape == (8, 10)
     assert sorted(os.listdir(tmp_path)) == ["fine-tuned-0000.params", "fine-tuned-symbol.json",
                                             "published"]
+    exec(trained, names)
+    assert names["block"].collect_params()["fc2_bias"].data().asnumpy().any()
 
 
 def test_the_examples_of_recordio_run(run_main, tmp_path):

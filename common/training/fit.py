@@ -259,7 +259,9 @@ def train_epoch(module, batches, recipe, epoch, stopped_at=None, disp_batches=10
     with logging_redirect_tqdm(), Progress(epoch, recipe.num_epochs, batches,
                                            disp_batches) as progress:
         steps = _steps(module, batches, monitor, interruption, workers)
-        for answers, labels in answers_and_labels(steps, batches.together):
+        # Workers wait for each other, and how long is counted from the last burst.
+        together = batches.together if workers.count == 1 else 1
+        for answers, labels in answers_and_labels(steps, together):
             workers.progress()
             for _ in tally.add_in_turn(answers, labels):
                 if not math.isfinite(tally.loss):

@@ -51,9 +51,9 @@ def steps(way, contexts):
     """A function that makes a training step."""
     symbol = rewrite.for_cpu(symbols.get_symbol("lenet"), contexts, "float32", data=SHAPE)
     batch = mx.io.DataBatch([mx.nd.random.uniform(shape=SHAPE)], [mx.nd.arange(BATCH) % 10])
-    made = WAYS[way]
-    return _gluon_step(symbol, contexts, batch, **made) if made else _module_step(
-        symbol, contexts, batch)
+    if way == "Module":
+        return _module_step(symbol, contexts, batch)
+    return _gluon_step(symbol, contexts, batch, **WAYS[way])
 
 
 def _module_step(symbol, contexts, batch):

@@ -42,8 +42,9 @@ RECIPES = {"mlp": Recipe(60, 0.004), "cnn": Recipe(16, 0.004)}  # its epochs are
 # Sums are learnt slowly, and at the other rate filters of the CNN die. It takes hours: two devices.
 ADDITION_RECIPES = {"mlp": Recipe(90, 0.001), "addition": Recipe(90, 0.001),
                     "cnn": Recipe(110, 0.001, cpus=2)}
+IN_STEPS = Recipe(16, 0.003)
+LONG, LONG_RATES = 160, {"cnn": 0.002}  # from so many epochs on; not of sums
 QUICK = {"columns": ["R"], "rows": ["FCN", "CNN", "ST-FCN affine", "ST-CNN affine"], "epochs": 3}
-
 
 
 class Table(NamedTuple):
@@ -80,11 +81,13 @@ TABLES = {
     "with the stable head": Table(("R", "RTS"), {
         "ST-FCN affine, stable": (1.2, 0.8),
         "ST-CNN affine, stable": (0.7, 0.5),
+        "ST-CNN affine, stable, 4 steps": (0.7, 0.5),
     }),
 }
 AGAINST_EPOCHS = {  # rows that are drawn against the epochs, of seed 0 on R
     "CNN": (1.2,),
     "ST-CNN affine, stable": (0.7,),
+    "ST-CNN affine, stable, 4 steps": (0.7,),
 }
 LONG_TABLES = {
     **{f"{epochs} epochs": Table(("R",), AGAINST_EPOCHS, epochs, range(1)) for epochs in (4, 64)},
@@ -95,6 +98,7 @@ LONG_TABLES = {
         "ST-FCN projective, stable": (1.3, 0.9),
         "ST-FCN tps, stable": (1.1, 0.8),
         "ST-CNN affine, stable": (0.7, 0.5),
+        "ST-CNN affine, stable, 4 steps": (0.7, 0.5),
         "ST-CNN projective, stable": (0.8, 0.6),
         "ST-CNN tps, stable": (0.7, 0.5),
     }, epochs=160),
@@ -106,6 +110,7 @@ LONG_TABLES = {
     "640 epochs, as in the paper": Table(("R", "RTS"), {
         "CNN": (1.2, 0.8),
         "ST-CNN affine, stable": (0.7, 0.5),
+        "ST-CNN affine, stable, 4 steps": (0.7, 0.5),
     }, epochs=640, seeds=range(1)),
 }
 NETWORKS = {"FCN": "mlp", "CNN": "cnn", "ST-FCN": "mlp", "ST-CNN": "cnn", "2 x ST-FCN": "addition"}
@@ -118,6 +123,7 @@ WIDTHS = {
     "ST-CNN": {"R": 57, "RTS": 67, "P": 57, "E": 57, "TC": 73},
     "2 x ST-FCN": {"addition": 173},
 }
+OPTIONS = {"": [], "stable": ["--stable"], "stable, 4 steps": ["--stable", "--stn-steps", 4]}
 POOLED = ("RTS", "TC", "addition")
 RESULTS = "results/paper"
 PAGE, PROGRAM = "docs/paper.md", "experiments/paper.py"
@@ -141,20 +147,31 @@ def quick_runs():
 
 def run_of(row, column, seed, epochs=None):
     """The training of a network (a row of ``TABLES``) on a distortion, from a seed."""
-    plain_row, _, head = row.partition(", ")
+    plain_row, _, options = row.partition(", ")
     family, _, transform = plain_row.rpartition(" ") if "ST-" in row else (row, "", None)
     network = NETWORKS[family]
-    recipe = (ADDITION_RECIPES if column == "addition" else RECIPES)[network]
+    recipe = recipe_of(network, column, options, epochs)
     flags = ["--network", network, "--width", WIDTHS[family][column],
-             "--distort", column, "--seed", seed, "--num-epochs", epochs or recipe.epochs]
+             "--distort", column, "--seed", seed, "--num-epochs", recipe.epochs]
     if transform:
         flags += ["--add-stn", "--transform", transform]
         flags += ["--pool", 2] if column in POOLED else []
-        flags += ["--stable"] if head else []
+        flags += OPTIONS[options]
     flags += ["--cpus", recipe.cpus, "--batch-size", 128, "--lr", recipe.lr,
               "--warmup-epochs", 2]
     name = f"{column}/{row.lower().replace(',', '').replace(' ', '-')}/seed-{seed}"
     return training_runs.Run(name, list(map(str, flags)))
+
+
+def recipe_of(network, column, options, epochs=None):
+    """The recipe for a distortion, or that of as many epochs; ``options`` are of ``OPTIONS``."""
+    if column == "addition":
+        recipe = ADDITION_RECIPES[network]
+    else:
+        recipe = IN_STEPS if "steps" in options else RECIPES[network]
+        if (epochs or 0) >= LONG:
+            recipe = recipe._replace(lr=LONG_RATES.get(network, recipe.lr))
+    return recipe._replace(epochs=epochs or recipe.epochs)
 
 
 def tables(shown, folder, epochs=None):

@@ -56,10 +56,10 @@ def test_the_networks_of_a_column_have_as_many_parameters(column, family):
 
 def test_the_tables_are_complete():
     names = [run.name for run in paper.all_runs(paper.TABLES)]
-    assert len(set(names)) == len(names) == 3 * (8 * 5 + 6 + 4)
+    assert len(set(names)) == len(names) == 3 * (8 * 5 + 6 + 6)
     assert [name[-1] for name in names] == sorted(name[-1] for name in names)
     assert {run.name for run in paper.quick_runs()} < set(names)
-    assert len(paper.all_runs(paper.LONG_TABLES)) == 3 * (8 * 2 + 3 * 2) + 2 * 2 + 2 * 2
+    assert len(paper.all_runs(paper.LONG_TABLES)) == 3 * (9 * 2 + 3 * 2) + 2 * 3 + 3 * 2
 
 
 def test_the_committed_results_are_of_these_runs():
@@ -109,7 +109,8 @@ def test_errors_and_slopes_are_drawn_of_what_has_been_trained(tmp_path, monkeypa
     assert errors["CNN"] == []
     assert [epochs for epochs, _ in errors["ST-CNN affine, stable"]] == [16, 64]
     assert [error for _, error in errors["ST-CNN affine, stable"]] == pytest.approx([1, 0.5])
-    assert undone == {"CNN": [], "ST-CNN affine, stable": [(64, 0.5)]}
+    assert undone.pop("ST-CNN affine, stable") == [(64, 0.5)]
+    assert not any(undone.values())
 
 
 def test_a_slope_is_measured_once(tmp_path, monkeypatch):

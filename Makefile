@@ -13,6 +13,7 @@
 # make robustness  short trainings with and without a transformer, by many optimizers: an hour or two
 # make signs       a residual network on drawn traffic signs, with none, one and two transformers
 # make numbers     the paper's network for house numbers on drawn ones: an hour of one core
+# make rotation    digits turned by any angle: a CNN, and transformers before it; an hour of two cores
 # make colocalise  where digits are, found without labels: the paper's co-localisation
 # make doctor      what is there and what is broken: belongs into a bug report; sets nothing up
 # make bench       images/s beside PyTorch's, which it sets up in .venv-torch, and others'; in two
@@ -59,7 +60,7 @@ VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
 
 .PHONY: train test test-all check setup accuracy paper published compare demo recover \
-    robustness signs numbers colocalise bench growth doctor
+    robustness signs numbers rotation colocalise bench growth doctor
 .DELETE_ON_ERROR:
 
 # A second time, what was stopped goes on, and what is trained is only evaluated.
@@ -135,6 +136,9 @@ signs: setup
 
 numbers: setup
 	$(RUN) -m experiments.numbers $(ARGS)
+
+rotation: setup
+	$(RUN) -m experiments.rotation $(ARGS)
 
 colocalise: setup
 	$(RUN) -m experiments.colocalise $(ARGS)

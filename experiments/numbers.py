@@ -99,6 +99,7 @@ def draw(path):
 def main():
     parser = EXPERIMENT.parser(__doc__)
     parser.add_argument("--speed", action="store_true", help="measure the time of a step")
+    parser.add_argument("--draw", action="store_true", help="draw the picture of docs/numbers.md")
     args = parser.parse_args()
     if args.draw:
         draw("pictures/numbers.jpg")

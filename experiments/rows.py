@@ -71,8 +71,6 @@ class Rows(NamedTuple):
         flag = parser.add_argument
         flag("--print", action="store_true", help="train nothing, print the table of what there is")
         flag("--choose", action="store_true", help="the runs that choose the rate, and their table")
-        flag("--draw", action="store_true",
-             help=f"train nothing, draw the picture of docs/{self.name}.md")
         flag("--jobs", type=cli.number(int, least=1), default=usable_cores(), help="runs at a time")
         return parser
 

@@ -42,7 +42,9 @@ def draw(path):
 
 
 def main():
-    args = EXPERIMENT.parser(__doc__).parse_args()
+    parser = EXPERIMENT.parser(__doc__)
+    parser.add_argument("--draw", action="store_true", help="draw the picture of docs/signs.md")
+    args = parser.parse_args()
     if args.draw:
         draw("pictures/signs.jpg")
         return

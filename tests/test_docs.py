@@ -79,7 +79,7 @@ def test_every_flag_in_the_pages_exists(run_main):
     scripts += [f"tests.{name}" for name in ("chaos", "dist_soak", "fuzz", "soak")]
     scripts += [f"experiments.{name}" for name in (
         "accuracy", "benchmark", "colocalise", "communication", "gluon", "growth", "numbers",
-        "paper", "recover_theta", "robustness", "signs", "variants")]
+        "paper", "recover_theta", "robustness", "rotation", "signs", "variants")]
     scripts += ["common.data.records", "examples.draw_pictures"]
     helps = [run_main(importlib.import_module(script), "--help").stdout for script in scripts]
     assert all(helps)

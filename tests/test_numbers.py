@@ -12,7 +12,7 @@ import train_mnist
 import visualize_stn
 from common.data import arrays, datasets, numbers
 from experiments import numbers as experiment
-from tests.experiment_rows import check_drawing, check_page, check_runs
+from tests.experiment_rows import check_drawing, check_more_and_more_transformers, check_page
 
 TINY = ["--dataset", "numbers", "--network", "svhn", "--width", 2, "--dropout", 0,
         "--num-examples", 200, "--image-shape", "3,32,32", "--batch-size", 20, "--num-epochs", 1,
@@ -140,7 +140,7 @@ def test_a_network_for_classes_is_not_scored_on_numbers(run_main, refused):
 
 
 def test_the_runs_of_the_experiment():
-    check_runs(experiment.EXPERIMENT)
+    check_more_and_more_transformers(experiment.EXPERIMENT)
 
 
 def test_the_table_of_the_experiment(tmp_path):

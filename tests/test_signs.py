@@ -9,7 +9,7 @@ from PIL import Image
 from common.data import datasets, scene, signs
 from common.reports import results
 from experiments import signs as experiment
-from tests.experiment_rows import check_drawing, check_page, check_runs
+from tests.experiment_rows import check_drawing, check_more_and_more_transformers, check_page
 
 
 def test_drawing_is_a_function_of_the_seed():
@@ -73,7 +73,7 @@ def test_it_is_a_dataset_with_names():
 
 
 def test_the_runs_of_the_experiment():
-    check_runs(experiment.EXPERIMENT)
+    check_more_and_more_transformers(experiment.EXPERIMENT)
 
 
 def test_the_choice_is_by_held_out_images(tmp_path):

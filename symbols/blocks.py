@@ -92,8 +92,7 @@ def as_block(symbol, params=None, ctx=None, logits=True, own_loss=False):
                          f"block is made of one that ends in a {' or a '.join(allowed)}")
     output, inputs = symbol.get_children()[0], ["data"]
     if own_loss:
-        label, *_ = heads[0]["inputs"][1]
-        output, inputs = symbol, ["data", graph["nodes"][label]["name"]]
+        output, inputs = symbol, ["data", symbol.get_children()[1].name]
     elif not logits:
         output = mx.sym.softmax(output, name="softmax", **_axis(heads[0].get("attrs", {})))
     block = _block(output, *inputs)

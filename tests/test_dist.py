@@ -1,5 +1,6 @@
 """Several workers that train one network, as real processes on this machine."""
 import filecmp
+import functools
 import itertools
 import json
 import os
@@ -115,16 +116,26 @@ def stopped(prefix, tell, *more, launch=("-n", 2)):
     return status, stderr
 
 
-def resumes_to_the_same(tmp_path, *more, launch=("-n", 2)):
-    train(tmp_path / "a", *LONG, *more, "--resume", launch=launch)
-    train(tmp_path / "b", *LONG, *more, launch=launch)
-    assert same(tmp_path / "a", tmp_path / "b", EPOCHS)
-    assert history(tmp_path / "a", EPOCHS) == history(tmp_path / "b", EPOCHS)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Trains two workers to the end, once for the same flags; returns the prefix."""
+    @functools.lru_cache(maxsize=None)
+    def train_once(*more):
+        prefix = tmp_path_factory.mktemp("undisturbed") / "b"
+        train(prefix, *LONG, *more)
+        return prefix
+    return train_once
+
+
+def resumes_to_the_same(prefix, undisturbed, *more):
+    train(prefix, *LONG, *more, "--resume")
+    assert same(prefix, undisturbed(*more), EPOCHS)
+    assert history(prefix, EPOCHS) == history(undisturbed(*more), EPOCHS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ["launcher", "worker 1"])
-def test_a_stop_is_one_of_all_and_resumed_exactly(tmp_path, to):
+def test_a_stop_is_one_of_all_and_resumed_exactly(tmp_path, undisturbed, to):
     def tell(launcher, members):
         os.kill(launcher.pid if to == "launcher" else members[to][0], signal.SIGTERM)
 
@@ -133,38 +144,37 @@ def test_a_stop_is_one_of_all_and_resumed_exactly(tmp_path, to):
     assert re.search(r"terminated in epoch \d+, after \d+ of 12 batches; --resume goes", stderr)
     assert stderr.count("terminated") == 1
     assert (tmp_path / "a-stopped.params").exists()
-    resumes_to_the_same(tmp_path, "--network", "lenet")  # which draws dropout
+    resumes_to_the_same(tmp_path / "a", undisturbed, "--network", "lenet")  # which draws dropout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["scheduler", "server", "worker 0", "worker 1"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_loss_ends_all_and_is_resumed_exactly(tmp_path, who, number):
+def test_a_loss_ends_all_and_is_resumed_exactly(tmp_path, undisturbed, who, number):
     status, stderr = stopped(tmp_path / "a", lambda _, members: os.kill(members[who][0], number))
     assert status == 137
     assert len(re.findall(r"^launch\.py: error: ", stderr, flags=re.M)) == 1
     assert number.name in stderr
-    resumes_to_the_same(tmp_path)
+    resumes_to_the_same(tmp_path / "a", undisturbed)
 
 
 @pytest.mark.slow
-def test_it_starts_again_by_itself(tmp_path):
+def test_it_starts_again_by_itself(tmp_path, undisturbed):
     def tell(_, members):
         os.kill(members["worker 1"][0], signal.SIGKILL)
 
-    launcher = groups.start(["-n", 3, "--restarts", 1],
+    launcher = groups.start(["-n", 2, "--restarts", 1],
                             [*groups.TRAIN, "--model-prefix", tmp_path / "a", *LONG, "--overwrite"])
     in_epoch(tmp_path / "a", 2)
     tell(launcher, groups.members(launcher))
     status, _, stderr = groups.finish(launcher)
     assert status == 0, stderr
     assert "Resumes from the checkpoint after" in stderr
-    train(tmp_path / "b", *LONG, launch=["-n", 3])
-    assert same(tmp_path / "a", tmp_path / "b", EPOCHS)
+    assert same(tmp_path / "a", undisturbed(), EPOCHS)
 
 
 @pytest.mark.slow
-def test_an_ssh_that_drops_is_started_again(tmp_path):
+def test_an_ssh_that_drops_is_started_again(tmp_path, undisturbed):
     launch = ["-n", 2, "--restarts", 1, *groups.by_ssh(tmp_path / "ssh")]
     launcher = groups.start(launch, [*groups.TRAIN, "--model-prefix", tmp_path / "a", *LONG])
     in_epoch(tmp_path / "a", 2)
@@ -173,8 +183,7 @@ def test_an_ssh_that_drops_is_started_again(tmp_path):
     assert status == 0, stderr
     assert "worker 1 on localhost is out of reach" in stderr
     assert "Resumes from the checkpoint after" in stderr
-    train(tmp_path / "b", *LONG)
-    assert same(tmp_path / "a", tmp_path / "b", EPOCHS)
+    assert same(tmp_path / "a", undisturbed(), EPOCHS)
 
 
 @pytest.mark.slow

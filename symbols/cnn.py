@@ -14,20 +14,20 @@ from functools import partial
 
 import mxnet as mx
 
-from .steps import straighten
-from .stn import localisation_head
+from .steps import common_in, straighten
+from .stn import COMMON, localisation_head
 
 SMALLEST = {"classifier": 21, "localisation network": 28}  # pixels that survive the convolutions
 
 
-def get_loc(data, attr=None, transform="affine", bounded=False, stable=False):
+def get_loc(data, attr=None, transform="affine", bounded=False, stable=False, common=COMMON):
     """The localisation network.
 
     Args:
         data: symbol (N, C, H, W), H and W at least 28.
         attr: ``{"lr_mult": m}`` for its fully connected layers; by default 0.1,
             1 with the stable head.
-        transform, bounded, stable: as for ``stn.localisation_head``.
+        transform, bounded, stable, common: as for ``stn.localisation_head``.
 
     Returns:
         theta, symbol (N, parameters of the transform).
@@ -37,6 +37,7 @@ def get_loc(data, attr=None, transform="affine", bounded=False, stable=False):
     net = mx.sym.Pooling(net, pool_type="max", kernel=(2, 2), stride=(2, 2), name="stn_loc_pool1")
     net = _conv_relu(net, 20, 5, "stn_loc_", 2)
     return localisation_head(net, transform, num_hidden=20, bounded=bounded, stable=stable,
+                             common=common,
                              attr={"lr_mult": 1 if stable else 0.1} if attr is None else attr)
 
 
@@ -69,8 +70,10 @@ def get_symbol(num_classes=10, width=64, add_stn=True, image_shape=(1, 28, 28), 
     shape = target_shape or image_shape[1:]
     if add_stn:
         _check_size("localisation network", image_shape[1:])
-        net = straighten(net, partial(get_loc, transform=transform, bounded=bounded, stable=stable),
-                         image_shape[1:], shape, transform, stn_steps, pool=pool, outside=outside)
+        localise = partial(get_loc, transform=transform, bounded=bounded, stable=stable,
+                           common=common_in(stn_steps))
+        net = straighten(net, localise, image_shape[1:], shape, transform, stn_steps, pool=pool,
+                         outside=outside)
         shape = [size // pool for size in shape]
     _check_size("classifier", shape)
     for index, (num_filter, kernel) in enumerate(((32, 9), (width, 7)), start=1):

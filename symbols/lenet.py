@@ -12,20 +12,20 @@ from functools import partial
 
 import mxnet as mx
 
-from .steps import straighten
-from .stn import localisation_head
+from .steps import common_in, straighten
+from .stn import COMMON, localisation_head
 
 SMALLEST = {"classifier": 16, "localisation network": 18}  # pixels that survive the convolutions
 
 
-def get_loc(data, attr=None, transform="affine", bounded=False, stable=False):
+def get_loc(data, attr=None, transform="affine", bounded=False, stable=False, common=COMMON):
     """The localisation network.
 
     Args:
         data: symbol (N, C, H, W), H and W at least 18.
         attr: ``{"lr_mult": m}`` for its fully connected layers; by default 0.01,
             1 with the stable head.
-        transform, bounded, stable: as for ``stn.localisation_head``.
+        transform, bounded, stable, common: as for ``stn.localisation_head``.
 
     Returns:
         theta, symbol (N, parameters of the transform).
@@ -33,6 +33,7 @@ def get_loc(data, attr=None, transform="affine", bounded=False, stable=False):
     net = _conv_relu_pool(data, 8, 7, "stn_loc_", 1)
     net = _conv_relu_pool(net, 10, 5, "stn_loc_", 2)
     return localisation_head(net, transform, num_hidden=32, bounded=bounded, stable=stable,
+                             common=common,
                              attr={"lr_mult": 1 if stable else 0.01} if attr is None else attr)
 
 
@@ -67,9 +68,10 @@ def get_symbol(num_classes=10, flag="training", add_stn=True, image_shape=(1, 28
     net = mx.sym.Variable("data")  # (N, C, H, W)
     if add_stn:
         _check_size("localisation network", image_shape[1:])
-        net = straighten(net, partial(get_loc, transform=transform, bounded=bounded, stable=stable),
-                         image_shape[1:], target_shape or image_shape[1:], transform, stn_steps,
-                         outside=outside)
+        localise = partial(get_loc, transform=transform, bounded=bounded, stable=stable,
+                           common=common_in(stn_steps))
+        net = straighten(net, localise, image_shape[1:], target_shape or image_shape[1:],
+                         transform, stn_steps, outside=outside)
     net = _conv_relu_pool(net, 10, 5, "", 1)
     net = _conv_relu_pool(net, 20, 5, "", 2)
     net = mx.sym.Dropout(net, p=0.5, mode=flag, name="dropout1")

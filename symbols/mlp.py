@@ -13,18 +13,18 @@ from functools import partial
 
 import mxnet as mx
 
-from .steps import straighten
-from .stn import localisation_head
+from .steps import common_in, straighten
+from .stn import COMMON, localisation_head
 
 
 def get_loc(data, attr=None, transform="affine", bounded=False, name="stn",
-            stable=False):
+            stable=False, common=COMMON):
     """The localisation network.
 
     Args:
         data: symbol (N, C, H, W), H and W at least 2.
         attr: ``{"lr_mult": m}`` for its layers; by default 1.
-        transform, bounded, name, stable: as for ``stn.localisation_head``.
+        transform, bounded, name, stable, common: as for ``stn.localisation_head``.
 
     Returns:
         theta, symbol (N, parameters of the transform).
@@ -38,7 +38,7 @@ def get_loc(data, attr=None, transform="affine", bounded=False, name="stn",
                                     attr={key: str(value) for key, value in attr.items()})
         net = mx.sym.Activation(net, act_type="relu", name=f"{name}_loc_hidden{index}_relu")
     return localisation_head(net, transform, num_hidden=32, bounded=bounded, attr=attr, name=name,
-                             stable=stable)
+                             stable=stable, common=common)
 
 
 def get_symbol(num_classes=10, width=256, add_stn=True, image_shape=(1, 28, 28), target_shape=None,
@@ -68,9 +68,10 @@ def get_symbol(num_classes=10, width=256, add_stn=True, image_shape=(1, 28, 28),
 
     net = mx.sym.Variable("data")  # (N, C, H, W)
     if add_stn:
-        net = straighten(net, partial(get_loc, transform=transform, bounded=bounded, stable=stable),
-                         image_shape[1:], target_shape or image_shape[1:], transform, stn_steps,
-                         pool=pool, outside=outside)
+        localise = partial(get_loc, transform=transform, bounded=bounded, stable=stable,
+                           common=common_in(stn_steps))
+        net = straighten(net, localise, image_shape[1:], target_shape or image_shape[1:],
+                         transform, stn_steps, pool=pool, outside=outside)
     return classifier(net, num_classes, width)
 
 

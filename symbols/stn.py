@@ -242,7 +242,7 @@ def get_transform(transform):
 
 
 def localisation_head(features, transform="affine", num_hidden=32, attr=None, bounded=False,
-                      name="stn", stable=True):
+                      name="stn", stable=True, common=COMMON):
     """Regresses theta from the features of a localisation network.
 
     In a Module it starts at the identity, whatever the initialiser: the start and the lr_mult are
@@ -255,7 +255,7 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
     sampler's gradient. Hence, in the stable head,
 
     - h has length 1;
-    - of the gradient that a batch has in common, only ``COMMON`` goes through;
+    - of the gradient that a batch has in common, only the part ``common`` goes through;
     - the last layer gets ``PACE`` times its gradient.
 
     Adam and its kin divide by the size of the gradient, so that its factors change nothing there.
@@ -271,6 +271,7 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
         name: prefix of the nodes ``<name>_loc_fc1`` and ``<name>_loc_fc2``.
         stable: whether it is the stable head, which needs no other lr_mult than 1; else the
             paper's, which many a rate kills, but which takes fewer operators.
+        common: of the stable head. Iterated transformers need more: see ``steps.common_in``.
 
     Returns:
         theta, symbol (N, parameters of the transform).
@@ -292,7 +293,7 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
                        bias_init=mx.init.Constant(mx.nd.array(transform.identity)),
                        pace=PACE if stable else 1)
         if stable:
-            theta = _less_in_common(theta, f"{name}_loc_fc2")
+            theta = _less_in_common(theta, common, f"{name}_loc_fc2")
     if not bounded:
         return theta
     with mx.name.Prefix(f"{name}_loc_bounded_"):
@@ -506,9 +507,9 @@ def _paced(parameter, pace):
         return mx.sym.elemwise_add(fixed, (parameter - fixed) * pace, name="paced")
 
 
-def _less_in_common(theta, name):
-    """theta, but of the mean gradient of a batch's images only ``COMMON`` goes through."""
+def _less_in_common(theta, share, name):
+    """theta, but of the mean gradient of a batch's images only a share goes through."""
     with mx.name.Prefix(f"{name}_"):
         common = mx.sym.mean(theta, axis=0, keepdims=True, name="common")
-        nothing = (mx.sym.BlockGrad(common, name="common_fixed") - common) * (1 - COMMON)
+        nothing = (mx.sym.BlockGrad(common, name="common_fixed") - common) * (1 - share)
         return mx.sym.broadcast_add(theta, nothing, name="stable")

@@ -130,6 +130,18 @@ def test_parameters_are_those_of_one_step(network):
         assert one.attr_dict().get(name) == three.attr_dict().get(name)
 
 
+@pytest.mark.parametrize("network", ["cnn", "lenet", "mlp"])
+@pytest.mark.parametrize(("steps", "share"), [(1, 0.01), (2, 0.1)])
+def test_the_stable_head_of_steps_takes_more_of_a_common_gradient(network, steps, share):
+    symbol = symbols.get_symbol(network, stable=True, stn_steps=steps)
+    theta = symbol.get_internals()["stn_loc_fc2_stable_output"]  # of the first step
+    executor = theta.simple_bind(DEVICE, data=(3, 1, 28, 28))
+    executor.forward(is_train=True)
+    executor.backward(mx.nd.ones_like(executor.outputs[0]))
+    np.testing.assert_allclose(executor.grad_dict["stn_loc_fc2_bias"].asnumpy(),
+                               [3 * stn.PACE * share] * 6, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("options", "message"), [
     ({"steps": 0}, "steps must be a whole number from 1, got 0"),
     ({"steps": 1.5}, "steps must be a whole number from 1, got 1.5"),

@@ -469,10 +469,12 @@ def test_the_stable_heads_json_is_the_same_network():
     np.testing.assert_array_equal(theta_of(loaded, features), theta_of(module, features))
 
 
-def test_gradients_of_the_stable_head():
+@pytest.mark.parametrize("share", [stn.COMMON, 0.1])
+def test_gradients_of_the_stable_head(share):
     """As of what differs from image to image; less for the last layer, and for what is common."""
     def executor_of(stable):
-        theta = stn.localisation_head(mx.sym.Variable("data"), num_hidden=4, stable=stable)
+        theta = stn.localisation_head(mx.sym.Variable("data"), num_hidden=4, stable=stable,
+                                      common=share)
         if not stable:  # the same value by other means, for MXNet to differentiate
             inner = theta.get_internals()["stn_loc_fc1_relu_output"]
             unit = mx.sym.broadcast_div(inner, mx.sym.sqrt(mx.sym.sum(
@@ -487,7 +489,7 @@ def test_gradients_of_the_stable_head():
         array[:] = plain.arg_dict[name][:] = mx.nd.array(rng.uniform(-1, 1, array.shape))
     gradient = rng.uniform(-1, 1, (3, 6)) + 1
     common = gradient.mean(axis=0)
-    for executor, left_out in ((stable, 0), (plain, common * (1 - stn.COMMON))):
+    for executor, left_out in ((stable, 0), (plain, common * (1 - share))):
         executor.forward(is_train=True)
         executor.backward(mx.nd.array(gradient - left_out, dtype="float64"))
     np.testing.assert_allclose(stable.outputs[0].asnumpy(), plain.outputs[0].asnumpy(), rtol=1e-6)

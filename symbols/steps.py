@@ -32,7 +32,7 @@ def common_in(steps):
 
     With the hundredth of a single look, four steps were trained unstably where sizes differ.
     """
-    return COMMON_IN_STEPS if steps > 1 else COMMON
+    return COMMON if steps == 1 else COMMON_IN_STEPS
 
 
 def straighten(data, localise, source_shape, target_shape, transform="affine", steps=1, name="stn",

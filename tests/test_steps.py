@@ -150,3 +150,9 @@ def test_the_stable_head_of_steps_takes_more_of_a_common_gradient(network, steps
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         straighten(mx.sym.Variable("data"), cnn.get_loc, (28, 28), (28, 28), **options)
+
+
+@pytest.mark.parametrize("network", ["cnn", "lenet", "mlp"])
+def test_networks_name_bad_steps(network):
+    with pytest.raises(ValueError, match="steps must be a whole number from 1, got 'two'"):
+        symbols.get_symbol(network, stn_steps="two")

@@ -118,19 +118,20 @@ def stopped(prefix, tell, *more, launch=("-n", 2)):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Trains two workers to the end, once for the same flags; returns the prefix."""
+    """Trains a group to the end, once for the same flags; returns the prefix."""
     @functools.lru_cache(maxsize=None)
-    def train_once(*more):
+    def train_once(*more, launch=("-n", 2)):
         prefix = tmp_path_factory.mktemp("undisturbed") / "b"
-        train(prefix, *LONG, *more)
+        train(prefix, *LONG, *more, launch=launch)
         return prefix
     return train_once
 
 
 def resumes_to_the_same(prefix, undisturbed, *more):
     train(prefix, *LONG, *more, "--resume")
-    assert same(prefix, undisturbed(*more), EPOCHS)
-    assert history(prefix, EPOCHS) == history(undisturbed(*more), EPOCHS)
+    whole = undisturbed(*more)
+    assert same(prefix, whole, EPOCHS)
+    assert history(prefix, EPOCHS) == history(whole, EPOCHS)
 
 
 @pytest.mark.slow
@@ -163,14 +164,14 @@ def test_it_starts_again_by_itself(tmp_path, undisturbed):
     def tell(_, members):
         os.kill(members["worker 1"][0], signal.SIGKILL)
 
-    launcher = groups.start(["-n", 2, "--restarts", 1],
+    launcher = groups.start(["-n", 3, "--restarts", 1],
                             [*groups.TRAIN, "--model-prefix", tmp_path / "a", *LONG, "--overwrite"])
     in_epoch(tmp_path / "a", 2)
     tell(launcher, groups.members(launcher))
     status, _, stderr = groups.finish(launcher)
     assert status == 0, stderr
     assert "Resumes from the checkpoint after" in stderr
-    assert same(tmp_path / "a", undisturbed(), EPOCHS)
+    assert same(tmp_path / "a", undisturbed(launch=("-n", 3)), EPOCHS)
 
 
 @pytest.mark.slow

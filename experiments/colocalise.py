@@ -45,15 +45,18 @@ TASKS = {"T": DISTORTIONS["T"]._replace(target_shape=SHAPE),
          "TC": DISTORTIONS["TC"]._replace(target_shape=SHAPE, crops=CROPS)}
 PAPER = {"T": "100", "TC": "75 to 93"}  # %, of the classes
 SEEDS, CHOICE_SEEDS = range(3), range(100, 103)
-FILMED, ON_FILM, EVERY, SECONDS = 2, 8, 300, 0.5  # digit, pictures, steps between two frames
+FILMED, ON_FILM, EVERY, SECONDS = 4, 8, 290, 0.5  # digit, pictures, steps between two frames
 ENOUGH = 0.5  # of the overlap of a box with the true one
 
 ENCODER = "mnist-lenet"  # in published/
-FEATURES, UNITS, CELL = "pool2_output", 50, 4  # of its convolutions; of its hidden layer; in pixels
+FEATURES, CELL = "pool2_output", 4  # what its convolutions give, every so many pixels
+TEMPERATURE = 4  # of its probabilities of the classes
+BORDER = 26  # pixels around a picture, mirrored: there is no outside, which would be alike to all
 MARGIN, REACH = 1, 0.05  # of the loss; how far the scale may go
-BATCH, HIDDEN = 25, 32
-LAST = 20  # steps whose mean is the loss of a start
-STARTS, LEARNT = 3, 0.75  # starts at most, and the loss that is low enough
+BATCH, FILTERS, HIDDEN = 25, 16, 64
+OFFSET, STEP, APART = 16, 2, 8  # pixels: how far, and how closely, the shift that all crops share
+# is searched; how far from the best the next best is
+LAST = 50  # steps whose mean is the loss of a training
 DEVICE = mx.cpu(1)  # on the first one MXNet fuses operators unasked
 
 
@@ -63,13 +66,19 @@ class Phase(NamedTuple):
     Attributes:
         side: of the crops, in pixels.
         steps, lr: how many steps, at what rate.
-        hidden: whether the encoding is what the encoder's hidden layer gives.
+        moved: how far the localisation network's pictures are moved at random, in pixels.
+        tries: how many, of which that with the lowest loss counts: from other first values, or
+            where it cuts pixels, with another shift for all crops.
+        pixels: whether the transformer cuts pixels, which are encoded by their class; else it cuts
+            maps of what the encoder's hidden layer says of all parts of the picture.
     """
 
     side: int
     steps: int
     lr: float
-    hidden: bool = False
+    moved: int
+    tries: int = 1
+    pixels: bool = False
 
     @property
     def scale(self):
@@ -77,13 +86,15 @@ class Phase(NamedTuple):
         return (self.side - 1) / (SHAPE[0] - 1)
 
 
-# The windows close upon the digits, and at last centre them: what the encoder's convolutions give
-# is as much alike where all crops are off by the same.
-PHASES = (Phase(52, 3000, 0.01), Phase(40, 800, 0.01, hidden=True),
-          Phase(DIGIT, 800, 0.005, hidden=True))
+# Large windows find what there is in common, smaller ones where it is; both are content where all
+# are off by the same. So the last ones begin with the search of that, and centre the digits.
+PHASES = (Phase(52, 1500, 0.01, moved=24, tries=3), Phase(36, 800, 0.005, moved=8),
+          Phase(DIGIT, 200, 0.005, moved=4, tries=3, pixels=True),
+          Phase(DIGIT, 400, 0.005, moved=4, pixels=True))
 HEADS = {"stable": True, "plain": False}
-SETTINGS = {"phases": [list(phase) for phase in PHASES], "batch": BATCH, "hidden": HIDDEN,
-            "encoder": ENCODER, "margin": MARGIN, "reach": REACH, "starts": [STARTS, LEARNT]}
+SETTINGS = {"phases": [list(phase) for phase in PHASES], "batch": BATCH, "filters": FILTERS,
+            "hidden": HIDDEN, "encoder": ENCODER, "temperature": TEMPERATURE, "border": BORDER,
+            "margin": MARGIN, "reach": REACH, "offset": [OFFSET, STEP, APART]}
 
 
 class Run(NamedTuple):
@@ -164,54 +175,94 @@ def overlap(found, true):
 class Encoder:
     """The network that compares crops; it is not trained here.
 
-    A crop larger than a digit is encoded by the mean of what the convolutions give in all its parts
-    that are as large as a digit: so it says what is in it, wherever.
-
-    Encodings of the convolutions have the length 1: else small ones win, which are those of
-    nothing. Those of the hidden layer, h, are h / sqrt(|h|^2 + c^2), where c is the mean length of
-    digits: what looks like a digit is longer than what does not.
-
-    Args:
-        hidden: whether the encoding is what the hidden layer gives.
+    Its linear layers are convolutions here: so they look at all parts of a picture that are as
+    large as a digit, every ``CELL`` pixels.
 
     Attributes:
         params: name -> NDArray.
-        size: numbers in an encoding.
     """
 
-    def __init__(self, hidden):
+    def __init__(self):
         network = trained.load(os.path.join(trained.PUBLISHED, ENCODER))
         self._features = network.symbol.get_internals()[FEATURES]
-        self._hidden, self._length = hidden, 0
-        encoded = self._encode(mx.sym.Variable("crops"), DIGIT)
-        names = set(encoded.list_arguments())
-        params = network.checked_params(network.symbol, (1, DIGIT, DIGIT))[0]
-        self.params = {name: value for name, value in params.items() if name in names}
-        self.size = encoded.infer_shape(crops=(1, 1, DIGIT, DIGIT))[1][0][1]
-        if hidden:
-            digits = datasets.load("mnist").train_images[:1000, None]
-            found, = encoded.bind(mx.cpu(), {**self.params, "crops": mx.nd.array(digits / 255)}
-                                  ).forward()
-            self._length = float(np.linalg.norm(found.asnumpy(), axis=1).mean())
+        self.params = dict(network.checked_params(network.symbol, (1, DIGIT, DIGIT))[0])
+        for name, kernel in (("fc1", (-1, CELL, CELL)), ("fc2", (-1, 1, 1))):
+            weight = self.params[f"{name}_weight"]
+            self.params[f"{name}_weight"] = weight.reshape((len(weight), *kernel))
+        self.units, self.size = (len(self.params[f"{name}_bias"]) for name in ("fc1", "fc2"))
 
-    def _encode(self, crops, side):
-        features = self._features(data=crops)
-        larger = (side - DIGIT) // CELL + 1
-        net = mx.sym.Flatten(mx.sym.Pooling(features, pool_type="avg", kernel=(larger, larger)))
-        return mx.sym.FullyConnected(net, num_hidden=UNITS, name="fc1") if self._hidden else net
+    def hidden(self, images):
+        """What the hidden layer says of the parts of images (N, 1, ...): symbol (N, units, ...)."""
+        net = mx.sym.Convolution(self._features(data=images), num_filter=self.units,
+                                 kernel=(CELL, CELL), name="fc1")
+        return mx.sym.Activation(net, act_type="relu", name="fc1_relu")
 
-    def __call__(self, crops, side):
-        """The encodings (N, size) of crops (N, 1, side, side), symbols."""
-        encoded = self._encode(crops, side)
-        square = mx.sym.sum(mx.sym.square(encoded), axis=1, keepdims=True)
-        length = mx.sym.sqrt(square + max(self._length ** 2, 1e-10))
-        return mx.sym.broadcast_div(encoded, length, name="encoding")
+    def classes(self, crops):
+        """The softened probabilities of the classes of crops (N, 1, 28, 28), a symbol (N, size)."""
+        net = mx.sym.Convolution(self.hidden(crops), num_filter=self.size, kernel=(1, 1),
+                                 name="fc2")
+        return mx.sym.softmax(mx.sym.Flatten(net) / TEMPERATURE, name="classes")
+
+    def maps(self, images):
+        """What the hidden layer says of the parts of images, more than of black.
+
+        Args:
+            images: NDArray (N, 1, height, width).
+
+        Returns:
+            NDArray (N, units, rows, columns).
+        """
+        hidden = self.hidden(mx.sym.Variable("images"))
+        params = {name: self.params[name] for name in hidden.list_arguments() if name != "images"}
+        found, black = (hidden.bind(mx.cpu(), {**params, "images": shown}).forward()[0]
+                        for shown in (images, mx.nd.zeros((1, 1, DIGIT, DIGIT))))
+        return found - black
 
 
 @functools.lru_cache(maxsize=None)
-def encoder_of(hidden):
-    """The ``Encoder`` of the hidden layer, or that of the convolutions."""
-    return Encoder(hidden)
+def encoder():
+    """The ``Encoder``."""
+    return Encoder()
+
+
+def sources(images, phase):
+    """What the transformer cuts crops from: pictures with a border, or their maps.
+
+    Args:
+        images: uint8 (N, 84, 84).
+        phase: a ``Phase``.
+
+    Returns:
+        NDArray (N, channels, rows, columns).
+    """
+    border = [(0, 0), (BORDER, BORDER), (BORDER, BORDER)]
+    wide = mx.nd.array(np.pad(images, border, mode="reflect")[:, None] / 255)
+    return wide if phase.pixels else encoder().maps(wide)
+
+
+def encodings(source, theta, phase):
+    """The encodings of crops, a symbol (N, size).
+
+    Args:
+        source: symbol, of what ``sources`` gives.
+        theta: symbol (N, 3), of "attention", in the picture without its border.
+        phase: a ``Phase``. A crop of maps is encoded by the mean of its parts, at length 1. They
+            are as large as a digit, whatever the scale, so that theta's says nothing there.
+    """
+    wide = SHAPE[0] + 2 * BORDER
+    if phase.pixels:
+        crop = _cut(source, theta * ((SHAPE[0] - 1) / (wide - 1)), DIGIT)
+        return encoder().classes(crop)
+    # Of maps it cuts the middles of the parts, which are half a digit further in.
+    span, reach = phase.side - DIGIT, wide - DIGIT
+    shift = mx.sym.slice_axis(theta, axis=1, begin=1, end=3) * ((SHAPE[0] - 1) / reach)
+    scale = mx.sym.ones_like(mx.sym.slice_axis(shift, axis=1, begin=0, end=1)) * (span / reach)
+    crop = _cut(source, mx.sym.concat(scale, shift, dim=1), span // CELL + 1)
+    return mx.sym.L2Normalization(mx.sym.mean(crop, axis=(2, 3)), eps=1e-8, name="encoding")
+
+
+def _cut(source, theta, side):
+    return stn.spatial_transformer(source, theta, (side, side), "attention")
 
 
 def window(phase):
@@ -220,25 +271,27 @@ def window(phase):
     return stn.Affine((phase.scale, 0, 0), (REACH, *attention.reach[1:]), attention.entries)
 
 
-def network(encoder, phase, stable=True):
-    """The loss and theta of pictures "data" and encodings "random".
+def network(phase, stable=True):
+    """The loss, and the theta of pictures "data" that are moved by "shift", a theta, too.
+
+    The crops are cut from "source", which is not moved, and compared with the encodings "random".
+    So pictures cannot be learnt by heart: what is looked for is found wherever it comes to be.
 
     Args:
-        encoder: an ``Encoder``.
         phase: a ``Phase``.
         stable: whether the localisation network has the stable head.
     """
-    image, random = mx.sym.Variable("data"), mx.sym.Variable("random")
-    net = mx.sym.Convolution(image, num_filter=8, kernel=(9, 9), stride=(4, 4),
-                             name="stn_loc_conv1")
+    net = mx.sym.Convolution(mx.sym.Variable("data"), num_filter=FILTERS, kernel=(9, 9),
+                             stride=(4, 4), name="stn_loc_conv1")
     net = mx.sym.Activation(net, act_type="relu", name="stn_loc_relu1")
     net = mx.sym.Pooling(net, pool_type="max", kernel=(2, 2), stride=(2, 2), name="stn_loc_pool1")
     net = mx.sym.FullyConnected(net, num_hidden=HIDDEN, name="stn_loc_fc0")
     net = mx.sym.Activation(net, act_type="relu", name="stn_loc_fc0_relu")
-    transform, shape = window(phase), (phase.side, phase.side)
-    theta = stn.localisation_head(net, transform, num_hidden=HIDDEN, bounded=True, stable=stable)
-    crops = stn.spatial_transformer(image, theta, shape, transform)
-    return mx.sym.Group([triplet_loss(encoder(crops, phase.side), random),
+    theta = stn.localisation_head(net, window(phase), num_hidden=HIDDEN, bounded=True,
+                                  stable=stable)
+    theta = theta - mx.sym.Variable("shift")
+    encoded = encodings(mx.sym.Variable("source"), theta, phase)
+    return mx.sym.Group([triplet_loss(encoded, mx.sym.Variable("random")),
                          mx.sym.BlockGrad(theta, name="theta")])
 
 
@@ -260,85 +313,148 @@ def _squares(encodings):
     return mx.sym.reshape(mx.sym.sum(mx.sym.square(encodings), axis=1), shape=(1, -1))
 
 
-class RandomCrops:
-    """Encodings of crops at random, each as large as another crop."""
+class CropEncoder:
+    """The encodings of crops, without gradients.
 
-    def __init__(self, encoder, rng, side):
-        image, theta = mx.sym.Variable("data"), mx.sym.Variable("theta")
-        crops = stn.spatial_transformer(image, theta, (side, side), "attention")
-        shapes = {"data": (BATCH, 1, *SHAPE), "theta": (BATCH, 3)}
-        fast = rewrite.for_cpu(encoder(crops, side), [DEVICE], "float32", for_training=False,
-                               **shapes)
+    Args:
+        phase: a ``Phase``.
+        shape: of the sources that it is called with.
+    """
+
+    def __init__(self, phase, shape):
+        symbol = encodings(mx.sym.Variable("source"), mx.sym.Variable("theta"), phase)
+        shapes = {"source": shape, "theta": (shape[0], 3)}
+        fast = rewrite.for_cpu(symbol, [DEVICE], "float32", for_training=False, **shapes)
         self._executor = fast.simple_bind(DEVICE, grad_req="null", **shapes)
-        self._executor.copy_params_from(encoder.params)
-        self._rng = rng
+        self._executor.copy_params_from(encoder().params, allow_extra_params=True)
 
-    def __call__(self, images, scales):
-        """The encodings, NDArray (N, size).
+    def __call__(self, source, theta):
+        """NDArray (N, size), of a source (N, ...) and theta (N, 3)."""
+        return self._executor.forward(source=source, theta=mx.nd.array(theta))[0]
 
-        Args:
-            images: NDArray (N, 1, 84, 84).
-            scales: of the crops that the random ones are compared with, (N,).
-        """
-        theta = np.concatenate([np.reshape(scales, (-1, 1)),
-                                self._rng.uniform(-1, 1, (len(scales), 2))], axis=1)
-        return self._executor.forward(data=images, theta=mx.nd.array(theta))[0]
+    def random(self, source, scales, rng):
+        """Those of crops anywhere, NDArray (N, size), of such scales (N,)."""
+        return self(source, np.column_stack([scales, rng.uniform(-1, 1, (len(scales), 2))]))
 
 
-def train(images, seed, stable=True, phases=PHASES, starts=STARTS, watch=None):
-    """Trains a localisation network on pictures of a class, again where it has not learnt.
+def train(images, seed, stable=True, phases=PHASES, watch=None):
+    """Trains a localisation network on pictures of a class.
 
     Args:
         images: uint8 (N, 84, 84), N a multiple of ``BATCH``.
         seed: of everything that is random here.
         stable: as for ``network``.
         phases: of training.
-        starts: how many, until the loss is below ``LEARNT``; that with the lowest loss counts.
         watch: function that is called with the thetas (N, 3) before each step, if it is given.
 
     Returns:
         The thetas (N, 3) that it ends with, and the mean loss of the ``LAST`` steps.
     """
-    ends = []
-    for start in range(starts):
-        ends.append(_train(images, derive_seed(seed, start), stable, phases, watch))
-        if ends[-1][1] < LEARNT:
-            break
-    return min(ends, key=lambda end: end[1])
-
-
-def _train(images, seed, stable, phases, watch):
-    rng, data = np.random.RandomState(seed), mx.nd.array(images[:, None] / 255)
-    theta = np.tile((phases[0].scale, 0.0, 0.0), (len(images), 1))
-    params, losses, before = {}, [], phases[0]
+    rng, params = np.random.RandomState(seed), {}
+    theta, scale = np.zeros((len(images), 3)), 0
     for phase in phases:
-        encoder = encoder_of(phase.hidden)
-        random = RandomCrops(encoder, rng, phase.side)
-        if "stn_loc_fc2_bias" in params:  # what is near the middle of the last window stays so
-            params["stn_loc_fc2_bias"][0] += phase.scale - before.scale
-        module, before = _module(encoder, phase, stable, seed, params), phase
-        for part in _parts(rng, len(images), phase.steps):
-            if watch is not None:
-                watch(theta)
-            batch = mx.nd.take(data, mx.nd.array(part))
-            module.forward_backward(mx.io.DataBatch([batch, random(batch, theta[part, 0])]))
-            module.update()
-            loss, theta[part] = (output.asnumpy() for output in module.get_outputs())
-            losses.append(loss.item())
-        params = {name: value for name, value in module.get_params()[0].items()
-                  if name not in encoder.params}
-    return _thetas(module, data, encoder.size), statistics.mean(losses[-LAST:])
+        cut_from, ends = sources(images, phase), []
+        # What is near the middle of the last window stays so.
+        growth, scale = np.array([phase.scale - scale, 0, 0]), phase.scale
+        for number, offset in enumerate(_offsets(cut_from, theta, phase, rng)):
+            module = _module(phase, cut_from.shape[1:], stable, derive_seed(seed, number),
+                             _shifted(params, growth + offset))
+            losses = _train(module, images, cut_from, theta + growth + offset, phase, rng, watch)
+            ends.append((statistics.mean(losses[-LAST:]), _thetas(module, images, cut_from),
+                         module.get_params()[0]))
+        loss, theta, params = min(ends, key=lambda end: end[0])
+    return theta, loss
 
 
-def _module(encoder, phase, stable, seed, params):
+def _offsets(cut_from, theta, phase, rng):
+    if phase.pixels:
+        return best_offsets(cut_from, theta, phase, rng)
+    return np.zeros((phase.tries, 3))
+
+
+def _shifted(params, by):
+    """Parameters with which all thetas are shifted, if there are any."""
+    bias = "stn_loc_fc2_bias"
+    return {**params, bias: params[bias] + mx.nd.array(by)} if params else {}
+
+
+def _train(module, images, cut_from, theta, phase, rng, watch):
+    """Trains a phase, from such thetas; returns the losses of its steps."""
+    encode, losses = CropEncoder(phase, (BATCH, *cut_from.shape[1:])), []
+    for part in _parts(rng, len(images), phase.steps):
+        if watch is not None:
+            watch(theta)
+        moved, shift = _moved(images[part],
+                              rng.randint(-phase.moved, phase.moved + 1, (BATCH, 2)))
+        cut = mx.nd.take(cut_from, mx.nd.array(part))
+        random = encode.random(cut, theta[part, 0], rng)
+        module.forward_backward(mx.io.DataBatch([moved, shift, cut, random]))
+        module.update()
+        loss, theta[part] = (output.asnumpy() for output in module.get_outputs())
+        losses.append(loss.item())
+    return losses
+
+
+def best_offsets(source, theta, phase, rng):
+    """The shifts by which crops, if all are shifted, look most alike.
+
+    The crops are as large as the phase's, whatever theta has learnt: larger ones may be more alike
+    off the middle.
+
+    Args:
+        source: NDArray (N, channels, rows, columns).
+        theta: of the crops, (N, 3).
+        phase: a ``Phase``.
+        rng: a ``RandomState``.
+
+    Returns:
+        (tries, 3), the best first, ``APART`` in x or y; their scale is 0.
+    """
+    encode = CropEncoder(phase, source.shape)
+    theta = np.column_stack([np.full(len(theta), phase.scale), theta[:, 1:]])
+    random = encode.random(source, theta[:, 0], rng).copy()
+    loss = triplet_loss(mx.sym.Variable("encodings"), mx.sym.Variable("random"))
+
+    def after(offset):
+        found, = loss.eval(DEVICE, encodings=encode(source, theta + offset), random=random)
+        return found.asscalar()
+
+    steps = _as_shift(np.arange(-OFFSET, OFFSET + 1, STEP))
+    left, best = sorted(([0, x, y] for x in steps for y in steps), key=after), []
+    while len(best) < phase.tries:
+        best.append(left[0])
+        left = [offset for offset in left
+                if np.abs(np.subtract(offset, best[-1])).max() > _as_shift(APART - STEP / 2)]
+    return np.array(best)
+
+
+def _as_shift(pixels):
+    return pixels / ((SHAPE[0] - 1) / 2)
+
+
+def _moved(images, by):
+    """Pictures (N, 84, 84) moved by pixels (N, 2), x and y, and that as thetas: NDArrays."""
+    height, width = SHAPE
+    far = np.abs(by).max()
+    wide = np.pad(images, ((0, 0), (far, far), (far, far)))
+    moved = np.stack([picture[far - y:, far - x:][:height, :width]
+                      for picture, (x, y) in zip(wide, by)])
+    shift = np.column_stack([np.zeros(len(by)), _as_shift(by)])
+    return mx.nd.array(moved[:, None] / 255), mx.nd.array(shift)
+
+
+def _module(phase, cut_from, stable, seed, params):
     """A Module with its optimizer, that starts from those parameters that there are."""
-    symbol = network(encoder, phase, stable)
-    shapes = {"data": (BATCH, 1, *SHAPE), "random": (BATCH, encoder.size)}
-    module = mx.mod.Module(rewrite.for_cpu(symbol, [DEVICE], "float32", **shapes), list(shapes),
-                           None, context=DEVICE, fixed_param_names=list(encoder.params))
+    size = encoder().size if phase.pixels else encoder().units
+    shapes = {"data": (BATCH, 1, *SHAPE), "shift": (BATCH, 3), "source": (BATCH, *cut_from),
+              "random": (BATCH, size)}
+    symbol = rewrite.for_cpu(network(phase, stable), [DEVICE], "float32", **shapes)
+    given = {name: value for name, value in {**params, **encoder().params}.items()
+             if name in symbol.list_arguments()}
+    module = mx.mod.Module(symbol, list(shapes), None, context=DEVICE,
+                           fixed_param_names=[name for name in given if name in encoder().params])
     module.bind(list(shapes.items()))
-    module.init_params(SeededInit(mx.init.Xavier(), seed), {**params, **encoder.params},
-                       allow_missing=True)
+    module.init_params(SeededInit(mx.init.Xavier(), seed), given, allow_missing=True)
     rate = mx.lr_scheduler.PolyScheduler(phase.steps + 1, base_lr=phase.lr, pwr=1,
                                          warmup_steps=phase.steps // 10)
     module.init_optimizer(optimizer="adam", optimizer_params={"learning_rate": phase.lr,
@@ -352,10 +468,12 @@ def _parts(rng, count, steps):
     return np.concatenate(order)[:steps * BATCH].reshape(steps, BATCH)
 
 
-def _thetas(module, data, size):
-    nothing, thetas = mx.nd.zeros((BATCH, size)), []
-    for start in range(0, len(data), BATCH):
-        module.forward(mx.io.DataBatch([data[start:start + BATCH], nothing]), is_train=False)
+def _thetas(module, images, cut_from):
+    thetas, nothing = [], mx.nd.zeros(module.data_shapes[-1].shape)
+    for start in range(0, len(images), BATCH):
+        part = slice(start, start + BATCH)
+        still = _moved(images[part], np.zeros((BATCH, 2), int))
+        module.forward(mx.io.DataBatch([*still, cut_from[part], nothing]), is_train=False)
         thetas.append(module.get_outputs()[1].asnumpy())
     return np.concatenate(thetas)
 
@@ -403,8 +521,10 @@ def draw(path):
     """Writes a film of the boxes on some pictures of TC while they are learnt."""
     mnist, run = datasets.load("mnist"), Run("TC", FILMED, "stable", SEEDS[0])
     shown, true = pictures_of(run, mnist.test_images, mnist.test_labels)
-    seen = []
-    train(shown, run.seed, starts=1, watch=lambda theta: seen.append(theta[:ON_FILM].copy()))
+    phases, seen = [phase._replace(tries=1) for phase in PHASES], []
+    theta, _ = train(shown, run.seed, phases=phases,
+                     watch=lambda theta: seen.append(theta[:ON_FILM].copy()))
+    seen.append(theta[:ON_FILM])
     shown, true = shown[:ON_FILM], true[:ON_FILM]
     with tempfile.TemporaryDirectory() as folder:
         frames = []

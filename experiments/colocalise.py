@@ -26,7 +26,7 @@ import mxnet as mx
 import numpy as np
 
 from common import cli, files, markdown
-from common.data import datasets
+from common.data import augment, datasets
 from common.data.batches import derive_seed
 from common.data.distort import DISTORTIONS, distort, top_left, warp
 from common.graph import rewrite
@@ -180,6 +180,7 @@ class Encoder:
 
     Attributes:
         params: name -> NDArray.
+        units, size: numbers that ``hidden`` and ``classes`` give of a digit.
     """
 
     def __init__(self):
@@ -434,13 +435,11 @@ def _as_shift(pixels):
 
 def _moved(images, by):
     """Pictures (N, 84, 84) moved by pixels (N, 2), x and y, and that as thetas: NDArrays."""
-    height, width = SHAPE
     far = np.abs(by).max()
-    wide = np.pad(images, ((0, 0), (far, far), (far, far)))
-    moved = np.stack([picture[far - y:, far - x:][:height, :width]
-                      for picture, (x, y) in zip(wide, by)])
+    lefts, tops = (far - by).T
+    moved = augment.cut_padded(images[:, None], far, tops, lefts)
     shift = np.column_stack([np.zeros(len(by)), _as_shift(by)])
-    return mx.nd.array(moved[:, None] / 255), mx.nd.array(shift)
+    return mx.nd.array(moved / 255), mx.nd.array(shift)
 
 
 def _module(phase, cut_from, stable, seed, params):

@@ -28,7 +28,8 @@ class Jitter(NamedTuple):
     def __call__(self, images, which, seed):
         down, right, mirrored, brighter = _random(which, seed).T
         if self.pad_size:
-            images = _shifted(images, self.pad_size, down, right)
+            places = ((place * (2 * self.pad_size + 1)).astype(int) for place in (down, right))
+            images = cut_padded(images, self.pad_size, *places)
         if self.mirror:
             images = np.where((mirrored < 0.5)[:, None, None, None], images[..., ::-1], images)
         if self.brightness:
@@ -72,15 +73,23 @@ def _random(which, seed):
     return bits.astype("<u8").view("<u2").reshape(-1, 4) / 2**16
 
 
-def _shifted(images, pad, down, right):
-    """Cuts each image out of its padded self, at a place from 0 to 1 of where it may be."""
+def cut_padded(images, pad, tops, lefts):
+    """Cuts each image out of its padded self.
+
+    Args:
+        images: array (n, channels, height, width).
+        pad: how many rows and columns of 0 are put around, on each side.
+        tops, lefts: the first row and column of what is cut, ints (n,) from 0 to 2 * pad.
+
+    Returns:
+        An array as ``images``.
+    """
     height, width = images.shape[2:]
     padded = np.pad(images, ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode="constant")
-    shifted = np.empty_like(images)
-    tops, lefts = ((place * (2 * pad + 1)).astype(int) for place in (down, right))
-    for image, source, top, left in zip(shifted, padded, tops, lefts):
+    found = np.empty_like(images)
+    for image, source, top, left in zip(found, padded, tops, lefts):
         image[:] = source[:, top:top + height, left:left + width]
-    return shifted
+    return found
 
 
 def _brighter(images, factors):

@@ -53,8 +53,9 @@ FEATURES, CELL = "pool2_output", 4  # what its convolutions give, every so many 
 TEMPERATURE = 4  # of its probabilities of the classes
 BORDER = 26  # pixels around a picture, mirrored: there is no outside, which would be alike to all
 MARGIN, REACH = 1, 0.05  # of the loss; how far the scale may go
+RIDGE = 1  # of the mean variance, that is added to each when windows of maps are whitened
 BATCH, FILTERS, HIDDEN = 25, 16, 64
-OFFSET, STEP, APART = 16, 2, 8  # pixels: how far, and how closely, the shift that all crops share
+OFFSET, STEP, APART = 24, 4, 8  # pixels: how far, and how closely, the shift that all crops share
 # is searched; how far from the best the next best is
 LAST = 50  # steps whose mean is the loss of a training
 DEVICE = mx.cpu(1)  # on the first one MXNet fuses operators unasked
@@ -68,9 +69,11 @@ class Phase(NamedTuple):
         steps, lr: how many steps, at what rate.
         moved: how far the localisation network's pictures are moved at random, in pixels.
         tries: how many, of which that with the lowest loss counts: from other first values, or
-            where it cuts pixels, with another shift for all crops.
-        pixels: whether the transformer cuts pixels, which are encoded by their class; else it cuts
-            maps of what the encoder's hidden layer says of all parts of the picture.
+            where it is searched, with another shift of all crops.
+        searched: whether all crops are shifted together first, to where they look most alike.
+        pixels: whether the transformer cuts pixels, which are encoded by their class; else it
+            samples maps of what the encoder's hidden layer says of windows of this side.
+        scaled: whether the scale is learnt.
     """
 
     side: int
@@ -78,7 +81,9 @@ class Phase(NamedTuple):
     lr: float
     moved: int
     tries: int = 1
+    searched: bool = False
     pixels: bool = False
+    scaled: bool = False
 
     @property
     def scale(self):
@@ -87,14 +92,16 @@ class Phase(NamedTuple):
 
 
 # Large windows find what there is in common, smaller ones where it is; both are content where all
-# are off by the same. So the last ones begin with the search of that, and centre the digits.
-PHASES = (Phase(52, 1500, 0.01, moved=24, tries=3), Phase(36, 800, 0.005, moved=8),
-          Phase(DIGIT, 200, 0.005, moved=4, tries=3, pixels=True),
-          Phase(DIGIT, 400, 0.005, moved=4, pixels=True))
+# are off by the same. So that is searched, at the digits' size.
+PHASES = (Phase(52, 1500, 0.01, moved=24, tries=2),
+          Phase(36, 800, 0.005, moved=8, searched=True),
+          Phase(DIGIT, 400, 0.005, moved=4, tries=3, searched=True, pixels=True),
+          Phase(DIGIT, 400, 0.005, moved=4, pixels=True, scaled=True))
 HEADS = {"stable": True, "plain": False}
 SETTINGS = {"phases": [list(phase) for phase in PHASES], "batch": BATCH, "filters": FILTERS,
             "hidden": HIDDEN, "encoder": ENCODER, "temperature": TEMPERATURE, "border": BORDER,
-            "margin": MARGIN, "reach": REACH, "offset": [OFFSET, STEP, APART]}
+            "margin": MARGIN, "reach": REACH, "ridge": RIDGE, "offset": [OFFSET, STEP, APART],
+            "last": LAST}
 
 
 class Run(NamedTuple):
@@ -205,7 +212,7 @@ class Encoder:
         return mx.sym.softmax(mx.sym.Flatten(net) / TEMPERATURE, name="classes")
 
     def maps(self, images):
-        """What the hidden layer says of the parts of images, more than of black.
+        """What the hidden layer says of the parts of images.
 
         Args:
             images: NDArray (N, 1, height, width).
@@ -215,9 +222,7 @@ class Encoder:
         """
         hidden = self.hidden(mx.sym.Variable("images"))
         params = {name: self.params[name] for name in hidden.list_arguments() if name != "images"}
-        found, black = (hidden.bind(mx.cpu(), {**params, "images": shown}).forward()[0]
-                        for shown in (images, mx.nd.zeros((1, 1, DIGIT, DIGIT))))
-        return found - black
+        return hidden.bind(mx.cpu(), {**params, "images": images}).forward()[0]
 
 
 @functools.lru_cache(maxsize=None)
@@ -227,18 +232,36 @@ def encoder():
 
 
 def sources(images, phase):
-    """What the transformer cuts crops from: pictures with a border, or their maps.
+    """What the transformer samples: pictures with a border, or maps of their windows.
 
     Args:
         images: uint8 (N, 84, 84).
         phase: a ``Phase``.
 
     Returns:
-        NDArray (N, channels, rows, columns).
+        NDArray (N, channels, rows, columns). Of maps, each place has what ``whitened`` gives of the
+        mean of the parts of the window around it.
     """
     border = [(0, 0), (BORDER, BORDER), (BORDER, BORDER)]
     wide = mx.nd.array(np.pad(images, border, mode="reflect")[:, None] / 255)
-    return wide if phase.pixels else encoder().maps(wide)
+    if phase.pixels:
+        return wide
+    parts = (phase.side - DIGIT) // CELL + 1
+    means = mx.nd.Pooling(encoder().maps(wide), kernel=(parts, parts), pool_type="avg")
+    return mx.nd.array(whitened(means.asnumpy()))
+
+
+def whitened(maps):
+    """Maps (N, channels, rows, columns) less what is usual: of mean 0, and variances nearer to 1.
+
+    The loss compares crops with random ones. What most windows of the pictures have in common says
+    nothing there, and what they differ by most drowns the rest.
+    """
+    places = np.moveaxis(maps, 1, -1)
+    places = places - places.mean(axis=(0, 1, 2))
+    variances, axes = np.linalg.eigh(np.cov(places.reshape(-1, places.shape[-1]).T))
+    white = axes / np.sqrt(variances + RIDGE * variances.mean()) @ axes.T
+    return np.moveaxis(places @ white, -1, 1)
 
 
 def encodings(source, theta, phase):
@@ -247,23 +270,18 @@ def encodings(source, theta, phase):
     Args:
         source: symbol, of what ``sources`` gives.
         theta: symbol (N, 3), of "attention", in the picture without its border.
-        phase: a ``Phase``. A crop of maps is encoded by the mean of its parts, at length 1. They
-            are as large as a digit, whatever the scale, so that theta's says nothing there.
+        phase: a ``Phase``. Of maps one place is a crop, whatever the scale, and encoded by its
+            direction.
     """
-    wide = SHAPE[0] + 2 * BORDER
+    wide, own = SHAPE[0] + 2 * BORDER, SHAPE[0] - 1
     if phase.pixels:
-        crop = _cut(source, theta * ((SHAPE[0] - 1) / (wide - 1)), DIGIT)
+        crop = stn.spatial_transformer(source, theta * (own / (wide - 1)), (DIGIT, DIGIT),
+                                       "attention")
         return encoder().classes(crop)
-    # Of maps it cuts the middles of the parts, which are half a digit further in.
-    span, reach = phase.side - DIGIT, wide - DIGIT
-    shift = mx.sym.slice_axis(theta, axis=1, begin=1, end=3) * ((SHAPE[0] - 1) / reach)
-    scale = mx.sym.ones_like(mx.sym.slice_axis(shift, axis=1, begin=0, end=1)) * (span / reach)
-    crop = _cut(source, mx.sym.concat(scale, shift, dim=1), span // CELL + 1)
-    return mx.sym.L2Normalization(mx.sym.mean(crop, axis=(2, 3)), eps=1e-8, name="encoding")
-
-
-def _cut(source, theta, side):
-    return stn.spatial_transformer(source, theta, (side, side), "attention")
+    # The outermost middles of windows are half a window further in than the border.
+    middle = mx.sym.slice_axis(theta, axis=1, begin=1, end=3) * (own / (wide - phase.side))
+    place = mx.sym.BilinearSampler(source, mx.sym.reshape(middle, shape=(0, 0, 1, 1)))
+    return mx.sym.L2Normalization(mx.sym.Flatten(place), eps=1e-8, name="encoding")
 
 
 def window(phase):
@@ -290,6 +308,10 @@ def network(phase, stable=True):
     net = mx.sym.Activation(net, act_type="relu", name="stn_loc_fc0_relu")
     theta = stn.localisation_head(net, window(phase), num_hidden=HIDDEN, bounded=True,
                                   stable=stable)
+    if not phase.scaled:
+        scale, middle = (mx.sym.slice_axis(theta, axis=1, begin=begin, end=end)
+                         for begin, end in ((0, 1), (1, 3)))
+        theta = mx.sym.concat(mx.sym.ones_like(scale) * phase.scale, middle, dim=1)
     theta = theta - mx.sym.Variable("shift")
     encoded = encodings(mx.sym.Variable("source"), theta, phase)
     return mx.sym.Group([triplet_loss(encoded, mx.sym.Variable("random")),
@@ -357,19 +379,20 @@ def train(images, seed, stable=True, phases=PHASES, watch=None):
         cut_from, ends = sources(images, phase), []
         # What is near the middle of the last window stays so.
         growth, scale = np.array([phase.scale - scale, 0, 0]), phase.scale
-        for number, offset in enumerate(_offsets(cut_from, theta, phase, rng)):
+        theta = theta + growth
+        for number, offset in enumerate(_offsets(images, theta, phase, rng)):
             module = _module(phase, cut_from.shape[1:], stable, derive_seed(seed, number),
                              _shifted(params, growth + offset))
-            losses = _train(module, images, cut_from, theta + growth + offset, phase, rng, watch)
+            losses = _train(module, images, cut_from, theta + offset, phase, rng, watch)
             ends.append((statistics.mean(losses[-LAST:]), _thetas(module, images, cut_from),
                          module.get_params()[0]))
         loss, theta, params = min(ends, key=lambda end: end[0])
     return theta, loss
 
 
-def _offsets(cut_from, theta, phase, rng):
-    if phase.pixels:
-        return best_offsets(cut_from, theta, phase, rng)
+def _offsets(images, theta, phase, rng):
+    if phase.searched:
+        return best_offsets(images, theta, phase.tries, rng)
     return np.zeros((phase.tries, 3))
 
 
@@ -396,24 +419,25 @@ def _train(module, images, cut_from, theta, phase, rng, watch):
     return losses
 
 
-def best_offsets(source, theta, phase, rng):
+def best_offsets(images, theta, count, rng):
     """The shifts by which crops, if all are shifted, look most alike.
 
-    The crops are as large as the phase's, whatever theta has learnt: larger ones may be more alike
-    off the middle.
+    They are cut as large as digits, whatever theta's scale is, and encoded by their class: larger
+    ones, and maps, may be more alike off the middle.
 
     Args:
-        source: NDArray (N, channels, rows, columns).
+        images: uint8 (N, 84, 84).
         theta: of the crops, (N, 3).
-        phase: a ``Phase``.
+        count: how many shifts.
         rng: a ``RandomState``.
 
     Returns:
-        (tries, 3), the best first, ``APART`` in x or y; their scale is 0.
+        (count, 3), the best first, ``APART`` in x or y; their scale is 0.
     """
-    encode = CropEncoder(phase, source.shape)
-    theta = np.column_stack([np.full(len(theta), phase.scale), theta[:, 1:]])
-    random = encode.random(source, theta[:, 0], rng).copy()
+    phase = PHASES[-1]
+    source, scales = sources(images, phase), np.full(len(images), phase.scale)
+    encode, theta = CropEncoder(phase, source.shape), np.column_stack([scales, theta[:, 1:]])
+    random = encode.random(source, scales, rng).copy()
     loss = triplet_loss(mx.sym.Variable("encodings"), mx.sym.Variable("random"))
 
     def after(offset):
@@ -422,7 +446,7 @@ def best_offsets(source, theta, phase, rng):
 
     steps = _as_shift(np.arange(-OFFSET, OFFSET + 1, STEP))
     left, best = sorted(([0, x, y] for x in steps for y in steps), key=after), []
-    while len(best) < phase.tries:
+    while len(best) < count:
         best.append(left[0])
         left = [offset for offset in left
                 if np.abs(np.subtract(offset, best[-1])).max() > _as_shift(APART - STEP / 2)]
@@ -444,7 +468,7 @@ def _moved(images, by):
 
 def _module(phase, cut_from, stable, seed, params):
     """A Module with its optimizer, that starts from those parameters that there are."""
-    size = encoder().size if phase.pixels else encoder().units
+    size = encoder().size if phase.pixels else cut_from[0]
     shapes = {"data": (BATCH, 1, *SHAPE), "shift": (BATCH, 3), "source": (BATCH, *cut_from),
               "random": (BATCH, size)}
     symbol = rewrite.for_cpu(network(phase, stable), [DEVICE], "float32", **shapes)

@@ -1,6 +1,7 @@
 """The co-localisation: its pictures, boxes and loss, that it learns, and that it goes on."""
 import json
 import os
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
@@ -291,10 +292,13 @@ def test_too_few_images_are_refused():
 
 
 def test_the_page_has_the_tables_of_the_results():
-    with open(os.path.join(ROOT, colocalise.PAGE), encoding="utf-8") as file:
-        page = file.read()
+    page, readme = (Path(ROOT, path).read_text(encoding="utf-8")
+                    for path in (colocalise.PAGE, "README.md"))
     done = colocalise.load(os.path.join(ROOT, colocalise.RESULT))
     assert colocalise.tables(colocalise.all_runs(), done) in page
+    cluttered = [done[run.name]["found"] for run in colocalise.all_runs()
+                 if (run.task, run.head) == ("TC", "stable")]
+    assert f"finds {100 * np.mean(cluttered):.1f}% of the digits" in readme
 
 
 @pytest.fixture

@@ -243,7 +243,7 @@ def draw(folder):
     left = np.abs((found - true - offset + 180) % 360 - 180)
     title = (f"ST-CNN affine on R: slope {slope(true, found):.2f},\n"
              f"what is left of a turn {left.mean():.1f}°")
-    pictures.save(pictures.angles(true, found, title), os.path.join(folder, "angles.png"))
+    pictures.save(pictures.angles({title: (true, found)}), os.path.join(folder, "angles.png"))
     pictures.save(pictures.against(errors_and_slopes(), "epochs"),
                   os.path.join(folder, "epochs.png"))
 
@@ -272,9 +272,9 @@ def load_slopes():
     return {} if content is None else files.parse_json(content)
 
 
-def turns(model, images):
-    """By how much images were turned by ``R``, and turned back by a trained network, in degrees."""
-    turned, applied = distort("R", images, seed=0, with_theta=True)
+def turns(model, images, distortion="R"):
+    """By how much images were turned, and turned back by a trained network, in degrees."""
+    turned, applied = distort(distortion, images, seed=0, with_theta=True)
     predict = trained.load(model).predictor((1, *turned.shape[1:]), "stn_theta_output")
     return -angle_of(applied), angle_of(predict(turned))
 

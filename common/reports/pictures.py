@@ -58,21 +58,22 @@ def grid_of_images(rows):
     return figure
 
 
-def angles(true, predicted, title):
-    """A figure of predicted against true angles.
+def angles(panels):
+    """A figure of panels side by side, of predicted against true angles.
 
     Args:
-        true, predicted: in degrees, (N,).
-        title: a line above.
+        panels: title -> (true, predicted), in degrees, (N,).
     """
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axis = figure.subplots()
-    limit = 1.1 * np.abs(true).max()
-    axis.plot([-limit, limit], [-limit, limit], color="gray", linewidth=1, label="undone exactly")
-    axis.plot(true, predicted, ".", markersize=2, alpha=0.5, label="a test image")
-    axis.set(xlabel="true angle, °", ylabel="angle that theta undoes, °", title=title,
-             xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    axis.legend(loc="upper left")
+    figure = Figure(figsize=(5 * len(panels), 5), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, (true, predicted)) in zip(axes, panels.items()):
+        limit = 1.1 * np.abs(true).max()
+        axis.plot([-limit, limit], [-limit, limit], color="gray", linewidth=1,
+                  label="undone exactly")
+        axis.plot(true, predicted, ".", markersize=2, alpha=0.5, label="a test image")
+        axis.set(xlabel="true angle, °", ylabel="angle that theta undoes, °", title=title,
+                 xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+        axis.legend(loc="upper left")
     return figure
 
 

@@ -64,8 +64,7 @@ def angles(panels):
     Args:
         panels: title -> (true, predicted), in degrees, (N,).
     """
-    figure = Figure(figsize=(5 * len(panels), 5), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure, axes = _panels(len(panels), 5, 5)
     for axis, (title, (true, predicted)) in zip(axes, panels.items()):
         limit = 1.1 * np.abs(true).max()
         axis.plot([-limit, limit], [-limit, limit], color="gray", linewidth=1,
@@ -77,9 +76,9 @@ def angles(panels):
     return figure
 
 
-def _panels(count):
-    """A figure with panels side by side, and these."""
-    figure = Figure(figsize=(4.5 * count, 3.5), layout="constrained")
+def _panels(count, width=4.5, height=3.5):
+    """A figure with panels side by side, of so many inches each, and these."""
+    figure = Figure(figsize=(width * count, height), layout="constrained")
     return figure, figure.subplots(1, count, squeeze=False)[0]
 
 

@@ -44,7 +44,7 @@ def piece(size):
     module = mx.mod.Module(symbol)
     module.bind([("data", SHAPE)], [("softmax_label", SHAPE[:1])])
     module.init_params(mx.init.Xavier())
-    predict.LARGEST_PIECE = size
+    predict.largest_piece = lambda _: size
     predictor = predict.Predictor(rewrite.label_free(symbol), *module.get_params(), SHAPE[1:],
                                   batch_size=10**6)
     images = np.random.RandomState(0).randint(0, 256, (IMAGES, *SHAPE[1:])).astype(np.uint8)

@@ -47,7 +47,7 @@ def test_any_number_of_images_in_any_batches(batch_size, cpus):
 
 def test_many_images_are_cut_into_pieces_that_devices_take_in_turns(monkeypatch):
     *trained, expected = network()
-    monkeypatch.setattr(predict, "LARGEST_PIECE", 16)
+    monkeypatch.setattr(predict, "largest_piece", lambda _: 16)
     predictor = Predictor(*trained, (1, 28, 28), batch_size=70, cpus=2)
     assert predictor.sizes == [1, 2, 4, 8, 16]
     for start in range(0, 70, 9):  # 70, 61, ..., 7
@@ -107,3 +107,33 @@ def test_a_network_that_answers_images_together_is_refused():
     mean = mx.sym.mean(mx.sym.Variable("data"), axis=0, keepdims=True)
     with pytest.raises(ValueError, match=r"for each image, got \(1, 1, 28, 28\) for 35 images"):
         Predictor(mean, {}, {}, (1, 28, 28), batch_size=70, cpus=2)
+
+
+@pytest.mark.parametrize(("shape", "count"), [
+    ((1, 8, 8), 128), ((1, 28, 28), 128), ((1, 42, 42), 74), ((3, 64, 64), 32),
+    ((3, 224, 224), 32)])
+def test_large_images_are_computed_fewer_at_a_time(shape, count):
+    assert predict.largest_piece(shape) == count
+    mean = mx.sym.mean(mx.sym.Variable("data"), axis=(1, 2, 3))
+    assert Predictor(mean, {}, {}, shape, batch_size=1000, cpus=2).sizes[-1] == count
+
+
+def test_images_are_not_written_over_while_they_are_computed():
+    *trained, _ = network()
+    predictor = Predictor(*trained, (1, 28, 28), batch_size=64, cpus=1)
+    drawn = synthetic.draw(6 * 64, seed=1)[0]
+    alone = np.concatenate([predictor(drawn[start:start + 64]) for start in range(0, 384, 64)])
+    for _ in range(5):
+        np.testing.assert_array_equal(predictor(drawn), alone)
+
+
+def test_a_call_that_was_broken_off_leaves_nothing_behind():
+    *trained, _ = network()
+    predictor = Predictor(*trained, (1, 28, 28), batch_size=16, cpus=1)
+    expected = predictor(IMAGES)
+    for taken in (1, 3):
+        outputs = predictor._outputs(255 - predict.as_pixels(IMAGES))
+        for _ in range(taken):
+            next(outputs)
+        outputs.close()  # with pieces that are being computed still
+        np.testing.assert_array_equal(predictor(IMAGES), expected)

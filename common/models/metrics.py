@@ -217,12 +217,6 @@ def outputs_to_keep(module):
     return mx.nd.concat(*parts, dim=0) if len(parts) > 1 else parts[0].copy()
 
 
-def keep_in_flight(items, burst):
-    """Yields items when up to as many as two bursts have been taken."""
-    for some in in_bursts(items, burst):
-        yield from some
-
-
 def in_bursts(items, burst):
     """Yields lists of ``burst`` items or, at the end, more; each when as many again are taken.
 

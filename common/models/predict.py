@@ -1,14 +1,18 @@
 """Class probabilities of a trained network, as fast as the machine has them."""
+import collections
+import ctypes
+import math
+
 import mxnet as mx
 import numpy as np
+from mxnet.base import _LIB, check_call
 
 from common.data.batches import PIXEL, as_pixels
 from common.data.records import Stream
 from common.graph import constants, rewrite
 from common.models import devices
-from common.models.metrics import keep_in_flight
 
-LARGEST_PIECE = 128  # images that a CPU device computes at once: more of them leave its cache
+LANES = 2  # of a device, so that one is filled while it computes the other
 
 
 class Predictor:
@@ -38,27 +42,21 @@ class Predictor:
         self._contexts = devices.contexts(gpus, cpus, batch_size)
         largest = -(-batch_size // len(self._contexts))
         if gpus is None:
-            # The thread of the first CPU device copies the pieces to all of them. Where it has to
-            # compute too, the other devices wait for theirs. And there alone MXNet fuses operators
-            # unasked, some of them wrongly.
+            # On the first CPU device alone MXNet fuses operators unasked, some of them wrongly.
             self._contexts = [mx.cpu(context.device_id + 1) for context in self._contexts]
-            largest = min(largest, LARGEST_PIECE)
+            largest = min(largest, largest_piece(image_shape))
         self.sizes = [2**power for power in range(largest.bit_length()) if 2**power < largest]
         self.sizes.append(largest)
         for size in self.sizes:
             rewrite.check_reshapes(symbol, data=(size, *image_shape))
-        self._symbol = rewrite.for_cpu(symbol, self._contexts, "float32", for_training=False,
-                                       data=(largest, *image_shape))
-        if self._symbol is not symbol:
-            self._symbol, arg_params = constants.fold(
-                self._symbol, arg_params, self._contexts[0],
-                [(size, *image_shape) for size in {1, largest}])
-        self._params = [[_on(context, names, params) for names, params in (
-            (self._symbol.list_arguments(), arg_params),
-            (self._symbol.list_auxiliary_states(), aux_params))] for context in self._contexts]
-        self._executors = {}
-        for device in range(len(self._contexts)):
-            self._executor(device, largest)
+        fast = rewrite.for_cpu(symbol, self._contexts, "float32", for_training=False,
+                               data=(largest, *image_shape))
+        if fast is not symbol:
+            fast, arg_params = constants.fold(fast, arg_params, self._contexts[0],
+                                              [(size, *image_shape) for size in {1, largest}])
+        devices_lanes = [_lanes(fast, context, arg_params, aux_params, (largest, *image_shape))
+                         for context in self._contexts]
+        self._lanes = [lane for turn in zip(*devices_lanes) for lane in turn]
 
     def __call__(self, images):
         """The probabilities (N, classes), float32, of uint8 images (N, H, W) or (N, C, H, W).
@@ -70,10 +68,10 @@ class Predictor:
             wanted, given = (" x ".join(map(str, shape))
                              for shape in (self.image_shape, images.shape[1:]))
             raise ValueError(f"expected images of {wanted}, got {given}")
-        if len(images) <= min(devices.SMALLEST_SHARE, self.sizes[-1]):
-            return self._at_once(images)
+        if not len(images):
+            raise ValueError("expected images, got none")
         answers = None
-        for piece, output in keep_in_flight(self._outputs(images), burst=len(self._contexts)):
+        for piece, output in self._outputs(images):
             part = output.asnumpy()[:piece.stop - piece.start]
             if answers is None:
                 answers = np.empty((len(images), *part.shape[1:]), part.dtype)
@@ -82,33 +80,25 @@ class Predictor:
 
     def warm_up(self):
         """Predicts pieces of all sizes, so that no later call has to wait for an executor."""
-        for device in range(len(self._contexts)):
+        nothing = np.zeros((1, *self.image_shape), np.uint8)
+        for lane in self._lanes:
             for size in self.sizes:
-                self._executor(device, size).forward(is_train=False)
+                lane.start(nothing, size)
         mx.nd.waitall()
 
-    def _at_once(self, images):
-        """Few images, in one piece and without what copes with many of them."""
-        if not len(images):
-            raise ValueError("expected images, got none")
-        executor = self._executor(0, self._fitting(len(images)))
-        data = executor.arg_dict["data"]
-        data._sync_copyfrom(_scaled(_taken(images, slice(0, len(images))), data.shape))
-        executor.forward(is_train=False)
-        return executor.outputs[0].asnumpy()[:len(images)]
-
     def _outputs(self, images):
-        """Yields slices of images, and their outputs."""
-        pieces = self._pieces(len(images))
+        """Yields slices of images, and their outputs, which are good until the next is asked for.
+
+        MXNet computes asynchronously, and here as many pieces at a time as there are lanes.
+        """
+        pieces, running = self._pieces(len(images)), collections.deque()
         for number, piece in enumerate(pieces):
-            device = number % len(self._contexts)
+            if len(running) == len(self._lanes):
+                yield running.popleft()
             data = _taken(images, *pieces[number:number + 2])
-            executor = self._executor(device, self._fitting(len(data)))
-            place = executor.arg_dict["data"]
-            # from_numpy, because nd.array would wait for all that the device has been told to do.
-            mx.nd.from_numpy(_scaled(data, place.shape)).copyto(place)
-            executor.forward(is_train=False)
-            yield piece, executor.outputs[0].copy()  # which the next forward does not overwrite
+            lane = self._lanes[number % len(self._lanes)]
+            running.append((piece, lane.start(data, self._fitting(len(data)))))
+        yield from running
 
     def _pieces(self, count):
         """The slices that a call is cut into: for all devices, and with little that fills up."""
@@ -120,32 +110,78 @@ class Predictor:
         """The smallest size that a piece of some images fits into."""
         return next(size for size in self.sizes if size >= count)
 
-    def _executor(self, device, size):
-        """That of a device for pieces of a size."""
-        if (device, size) not in self._executors:
-            context, (args, auxs) = self._contexts[device], self._params[device]
-            data = mx.nd.zeros((size, *self.image_shape), context)
-            executor = self._symbol.bind(
-                context, {**args, "data": data}, aux_states=auxs, grad_req="null",
-                shared_exec=self._executors.get((device, self.sizes[-1])))  # its memory is enough
-            if executor.outputs[0].shape[:1] != (size,):
-                raise ValueError("expected a network that gives something for each image, got "
-                                 f"{executor.outputs[0].shape} for {size} images")
-            self._executors[device, size] = executor
-        return self._executors[device, size]
+
+def largest_piece(image_shape):
+    """How many images a CPU device computes at once: more of them leave its cache, or gain nothing.
+
+    That is measured, of the zoo's networks: 128 images of 28 x 28, 32 from 64 x 64 on.
+    """
+    return min(128, max(32, 2**17 // math.prod(image_shape[1:])))
 
 
-def _on(context, names, params):
-    """Copies of those params that have names, on a device."""
-    return {name: params[name].copyto(context) for name in names if name in params}
+def _lanes(symbol, context, arg_params, aux_params, shape):
+    """The lanes of a device, which have the same parameters."""
+    args, aux_states = ({name: params[name].copyto(context) for name in names if name in params}
+                        for names, params in ((symbol.list_arguments(), arg_params),
+                                              (symbol.list_auxiliary_states(), aux_params)))
+    return [_Lane(symbol, context, args, aux_states, shape) for _ in range(LANES)]
 
 
-def _scaled(images, shape):
-    """Numbers from 0 to 1 of uint8 images, filled up with zeros to a shape."""
-    scaled = np.empty(shape, np.float32)
-    np.multiply(images, PIXEL, out=scaled[:len(images)])
-    scaled[len(images):] = 0
-    return scaled
+class _Lane:
+    """What a device computes one piece after the other: an executor for each size of piece.
+
+    Args:
+        symbol: of the network.
+        context: the device.
+        args, aux_states: name -> NDArray there.
+        shape: of the images of the largest piece.
+    """
+
+    def __init__(self, symbol, context, args, aux_states, shape):
+        self._symbol, self._context, self._args = symbol, context, args
+        self._aux_states, self._data = aux_states, mx.nd.zeros(shape, context)
+        self._pixels = _memory(self._data) if context.device_type == "cpu" else None
+        self._largest = self._bind(self._data)
+        self._executors = {len(self._data): self._largest}
+
+    def start(self, images, size):
+        """Starts to compute what the network says of uint8 images, as many as ``size`` or fewer.
+
+        Returns an NDArray, which is for as many as ``size``, and good until the next start.
+        """
+        if size not in self._executors:
+            self._executors[size] = self._bind(self._data[:size], self._largest)
+        executor = self._executors[size]
+        if self._pixels is None:
+            place = executor.arg_dict["data"]
+            mx.nd.from_numpy(_scaled(images, np.empty(place.shape, np.float32))).copyto(place)
+        else:  # past MXNet's engine, whose threads would wait for each other and for cores
+            _scaled(images, self._pixels[:size])
+        return executor.forward(is_train=False)[0]
+
+    def _bind(self, data, shared=None):
+        """An executor; ``shared`` is one whose memory it takes."""
+        executor = self._symbol.bind(self._context, {**self._args, "data": data}, grad_req="null",
+                                     aux_states=self._aux_states, shared_exec=shared)
+        if executor.outputs[0].shape[:1] != data.shape[:1]:
+            raise ValueError("expected a network that gives something for each image, got "
+                             f"{executor.outputs[0].shape} for {len(data)} images")
+        return executor
+
+
+def _memory(array):
+    """The memory of an NDArray of float32 on a CPU, as a NumPy array that can be written."""
+    array.wait_to_read()
+    pointer = ctypes.c_void_p()
+    check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
+    return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), array.shape)
+
+
+def _scaled(images, place):
+    """Writes uint8 images into a place, as numbers from 0 to 1 and filled up with zeros."""
+    np.multiply(images, PIXEL, out=place[:len(images)])
+    place[len(images):] = 0
+    return place
 
 
 def _taken(images, piece, following=None):

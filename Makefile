@@ -10,7 +10,7 @@
 # make compare     a network with and without its transformer, over seeds: ARGS as for make train
 # make demo        a page to draw digits on: see docs/demo.md; ARGS="--port 8001"
 # make recover     how well each transform learns to undo a distortion
-# make robustness  short trainings with and without a transformer, by many optimizers: an hour or two
+# make robustness  short trainings with and without a transformer, by many optimizers: three hours
 # make signs       a residual network on drawn traffic signs, with none, one and two transformers
 # make numbers     the paper's network for house numbers on drawn ones: an hour of one core
 # make rotation    digits turned by any angle: a CNN, and transformers before it; an hour of two cores

@@ -40,3 +40,18 @@ def _length(symbol, images, params):
 def test_the_tables_are_those_of_the_results():
     done = robustness.load(os.path.join(ROOT, robustness.RESULT))
     assert robustness.tables(done) in PAGE
+
+
+def test_the_page_says_how_often_the_stable_head_is_worse():
+    done = robustness.load(os.path.join(ROOT, robustness.RESULT))
+    stable = [cell for cell in robustness.cells(done) if cell.head == "stable" and cell.learns]
+    worse = [cell for cell in stable if robustness._surely_worse(cell.differences)]
+    held = [cell.differences_to_held for cell in stable]
+    better = [[-difference for difference in differences] for differences in held]
+    counts = [sum(map(robustness._surely_worse, differences)) for differences in (held, better)]
+    text = " ".join(PAGE.split())
+    assert f"Surely so in {len(worse)} cells of {len(stable)}. But in " + (
+        f"{sum(cell.network == 'addition' for cell in worse)} of them") in text
+    assert "surely worse in {} cells, which is less than chance, and surely better in {}.".format(
+        *counts) in text
+    assert {len(differences) for differences in held} == {len(robustness.SEEDS)}

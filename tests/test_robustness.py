@@ -13,6 +13,7 @@ from experiments.robustness import Run
 
 PLAIN = Run("mlp", None, "SGD 0.1", "scratch", None, 0)
 STABLE = PLAIN._replace(transform="affine", head="stable")
+HELD = STABLE._replace(head="held")
 
 
 @pytest.fixture
@@ -40,11 +41,12 @@ def test_nothing_is_left_out_and_each_run_has_its_counterpart():
         assert {run[place] for run in stable} == set(wanted)
     assert {run.head for run in runs} == {None, *robustness.HEADS}
     assert all(run._replace(transform=None, head=None) in runs for run in runs)
+    assert all(run._replace(transform="affine", head="held") in runs for run in stable)
 
 
 @pytest.mark.parametrize(("network", "head"), [
     *itertools.product(robustness.NETWORKS, [None, "stable"]),
-    *itertools.product(["mlp"], sorted(set(robustness.HEADS) - {"stable"}))])
+    *itertools.product(["mlp"], sorted(set(robustness.HEADS) - {"stable", "held"}))])
 def test_every_network_learns(small, network, head):
     run = Run(network, "affine" if head else None, "Adam 0.003", "scratch", head, 0)
     before, after = (robustness.train(run, tuple(range(3)), optimizer)[0].get_params()[0]
@@ -52,6 +54,15 @@ def test_every_network_learns(small, network, head):
     for name, value in after.items():
         assert np.isfinite(value.asnumpy()).all()
         assert (value.asnumpy() != before[name].asnumpy()).any(), name
+
+
+@pytest.mark.parametrize("network", robustness.NETWORKS)
+def test_one_that_is_held_stays_the_identity(small, network):
+    run = Run(network, "affine", "Adam 0.003", "scratch", "held", 0)
+    before, after = (robustness.train(run, tuple(range(3)), optimizer)[0].get_params()[0]
+                     for optimizer in ("standing still", "Adam 0.003"))
+    changed = {name for name, value in after.items() if (value != before[name]).asnumpy().any()}
+    assert changed == {name for name in after if not name.startswith("stn")}
 
 
 @pytest.mark.parametrize("network", robustness.NETWORKS)
@@ -77,13 +88,14 @@ def test_the_residual_network_starts_alike_with_and_without_its_transformer():
 
 
 @pytest.mark.parametrize("network", ["lenet", "mlp"])
-def test_multipliers_are_set_where_the_network_has_some(network):
-    run = Run(network, "affine", "SGD 0.1", "scratch", "plain, lr_mult 0.1", 0)
+@pytest.mark.parametrize(("head", "lr_mult"), [("plain, lr_mult 0.1", 0.1), ("held", 0)])
+def test_multipliers_are_set_where_the_network_has_some(network, head, lr_mult):
+    run = Run(network, "affine", "SGD 0.1", "scratch", head, 0)
     module = mx.mod.Module(robustness.network_of(run, 10, (1, 28, 28)))
     module.bind([("data", (2, 1, 28, 28))], [("softmax_label", (2,))])
     module.init_params()
     module.init_optimizer()
-    assert set(module._optimizer.lr_mult.values()) == {0.1}
+    assert set(module._optimizer.lr_mult.values()) == {lr_mult}
     assert {name for name in module.get_params()[0] if "_loc_fc" in name} <= set(
         module._optimizer.lr_mult)
 
@@ -105,16 +117,35 @@ def test_a_stopped_one_goes_on(small, monkeypatch, tmp_path, capsys):
 
 
 def test_tables_say_which_cells_failed():
-    runs = [run for seed in range(3) for run in (PLAIN._replace(seed=seed),
-                                                 STABLE._replace(seed=seed))]
-    done = dict(zip((run.name for run in runs), (0.9, 0.88, 0.91, 0.885, 0.9, 0.885)))
+    runs = [[run._replace(seed=seed) for seed in range(3)] for run in (PLAIN, STABLE, HELD)]
+    done = {run.name: accuracy for of_head, accuracies in zip(runs, (
+        (0.9, 0.91, 0.9), (0.88, 0.885, 0.885), (0.87, 0.9, 0.89))) for run, accuracy in zip(
+            of_head, accuracies)}
     lines = robustness.tables(done).splitlines()
-    assert "| stable | 1 | 1 | 1, 1 | 0 | -2.0 | -2.0 |" in lines
+    assert "| stable | 1 | 1 of 1 | 1 of 1 | 0 | -2.0 | -2.0 | 0 of 1 | 0 of 1 |" in lines
+    assert "| held | 1 | 1 of 1 | 1 of 1 | 0 | -1.7 | -1.7 |  |  |" in lines
     assert "| SGD 0.1 | stable |  |  | **90.3 -2.0 ± 0.5** |  |  |" in lines
-    done[STABLE.name] = 0.95  # seeds that do not agree
-    assert "| stable | 1 | 0 | 1, 0 | 0 | +0.3 | +0.3 |" in robustness.tables(done)
-    done.update({run.name: 0.2 for run in runs})
+    for accuracy, row in (
+            (0.85, "1 of 1 | 1 of 1 | 0 | -3.0 | -3.0 | 1 of 1 | 1 of 1"),
+            (0.8, "1 of 1 | 0 of 1 | 0 | -4.7 | -4.7 | 1 of 1 | 0 of 1"),  # its seeds do not agree
+            (0.95, "0 of 1 | 0 of 1 | 0 | +0.3 | +0.3 | 0 of 1 | 0 of 1"),
+            (0.1, "1 of 1 | 0 of 1 | 1 | -28.0 | -28.0 | 1 of 1 | 0 of 1")):
+        done[STABLE.name] = accuracy
+        assert f"| stable | 1 | {row} |" in robustness.tables(done)
+    done.update({run.name: 0.2 for of_head in runs for run in of_head})
     assert "(20.0 +0.0 ± 0.0)" in robustness.tables(done)
+
+
+def test_heads_are_compared_seed_by_seed():
+    done = {run._replace(seed=seed).name: accuracy for run, seed, accuracy in (
+        (PLAIN, 0, 0.9), (STABLE, 0, 0.9), (PLAIN, 1, 0.8), (STABLE, 1, 0.8), (HELD, 1, 0.85),
+        (PLAIN, 2, 0.9), (HELD, 2, 0.9))}
+    found = {cell.head: cell for cell in robustness.cells(done)}
+    np.testing.assert_allclose(found["stable"].differences, [0, 0], atol=1e-9)
+    np.testing.assert_allclose(found["stable"].differences_to_held, [-5])
+    np.testing.assert_allclose(found["held"].differences, [5, 0], atol=1e-9)
+    assert found["held"].differences_to_held == []
+    assert "| stable | 1 | 0 of 1 |  | 0 | +0.0 | +0.0 | 1 of 1 |  |" in robustness.tables(done)
 
 
 @pytest.mark.parametrize(("content", "words"), [

@@ -141,17 +141,15 @@ class _Lane:
         self._symbol, self._context, self._args = symbol, context, args
         self._aux_states, self._data = aux_states, mx.nd.zeros(shape, context)
         self._pixels = _memory(self._data) if context.device_type == "cpu" else None
-        self._largest = self._bind(self._data)
-        self._executors = {len(self._data): self._largest}
+        self._executors = {}
+        self._executor(len(self._data))
 
     def start(self, images, size):
         """Starts to compute what the network says of uint8 images, as many as ``size`` or fewer.
 
         Returns an NDArray, which is for as many as ``size``, and good until the next start.
         """
-        if size not in self._executors:
-            self._executors[size] = self._bind(self._data[:size], self._largest)
-        executor = self._executors[size]
+        executor = self._executor(size)
         if self._pixels is None:
             place = executor.arg_dict["data"]
             mx.nd.from_numpy(_scaled(images, np.empty(place.shape, np.float32))).copyto(place)
@@ -159,14 +157,17 @@ class _Lane:
             _scaled(images, self._pixels[:size])
         return executor.forward(is_train=False)[0]
 
-    def _bind(self, data, shared=None):
-        """An executor; ``shared`` is one whose memory it takes."""
-        executor = self._symbol.bind(self._context, {**self._args, "data": data}, grad_req="null",
-                                     aux_states=self._aux_states, shared_exec=shared)
-        if executor.outputs[0].shape[:1] != data.shape[:1]:
-            raise ValueError("expected a network that gives something for each image, got "
-                             f"{executor.outputs[0].shape} for {len(data)} images")
-        return executor
+    def _executor(self, size):
+        """That for pieces of a size; it takes its memory from the first one, the largest."""
+        if size not in self._executors:
+            executor = self._symbol.bind(
+                self._context, {**self._args, "data": self._data[:size]}, grad_req="null",
+                aux_states=self._aux_states, shared_exec=self._executors.get(len(self._data)))
+            if executor.outputs[0].shape[:1] != (size,):
+                raise ValueError("expected a network that gives something for each image, got "
+                                 f"{executor.outputs[0].shape} for {size} images")
+            self._executors[size] = executor
+        return self._executors[size]
 
 
 def _memory(array):

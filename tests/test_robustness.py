@@ -148,6 +148,31 @@ def test_heads_are_compared_seed_by_seed():
     assert "| stable | 1 | 0 of 1 |  | 0 | +0.0 | +0.0 | 1 of 1 |  |" in robustness.tables(done)
 
 
+def test_where_it_is_surely_worse_than_held_it_is_trained_again(small, monkeypatch, tmp_path,
+                                                                capsys):
+    monkeypatch.setattr(robustness, "OTHER_SEEDS", (3, 4))
+    other = STABLE._replace(optimizer="SGD 0.05")
+    static = [run._replace(seed=seed) for seed in range(3) for stable in (STABLE, other)
+              for run in (stable.without, stable.held, stable)]
+    done = {run.name: 0.9 - 0.001 * run.seed - 0.05 * (run.head == "stable" and
+                                                       run.optimizer == "SGD 0.1")
+            for run in static}
+    again = robustness.runs_again(done)
+    assert again == [run._replace(seed=seed) for seed in (3, 4) for run in (PLAIN, HELD, STABLE)]
+    assert "by other seeds" not in robustness.tables(done)
+
+    path = str(tmp_path / "a.json")
+    robustness.done_runs.save(path, robustness.SETTINGS, "accuracies", done)
+    monkeypatch.setattr("sys.argv", ["robustness.py", "--result", path])
+    monkeypatch.setattr(robustness, "all_runs", lambda: static)
+    monkeypatch.setattr(robustness, "accuracy", lambda run: {
+        PLAIN: 0.8, HELD: 0.78, STABLE: 0.79 + 0.01 * (run.seed == 4)}[run._replace(seed=0)])
+    robustness.main()
+    assert ("| from scratch, mlp, affine, SGD 0.1 | 2 | 80.0 | -0.5 ± 0.5 | +1.5 ± 0.5 |"
+            in capsys.readouterr().out)
+    assert set(robustness.load(path)) == {run.name for run in static + again}
+
+
 @pytest.mark.parametrize(("content", "words"), [
     ("[]", "not a result"), ("{", "not a result"),
     ('{"accuracies": {}, "settings": {"batch": 1}}', "of other settings")])

@@ -287,9 +287,13 @@ def _worse(differences, points=100 * WORSE):
 
 
 def _surely_worse(differences):
-    """Whether they are worse, and by more than twice the standard error of their mean."""
-    error = statistics.stdev(differences) / len(differences) ** 0.5
-    return _worse(differences) and statistics.mean(differences) < -2 * error
+    """Whether those of 3 seeds or more are worse, by more than twice their standard error."""
+    return (len(differences) >= 3 and _worse(differences)
+            and statistics.mean(differences) < -2 * _standard_error(differences))
+
+
+def _standard_error(differences):
+    return statistics.stdev(differences) / len(differences) ** 0.5
 
 
 def cells(done, runs=None):
@@ -310,7 +314,7 @@ def cells(done, runs=None):
 def runs_again(done):
     """The runs by other seeds, where the stable head is surely worse than one that is held."""
     behind = [cell for cell in cells(done) if cell.head == "stable" and cell.learns
-              and len(cell.differences_to_held) >= 3 and _surely_worse(cell.differences_to_held)]
+              and _surely_worse(cell.differences_to_held)]
     stable = [Run(*cell[:-1], seed) for cell in behind for seed in OTHER_SEEDS]
     return [again for run in stable for again in (run.without, run.held, run)]
 
@@ -358,11 +362,9 @@ def _again_table(again):
 
 
 def _with_error(differences):
-    """Their mean ± its standard error."""
     if len(differences) < 2:
         return ""
-    error = statistics.stdev(differences) / len(differences) ** 0.5
-    return f"{statistics.mean(differences):+.1f} ± {error:.1f}"
+    return f"{statistics.mean(differences):+.1f} ± {_standard_error(differences):.1f}"
 
 
 def _networks_table(some, start, transform):

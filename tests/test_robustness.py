@@ -148,8 +148,7 @@ def test_heads_are_compared_seed_by_seed():
     assert "| stable | 1 | 0 of 1 |  | 0 | +0.0 | +0.0 | 1 of 1 |  |" in robustness.tables(done)
 
 
-def test_where_it_is_surely_worse_than_held_it_is_trained_again(small, monkeypatch, tmp_path,
-                                                                capsys):
+def test_where_it_is_surely_worse_than_held_it_is_trained_again(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(robustness, "OTHER_SEEDS", (3, 4))
     other = STABLE._replace(optimizer="SGD 0.05")
     static = [run._replace(seed=seed) for seed in range(3) for stable in (STABLE, other)

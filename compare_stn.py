@@ -27,8 +27,9 @@ from common.training import pretrained
 
 ARMS = ("without", "with")
 INPUTS = ("data", "softmax_label")  # of every network
-UNFIT = ("add_stn", "draw_graph", "load_epoch", "model_prefix", "overwrite", "result", "resume",
-         "seed", "summary", "tensorboard", "test_io", "visualize_every")  # flags of a single run
+UNFIT = ("add_stn", "benchmark", "draw_graph", "load_epoch", "model_prefix", "overwrite", "result",
+         "resume", "seed", "summary", "tensorboard", "test_io",
+         "visualize_every")  # flags of a single run
 # 97.5% quantiles of Student's t for 1, 2, ... degrees of freedom.
 T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
      2.12, 2.11, 2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04)
@@ -91,7 +92,11 @@ def of_classifier(given):
 
 def network_of(given, arm):
     """The network of an arm, as far as the names of its parameters go."""
-    return symbols.get_symbol(given.get("network", "lenet"), add_stn=arm == "with")
+    options = train_mnist.network_options(given)
+    if arm == "without":
+        options = {name: value for name, value in options.items()
+                   if name not in train_mnist.OF_TRANSFORMER}
+    return symbols.get_symbol(given.get("network", "lenet"), add_stn=arm == "with", **options)
 
 
 def check_patterns(given):

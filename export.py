@@ -64,6 +64,7 @@ def write_folder(args, network, image_shape, meta):
 
 def write_onnx(args, network, image_shape):
     """Writes an ONNX model."""
+    trained.check_not_file_of(args.model, args.onnx)
     files.prepare_output(args.onnx)
     params = network.checked_params(network.symbol, image_shape)
     difference = float(sandbox.run_in_child(network.path, lambda: to_onnx.save(

@@ -116,13 +116,28 @@ def predict(args, network):
         table = csv.DictWriter(text, found[0], lineterminator="\n")
         table.writeheader()
         table.writerows(found)
-        files.write_bytes(args.csv, text.getvalue().encode())
+        files.write_bytes(args.csv, text.getvalue().encode(errors="surrogateescape"))
     if args.result is not None:
         files.write_json(args.result, {"model": network.path, "predictions": found,
                                        **provenance()})
     for image in found:
         index = "" if image["index"] is None else f"[{image['index']}]"
         print(f"{image['file']}{index}: {image['name']} ({image['probability']:.4f})")
+
+
+def prepare_outputs(args):
+    """Raises OSError or ValueError if a file cannot be written, or would replace another one."""
+    for picture in (args.confusion, args.mistakes):
+        pictures.check_suffix(picture or "", pictures.SUFFIXES)
+    taken = set(map(os.path.realpath, args.predict or ()))
+    for path in (args.confusion, args.mistakes, args.csv, args.result):
+        if path is None:
+            continue
+        trained.check_not_file_of(args.model, path)
+        if os.path.realpath(path) in taken:
+            raise ValueError(f"{path} is named twice, and would be lost: write elsewhere")
+        taken.add(os.path.realpath(path))
+        files.prepare_output(path)
 
 
 def devices(args):
@@ -133,9 +148,7 @@ def devices(args):
 def main():
     args = parse_flags()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for path in (args.confusion, args.mistakes, args.csv, args.result):
-        if path is not None:
-            files.prepare_output(path)
+    prepare_outputs(args)
     network = trained.load(args.model, args.load_epoch)
     if args.predict:
         predict(args, network)

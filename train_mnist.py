@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import dataclasses
 import os
-import re
 import sys
 import time
 
@@ -22,7 +21,7 @@ from common.data import augment, class_list, datasets
 from common.data.batches import ImageIter
 from common.data.distort import TASKS, augmentation
 from common.graph import layers
-from common.models import export_folder
+from common.models import export_folder, trained
 from common.training import fit, flags, workers
 from symbols import resnet, stn, svhn
 
@@ -54,13 +53,13 @@ def add_flags(parser):
     flag("--stn-at", metavar="PLACES",
          help=f"where resnet has transformers: {', '.join(resnet.PLACES)}; or svhn: "
               f"{', '.join(svhn.PLACES)}; or several, such as input,stage1; by default input")
-    flag("--stn-steps", type=cli.number(int, least=1), metavar="N",
+    flag("--stn-steps", type=cli.number(int, least=1, most=100), metavar="N",
          help="find the warp in N steps, each of which sees what those before have made; by "
               "default 1")
-    flag("--width", type=cli.number(int, least=1),
+    flag("--width", type=cli.number(int, least=1, most=2**16),
          help="hidden units of mlp and addition, filters of cnn's second convolution, of resnet's "
               "first stage and of svhn's first convolution")
-    flag("--depth", type=cli.number(int, least=1), help="blocks in each stage of resnet")
+    flag("--depth", type=cli.number(int, least=1, most=1000), help="blocks in each stage of resnet")
     flag("--dropout", type=cli.number(float, least=0, below=1),
          help="the part of its units that svhn drops in training; by default 0.5")
     flag("--dataset", choices=datasets.DATASETS, default="mnist",
@@ -102,21 +101,24 @@ def check(args):
     if args.benchmark and args.kv_store in workers.KV_STORES:
         raise ValueError(f"--benchmark 1 trains in one process: it does not go with --kv-store "
                          f"{args.kv_store}")
+    if args.result is not None and (args.benchmark or args.draw_graph or args.summary
+                                    or args.test_io):
+        raise ValueError("--result is for the figures of a training, and nothing is to be trained")
     if not args.add_stn and any(getattr(args, name) for name in OF_TRANSFORMER):
         options = ", ".join(map(cli.flag_of, OF_TRANSFORMER))
         raise ValueError(f"{options} are of the transformer: they need --add-stn")
     if args.visualize_every and not args.add_stn:
         raise ValueError("--visualize-every draws what the transformer does: it needs --add-stn")
-    for name in network_options(args):
+    for name in network_options(vars(args)):
         able = symbols.networks_with(name)
         if args.network not in able:
             raise ValueError(f"{cli.flag_of(name)}: {args.network} has no such option, "
                              f"{', '.join(able)} have")
 
 
-def network_options(args):
-    """The options of the network among the flags that are given, by name."""
-    values = {name: getattr(args, name) for name in (*TRANSFORMER, "width", "depth", "dropout")}
+def network_options(given):
+    """The options of the network among flags, name -> value."""
+    values = {name: given.get(name) for name in (*TRANSFORMER, "width", "depth", "dropout")}
     return {name: value for name, value in values.items()
             if not (value is None or value is False)}  # a dropout of 0 is given
 
@@ -152,8 +154,7 @@ def model_prefix(args):
 def check_not_written(model, prefix):
     """Raises ValueError if a model to start from, ``trained.Params``, is among a run's own files.
     """
-    own = os.path.realpath(prefix)
-    if re.match(re.escape(own) + r"-(\d{4}\.|export/)", os.path.realpath(model.path)):
+    if trained.is_file_of(prefix, model.path):
         raise ValueError(f"--pretrained {model.model} is what this run would write: give another "
                          "--model-prefix")
 
@@ -185,6 +186,8 @@ def main():
     recipe, prefix = flags.recipe(args), model_prefix(args)
     if recipe.pretrained:
         check_not_written(recipe.pretrained, prefix)
+    if args.result is not None:
+        trained.check_not_file_of(prefix, args.result)
     with workers.join(args.kv_store, args.patience) as group:
         group.set_up_log()
         train_network(args, recipe, prefix, group, started)
@@ -213,7 +216,7 @@ def train_network(args, recipe, prefix, group, started):
         print(f"{fit.reading_speed(train):.0f} images/s read")
         return
     symbol = symbols.get_symbol(args.network, num_classes=num_classes, add_stn=args.add_stn,
-                                image_shape=train.image_shape, **network_options(args),
+                                image_shape=train.image_shape, **network_options(vars(args)),
                                 **options_for(dataset.train_labels, args))
     if args.summary or args.draw_graph is not None:
         describe(args, symbol, train.image_shape)

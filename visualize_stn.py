@@ -33,7 +33,10 @@ def parse_flags():
     flag("--num-images", type=cli.number(int, least=1, most=100), default=10, help="how many")
     flag("--animate", action="store_true", help="draw all checkpoints of the prefix, as a GIF")
     flag("--output", help="file to write; by default <model>-stn.png or .gif")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.animate and args.load_epoch is not None:
+        raise ValueError("--load-epoch has no meaning with --animate, which draws all checkpoints")
+    return args
 
 
 def shown_images(args):
@@ -64,6 +67,8 @@ def main():
     logging.basicConfig(format="%(message)s")
     suffix = "-stn.gif" if args.animate else "-stn.png"
     output = args.output or args.model.rstrip("/") + suffix
+    pictures.check_suffix(output, (".gif",) if args.animate else pictures.SUFFIXES)
+    trained.check_not_file_of(args.model, output)
     files.prepare_output(output)
     images, labels, words = shown_images(args)
     if args.animate:

@@ -15,6 +15,7 @@ import traceback
 from common import files
 
 LONGEST = 500  # letters of a message
+MXNET_NEEDS_MEMORY = "Failed to allocate"  # in its errors, where there is none left
 STDOUT = "standard output"
 # What MXNet can hold of a number other than 0, in size.
 HELD = {int: ("64 bits", 1, 2**63 - 1), float: ("float32", 1.1754944e-38, 3.4028234e38)}
@@ -157,6 +158,11 @@ def _status(main):
             return 141
         _say(f"error: {one_line(error)}")
         return 3 if isinstance(error, Diverged) else 2
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and MXNET_NEEDS_MEMORY not in str(error):
+            raise
+        _say("error: not enough memory: smaller images, batches or layers take less")
+        return 2
     except KeyboardInterrupt as stop:
         status, what = (143, "terminated") if isinstance(stop, Terminated) else (130, "interrupted")
         _say(f"{what} {stop}".rstrip())

@@ -50,8 +50,13 @@ def main():
     parser.add_argument("--kinds", default="triangle,square,star,cross",
                         help=f"some of {','.join(KINDS)}")
     args = parser.parse_args()
+    kinds = args.kinds.split(",")
+    if not set(kinds) <= set(KINDS):
+        parser.error(f"--kinds {args.kinds}: there are {','.join(KINDS)}")
+    if os.path.exists(args.folder):
+        parser.error(f"{args.folder} is there already: name a new folder")
     for part, count in (("train", TRAIN), ("test", TEST)):
-        for kind in args.kinds.split(","):
+        for kind in kinds:
             rng, folder = random.Random(f"{part} {kind}"), os.path.join(args.folder, part, kind)
             os.makedirs(folder)
             for number in range(count):

@@ -82,7 +82,7 @@ def measure(folder):
             train = ImageIter(images, labels, args.batch_size, seed=0)
             symbol = symbols.get_symbol(
                 args.network, num_classes=len(numbers.CLASS_NAMES), add_stn=args.add_stn,
-                image_shape=train.image_shape, **train_mnist.network_options(args),
+                image_shape=train.image_shape, **train_mnist.network_options(vars(args)),
                 **train_mnist.options_for(labels, args))
             speed = fit.training_speed(symbol, train, flags.recipe(args))
             measured[row].append(args.batch_size / speed)

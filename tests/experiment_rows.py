@@ -38,7 +38,7 @@ def parameters(run):
     shape = (1, *as_pixels(dataset.train_images).shape[1:])
     symbol = symbols.get_symbol(args.network, num_classes=len(dataset.class_names),
                                 add_stn=args.add_stn, image_shape=shape[1:],
-                                **train_mnist.network_options(args),
+                                **train_mnist.network_options(vars(args)),
                                 **train_mnist.options_for(dataset.train_labels, args))
     shapes, _, _ = symbol.infer_shape(data=shape)
     return sum(math.prod(shape) for name, shape in zip(symbol.list_arguments(), shapes)

@@ -72,6 +72,8 @@ def test_what_is_misspelt_is_guessed_at(capsys, flags, words):
     (FileNotFoundError(2, "No such file or directory", "a"), 2,
      "error: a: No such file or directory"),
     (cli.Diverged("too high"), 3, "error: too high"),
+    (MemoryError("Unable to allocate 9 GiB"), 2,
+     "error: not enough memory: smaller images, batches or layers take less"),
     (KeyboardInterrupt(), 130, "interrupted"),
     (ValueError("\x1b[31mred\x07"), 2, r"error: \x1b[31mred\x07"),
     (FileNotFoundError(2, "No such file", "\udc80a"), 2, r"error: \udc80a: No such file"),
@@ -108,6 +110,20 @@ def run_in_shell(code, redirection=""):
     return subprocess.run(["sh", "-c", f'"$0" -c "$1" {redirection}', sys.executable, code],
                           cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           stdin=subprocess.DEVNULL, universal_newlines=True)
+
+
+@pytest.mark.parametrize(("shape", "line"), [
+    ("(2**30, )", "error: not enough memory"), ("(2**40,)", "MXNetError")])  # a number is 8 bytes
+def test_of_mxnets_errors_that_for_want_of_memory_is_said(shape, line):
+    done = subprocess.run([sys.executable, "-c", f"""
+import resource
+from common import cli, find_mxnet
+import mxnet as mx
+resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
+cli.run(lambda: mx.nd.zeros({shape}, dtype="float64").wait_to_read())
+"""], cwd=ROOT, stderr=subprocess.PIPE, encoding="utf-8", check=False)
+    assert line in done.stderr
+    assert done.returncode == (2 if "memory" in line else 1)
 
 
 @pytest.mark.parametrize("lines", LINES)

@@ -136,6 +136,7 @@ def test_a_folder_with_another_comparison_is_refused(undisturbed, run_main, refu
     (["--seed", 3], ["--seed", "not for a comparison"]),
     (["--add-stn"], ["--add-stn", "not for a comparison"]),
     (["--overwrite"], ["--overwrite", "not for a comparison"]),
+    (["--benchmark", 1], ["--benchmark", "not for a comparison"]),
     (["--seeds", 1000], ["--seeds", "at most 31"]),
     (["--transform", "no-such-transform"], ["--transform", "'no-such-transform'"]),
     (["--warmup-epochs", 5], ["--warmup-epochs 5", "less than --num-epochs"]),
@@ -144,6 +145,14 @@ def test_a_folder_with_another_comparison_is_refused(undisturbed, run_main, refu
 def test_bad_input_is_refused(run_main, refused, tmp_path, flags, words):
     refused(run_main(compare_stn, *TINY, *flags), *words)
     assert not list(tmp_path.iterdir())
+
+
+def test_patterns_are_of_the_network_as_its_options_make_it():
+    given = {"network": "resnet", "stn_at": "input,stage1", "depth": 3, "transform": "tps:3"}
+    for fix in ("stn1_", "stage1_block3"):
+        compare_stn.check_patterns(dict(given, fix=fix))
+    with pytest.raises(ValueError, match="'stn_' matches the name of no parameter: .* stn0_"):
+        compare_stn.check_patterns(dict(given, fix="stn_"))
 
 
 def test_flags_survive_the_way_through():

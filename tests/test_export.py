@@ -117,6 +117,7 @@ def bad_files_once(tmp_path_factory):
     export_folder.export(str(folder / "export"), symbol, *params, (1, 28, 28))
     (folder / "three").write_text("a\nb\nc\n")
     (folder / "nine").write_text("a\nb\nc\nd\ne\nf\ng\nh\ni\n\n")
+    (folder / "twice").write_text("a\na\nb\nc\nd\ne\nf\ng\nh\ni\n")
     (folder / "binary").write_bytes(b"\xff")
     (folder / "escapes").write_text("\x1b[31m\n" * 10)
     return folder
@@ -148,6 +149,11 @@ def bad_files(tmp_path, bad_files_once):
     (["good", "--class-names", "escapes"], ["escapes: a line without a name, or with control"]),
     (["good", "--class-names", "binary"], ["binary: not UTF-8"]),
     (["good", "--class-names", "nothing"], ["nothing: there is no such file"]),
+    (["good", "--class-names", "twice"], ["twice: a is there twice"]),
+    (["good", "--output", "good"], ["good: the prefix of checkpoints", "would hide"]),
+    (["good", "--output", "half/"], ["half/: the prefix of checkpoints", "would hide"]),
+    (["good", "--onnx", "./good-symbol.json"], ["a file of good itself, which would be lost"]),
+    (["export", "--onnx", "export/model-0000.params"], ["a file of export itself"]),
     (["good", "--output", "."], [".: holds something else than an export"]),
     (["good", "--output", "three"], ["three"]),
     (["good", "--onnx", "/dev/null"], ["/dev/null: cannot be written"]),

@@ -47,3 +47,14 @@ def test_each_command_of_the_example(tmp_path):
     fixed = run(f"{tune} --fix stn_ --model-prefix models/fixed", tmp_path)
     assert "Stands still (--fix): stn_loc_conv1" in fixed
     assert accuracy(fixed) > 0.9
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["."], ". is there already: name a new folder"), (["new", "--kinds", "moon,sun"], "moon,sun")])
+def test_pictures_are_drawn_into_a_new_folder_alone(tmp_path, flags, words):
+    done = subprocess.run([sys.executable, "-m", "examples.draw_pictures", *flags],
+                          cwd=str(tmp_path), env=dict(os.environ, PYTHONPATH=ROOT),
+                          stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.returncode == 2
+    assert words in done.stderr.splitlines()[-1]
+    assert not os.listdir(str(tmp_path))

@@ -180,6 +180,14 @@ def test_predictions_of_files_are_those_of_the_arrays(trained, run, tmp_path):
         assert line == f"{place}: {image['class']} ({image['probability']:.4f})"
 
 
+def test_a_picture_whose_name_is_no_text_is_in_the_table(trained, run, tmp_path):
+    name = b"b\xff.png"
+    with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+        Image.fromarray(IMAGES[0]).save(file, format="png")
+    assert run(trained.export, "--predict", os.fsdecode(name), "--csv", "p.csv").returncode == 0
+    assert (tmp_path / "p.csv").read_bytes().splitlines()[1].startswith(name + b",,")
+
+
 def test_the_names_of_the_classes_are_said(run, tmp_path):
     symbol = symbols.get_symbol("mlp", width=8)
     params = bound(symbol, (1, 28, 28), batch_size=2).get_params()
@@ -284,6 +292,11 @@ def bad_files(tmp_path, bad_files_once):
     (["few", *DATA], ["label 9", "5 classes"]),
     (["nan", *DATA], ["nan/model-0000.params", "does not give class probabilities"]),
     (["MODEL", "--result", "."], ["names no file"]),
+    (["MODEL", *DATA, "--result", "MODEL/model-0000.params"], ["a file of", "would be lost"]),
+    (["MODEL", *DATA, "--confusion", "c.png", "--mistakes", "./c.png"], ["c.png is named twice"]),
+    (["MODEL", "--predict", "large.png", "good.png", "--csv", "good.png"],
+     ["good.png is named twice", "would be lost"]),
+    (["MODEL", *DATA, "--mistakes", "m.gif"], ["m.gif: the picture is none of that kind", ".png"]),
     (["nothing", "--confusion", "good.png/c.png"], ["good.png"]),
     (["nothing", "--mistakes", "good.png/m.png"], ["good.png"]),
     (["nothing", "--csv", "good.png/p.csv", "--predict", "good.png"], ["good.png"]),
@@ -303,8 +316,9 @@ def bad_files(tmp_path, bad_files_once):
     (["MODEL", "--predict", "text.gz"], ["text.gz", "gzip"]),
 ])
 def test_bad_input_is_refused(trained, run, refused, tmp_path, bad_files, flags, words):
-    flags = [trained.export if flag == "MODEL" else flag for flag in flags]
-    refused(run(*flags), *words)
+    before = {path: path.read_bytes() for path in trained.folder.rglob("*.*") if path.is_file()}
+    refused(run(*(flag.replace("MODEL", trained.export) for flag in flags)), *words)
+    assert before == {path: path.read_bytes() for path in before}
     assert {str(path) for path in tmp_path.rglob("*")} == bad_files
 
 

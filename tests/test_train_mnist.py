@@ -138,6 +138,12 @@ def test_reading_speed_and_monitor(run, tmp_path, caplog):
     (["--add-stn", "--network", "resnet", "--stn-at", "input,stage9"], ["stage3", "stage9"]),
     (["--stn-steps", "2"], ["--stn-steps", "--add-stn"]),
     (["--add-stn", "--stn-steps", "0"], ["--stn-steps", "at least 1"]),
+    (["--add-stn", "--stn-steps", "101"], ["--stn-steps", "at most 100"]),
+    (["--network", "mlp", "--width", "2000000000"], ["--width", "at most 65536"]),
+    (["--network", "resnet", "--depth", "1001"], ["--depth", "at most 1000"]),
+    (["--random-crop", "1", "--pad-size", "1001"], ["--pad-size", "at most 1000"]),
+    *[([*flags, "--result", "r.json"], ["--result", "nothing is to be trained"])
+      for flags in (["--summary"], ["--test-io", "1"], ["--benchmark", "1"])],
     (["--add-stn", "--stn-steps", "2", "--transform", "tps"], ["tps", "more than one step"]),
     (["--add-stn", "--network", "resnet", "--stn-steps", "2"],
      ["--stn-steps: resnet has no such option", "lenet"]),
@@ -257,6 +263,12 @@ def test_a_folder_in_the_way_of_the_export_is_said_early(run, refused, tmp_path)
     (tmp_path / "a-export" / "README.md").write_text("mine")
     refused(run(*QUICK, "--model-prefix", "a"), "a-export: holds something else")
     assert os.listdir(tmp_path) == ["a-export"]
+
+
+@pytest.mark.parametrize("result", ["a-0001.json", "a-symbol.json", "a-export/README.md"])
+def test_figures_do_not_replace_a_file_of_the_model(run, refused, tmp_path, result):
+    refused(run(*QUICK, "--model-prefix", "a", "--result", result), "a file of a itself")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

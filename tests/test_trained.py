@@ -33,6 +33,28 @@ def test_an_export_and_a_checkpoint_predict_alike(paths):
         np.testing.assert_allclose(answers, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("network", ["lenet", "resnet"])  # one with padded layers, and BatchNorm
+def test_parameters_of_float64_predict_as_those_of_float32(tmp_path, network):
+    symbol = symbols.get_symbol(network)
+    params = bound(symbol, (1, 28, 28), batch_size=2).get_params()
+    answers = []
+    for dtype in ("float32", "float64"):
+        checkpoint.save(str(tmp_path / dtype), 1, symbol, *(
+            {name: value.astype(dtype) for name, value in part.items()} for part in params), {}, {})
+        answers.append(trained.load(str(tmp_path / dtype)).predictor((1, 28, 28))(IMAGES))
+    np.testing.assert_array_equal(*answers)
+
+
+@pytest.mark.parametrize(("path", "expected"), [
+    ("a-0001.params", True), ("a-0012.json", True), ("a-stopped.state", True),
+    ("a-symbol.json", True), ("b/../a-0001.state", True), ("a-export/model-0000.params", True),
+    ("a-export/README.md", True), ("a/SHA256SUMS", True), ("a-export/score.json", False),
+    ("a-b-0001.params", False), ("a-result.json", False), ("b/a-0001.params", False),
+    ("a-00012.json", False)])
+def test_which_files_are_of_a_network(path, expected):
+    assert trained.is_file_of("a", path) == expected
+
+
 def test_the_newest_checkpoint_is_taken(paths):
     assert trained.load(paths[1]).path.endswith("a-0012.params")
     assert trained.load(paths[1], epoch=1).path.endswith("a-0001.params")

@@ -42,7 +42,7 @@ def add_augmentation_flags(parser):
     flag = parser.add_argument_group("augmentation, of each training image anew").add_argument
     flag("--random-crop", type=int, choices=(0, 1), default=0,
          help="1 to cut the images out of what --pad-size makes of them, anywhere")
-    flag("--pad-size", type=cli.number(int, least=0), default=0,
+    flag("--pad-size", type=cli.number(int, least=0, most=1000), default=0,
          help="pixels to put around an image, for --random-crop; they are 0")
     flag("--random-mirror", type=int, choices=(0, 1), default=0,
          help="1 to swap left and right, of every second image")

@@ -41,10 +41,15 @@ def given_names(text):
     else:
         raise ValueError(f"--class-names {text}: neither a file that is there nor names such as "
                          "a,b,c")
+    return checked_names(f"--class-names {text}", names)
+
+
+def checked_names(where, names):
+    """Those names; ValueError if there are fewer than two, or one of them is there twice."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or len(names) < 2 or not all(name and name.isprintable() for name in names):
         problem = f"{twice[0]} is there twice" if twice else "two names or more are needed"
-        raise ValueError(f"--class-names {text}: {problem}")
+        raise ValueError(f"{where}: {problem}")
     return names
 
 

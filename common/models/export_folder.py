@@ -108,7 +108,14 @@ def answer_shape(symbol, image_shape):
 
 
 def check_free(folder):
-    """Raises OSError if a folder holds something, but not an export."""
+    """Raises OSError if a folder holds something, but not an export.
+
+    Raises ValueError if checkpoints have its name as their prefix: they would not be found any
+    more.
+    """
+    if checkpoint.begun(folder.rstrip(os.sep)):
+        raise ValueError(f"{folder}: the prefix of checkpoints, which a folder of that name would "
+                         "hide: give another one")
     if (os.path.isdir(folder) and set(os.listdir(folder)) - {NEW}
             and not os.path.exists(os.path.join(folder, SYMBOL))):
         raise FileExistsError(f"{folder}: holds something else than an export: give a folder that "
@@ -180,7 +187,7 @@ def read_class_names(path, count):
     names = class_list.read_names(path)
     if len(names) != count:
         raise ValueError(f"{path}: {len(names)} names, but the network has {count} classes")
-    return names
+    return class_list.checked_names(path, names)
 
 
 def read_card(folder):

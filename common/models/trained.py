@@ -110,19 +110,26 @@ class Trained(NamedTuple):
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # MXNet prints what does not fit
                 arg_shapes, _, aux_shapes = symbol.infer_shape(data=(1, *image_shape))
+                # A training in float64 leaves such parameters; images are float32 here.
+                arg_types, _, aux_types = symbol.infer_type(data="float32")
         except mx.MXNetError:
             arg_shapes = None
-        if arg_shapes is None:
+        if arg_shapes is None or arg_types is None:
             raise ValueError(f"{self.path}: the network is {unfit}")
         params = []
-        for names, shapes, values in (
-                (symbol.list_arguments(), arg_shapes, self.arg_params),
-                (symbol.list_auxiliary_states(), aux_shapes, self.aux_params)):
+        for names, shapes, types, values in (
+                (symbol.list_arguments(), arg_shapes, arg_types, self.arg_params),
+                (symbol.list_auxiliary_states(), aux_shapes, aux_types, self.aux_params)):
             expected = {name: shape for name, shape in zip(names, shapes) if name != "data"}
-            params.append({name: values[name] for name in expected if name in values})
+            params.append({name: _as_type(values[name], kind) for name, kind in zip(names, types)
+                           if name in expected and name in values})
             checkpoint.check_shapes(self.path, params[-1], expected,
                                     f"of another network, or {unfit}")
         return params
+
+
+def _as_type(value, kind):
+    return value.astype(kind, copy=False) if value.dtype in checkpoint.FLOATS else value
 
 
 class Params(NamedTuple):
@@ -235,6 +242,24 @@ def _image_shape(path, prefix, epoch):
             return export_folder.image_shape(path)
         return (checkpoint.load_state(prefix, epoch)[1] or {}).get("image_shape")
     return None
+
+
+def is_file_of(model, path):
+    """Whether a path is one that the files of a network have.
+
+    Args:
+        model: prefix of checkpoints, which their export is one of, or folder of an export.
+    """
+    own, path = map(os.path.realpath, (model, path))
+    exported = path.startswith((f"{own}-export{os.sep}", own + os.sep)) and (
+        os.path.basename(path) in (*export_folder.FILES, export_folder.SUMS, export_folder.CARD))
+    return exported or bool(re.match(re.escape(own) + r"-([0-9]{4}|stopped|symbol)\.", path))
+
+
+def check_not_file_of(model, path):
+    """Raises ValueError if what is written to a path would replace a file of a network."""
+    if is_file_of(model, path):
+        raise ValueError(f"{path}: a file of {model} itself, which would be lost: write elsewhere")
 
 
 def find(path, epoch=None):

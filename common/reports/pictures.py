@@ -29,8 +29,16 @@ SIDE = 0.66  # inches of the longer side of an image that is transformed
 BEYOND = 0.2  # of its longer side, shown around it for outlines that go there
 LINE, LETTER, GAP = 0.2, 0.08, 0.04  # inches of text, and between two pictures of an image
 OUTLINES = (("tab:orange", "-"), ("tab:cyan", "--"), ("tab:pink", "-."), ("tab:olive", ":"))
+SUFFIXES = (".png", ".jpg")  # of what ``save`` writes
 MOST_NUMBERED = 60  # classes of a confusion matrix that has its counts written in it
 SHEET = 8  # square images in a row of a sheet
+
+
+def check_suffix(path, suffixes):
+    """Raises ValueError for the name of a file that a picture is not written as."""
+    suffix = os.path.splitext(path)[1]
+    if suffix and suffix not in suffixes:
+        raise ValueError(f"{path}: the picture is none of that kind: name it {suffixes[0]}")
 
 
 def save(figure, path):

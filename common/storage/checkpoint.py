@@ -7,9 +7,9 @@ SHA-256 of the params it belongs to. A manifest, ``prefix-NNNN.json``, vouches f
 however a process ends, there is the new checkpoint or the one that was to be overwritten.
 Checkpoints of other programs have no manifest: their files are checked as far as that goes.
 """
-import glob
 import logging
 import os
+import re
 
 import mxnet as mx
 import numpy as np
@@ -108,11 +108,14 @@ def load_params(prefix, epoch, symbol, **data_shapes):
 
 
 def epochs(prefix):
-    """The epochs that there are params or a manifest of, rising."""
-    start = f"{prefix}-"
-    found = [path for suffix in ("params", "json")
-             for path in glob.glob(f"{glob.escape(start)}[0-9][0-9][0-9][0-9].{suffix}")]
-    return sorted({int(path[len(start):].partition(".")[0]) for path in found})
+    """The epochs that there are params or a manifest of, rising; OSError if nobody may look."""
+    folder, start = os.path.split(f"{prefix}-")
+    try:
+        names = os.listdir(folder or ".")
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    numbered = re.compile(re.escape(start) + r"([0-9]{4})\.(params|json)")
+    return sorted({int(found[1]) for found in map(numbered.fullmatch, names) if found})
 
 
 def begun(prefix):

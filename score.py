@@ -127,8 +127,8 @@ def predict(args, network):
 
 def prepare_outputs(args):
     """Raises OSError or ValueError if a file cannot be written, or would replace another one."""
-    for picture in (args.confusion, args.mistakes):
-        pictures.check_suffix(picture or "", pictures.SUFFIXES)
+    for picture in filter(None, (args.confusion, args.mistakes)):
+        pictures.check_suffix(picture, pictures.SUFFIXES)
     taken = set(map(os.path.realpath, args.predict or ()))
     for path in (args.confusion, args.mistakes, args.csv, args.result):
         if path is None:

@@ -108,10 +108,11 @@ def answer_shape(symbol, image_shape):
 
 
 def check_free(folder):
-    """Raises OSError if a folder holds something, but not an export.
+    """Raises an error where an export would be in the way of something else.
 
-    Raises ValueError if checkpoints have its name as their prefix: they would not be found any
-    more.
+    Raises:
+        OSError: the folder holds something, but not an export.
+        ValueError: its name is the prefix of checkpoints, which would not be found any more.
     """
     if checkpoint.begun(folder.rstrip(os.sep)):
         raise ValueError(f"{folder}: the prefix of checkpoints, which a folder of that name would "

@@ -36,7 +36,7 @@ SHEET = 8  # square images in a row of a sheet
 
 def check_suffix(path, suffixes):
     """Raises ValueError for the name of a file that a picture is not written as."""
-    suffix = os.path.splitext(path)[1]
+    suffix = os.path.splitext(path)[1].lower()
     if suffix and suffix not in suffixes:
         raise ValueError(f"{path}: the picture is none of that kind: name it {suffixes[0]}")
 
@@ -44,7 +44,8 @@ def check_suffix(path, suffixes):
 def save(figure, path):
     """Writes a figure as PNG, or as JPEG by a path that says .jpg; OSError if it cannot be done."""
     content = io.BytesIO()
-    figure.savefig(content, format="jpg" if str(path).endswith(".jpg") else "png", dpi=DPI)
+    figure.savefig(content, dpi=DPI,
+                   format="jpg" if str(path).lower().endswith(".jpg") else "png")
     files.write_bytes(path, content.getvalue())
 
 

@@ -108,7 +108,10 @@ def load_params(prefix, epoch, symbol, **data_shapes):
 
 
 def epochs(prefix):
-    """The epochs that there are params or a manifest of, rising; OSError if nobody may look."""
+    """The epochs that there are params or a manifest of, rising.
+
+    Raises OSError if the folder may not be looked into.
+    """
     folder, start = os.path.split(f"{prefix}-")
     try:
         names = os.listdir(folder or ".")

@@ -95,15 +95,19 @@ def against(panels, x_label):
     """A figure of panels side by side, against what grows by factors.
 
     Args:
-        panels: title -> label of a line -> [(x, y), ...]; a line without points is left out.
+        panels: title -> label of a line -> [(x, y), ...]; a line without points is left out, and
+            has its colour in the other panels all the same.
         x_label: of the axis, which is logarithmic.
     """
     figure, axes = _panels(len(panels))
+    ticks = sorted({x for lines in panels.values() for points in lines.values() for x, _ in points})
     for axis, (title, lines) in zip(axes, panels.items()):
-        for label, points in lines.items():
+        for number, (label, points) in enumerate(lines.items()):
             if points:
-                axis.plot(*zip(*points), marker=".", label=label)
+                axis.plot(*zip(*points), marker=".", label=label, color=f"C{number}")
         axis.set(title=title, xlabel=x_label, xscale="log")
+        axis.set_xticks(ticks, list(map(str, ticks)))
+        axis.minorticks_off()
         axis.legend()
     return figure
 

@@ -253,7 +253,7 @@ def is_file_of(model, path):
     own, path = map(os.path.realpath, (model, path))
     exported = path.startswith((f"{own}-export{os.sep}", own + os.sep)) and (
         os.path.basename(path) in (*export_folder.FILES, export_folder.SUMS, export_folder.CARD))
-    return exported or bool(re.match(re.escape(own) + r"-([0-9]{4}|stopped|symbol)\.", path))
+    return exported or checkpoint.is_file_of(own, path)
 
 
 def check_not_file_of(model, path):

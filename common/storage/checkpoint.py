@@ -121,6 +121,11 @@ def epochs(prefix):
     return sorted({int(found[1]) for found in map(numbered.fullmatch, names) if found})
 
 
+def is_file_of(prefix, path):
+    """Whether a path is one that checkpoints of a prefix have; both are taken as they are spelt."""
+    return bool(re.match(rf"{re.escape(prefix)}-([0-9]{{4}}|{STOPPED}|symbol)\.", path))
+
+
 def begun(prefix):
     """Whether there is any checkpoint."""
     return bool(epochs(prefix) or os.path.exists(paths(prefix, STOPPED)[1]))

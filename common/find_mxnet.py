@@ -11,10 +11,12 @@ Run as a program, it says whether this Python can work at all: ``python common/f
 import ctypes
 import functools
 import glob
+import importlib
 import os
 import platform
 import signal
 import sys
+import types
 import warnings
 
 SUITABLE = "64-bit CPython 3.8 to 3.13 on Linux (x86-64 or aarch64) or macOS (x86-64)"
@@ -87,7 +89,40 @@ def _import_mxnet():
             import setuptools  # noqa: F401  brings distutils to Python 3.12 and later
         import numpy
         mend_numpy(numpy)
-        _with_libraries(lambda: __import__("mxnet"), [])
+        with_seldom_used("scipy.stats", lambda: _with_libraries(lambda: __import__("mxnet"), []))
+        mend_scipy(sys.modules.get("scipy.sparse"))
+
+
+def mend_scipy(sparse):
+    """Gives scipy.sparse, if it is there, the module that SciPy 2 drops and ``nd.array`` looks up."""
+    if sparse and not hasattr(sparse, "csr"):
+        sparse.csr = sparse
+
+
+class _Later(types.ModuleType):
+    """Stands for a module until something in it is looked up."""
+
+    def __getattr__(self, name):
+        self.step_aside()
+        return getattr(importlib.import_module(self.__name__), name)
+
+    def step_aside(self):
+        """From now on the module itself is imported."""
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+
+
+def with_seldom_used(name, load):
+    """Calls a function in which the import of a module costs nothing until the module is used.
+
+    Of the import of MXNet, scipy.stats would be a quarter of the time and of the memory.
+    """
+    module = _Later(name)
+    sys.modules.setdefault(name, module)
+    try:
+        load()
+    finally:
+        module.step_aside()
 
 
 def _with_libraries(load, tried):

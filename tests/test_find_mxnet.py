@@ -56,6 +56,45 @@ def test_missing_numpy_names_are_filled_in():
         bare.pmt()
 
 
+def test_scipy_s_statistics_are_loaded_when_they_are_used():
+    code = ("from common import find_mxnet; import sys; print('scipy.stats' in sys.modules);"
+            "from mxnet.contrib import quantization; print(quantization.stats.entropy([1.0]));"
+            "import scipy.stats; print(scipy.stats.entropy is quantization.stats.entropy)")
+    done = run(sys.executable, "-c", code)
+    assert (done.stdout, done.stderr) == ("False\n0.0\nTrue\n", "")
+
+
+def test_scipy_s_statistics_stay_where_they_are_loaded_before():
+    code = ("import scipy.stats; from common import find_mxnet; import sys;"
+            "from mxnet.contrib import quantization;"
+            "print(sys.modules['scipy.stats'] is scipy.stats is quantization.stats)")
+    assert run(sys.executable, "-c", code).stdout == "True\n"
+
+
+def test_what_is_used_in_the_import_is_loaded_there():
+    code = ("import sys; from common import find_mxnet; names = []\n"
+            "def load(): import scipy.stats as ss, scipy.stats.mstats; names.append(ss.norm)\n"
+            "find_mxnet.with_seldom_used('scipy.stats', load)\n"
+            "print(sys.modules['scipy.stats'].norm is names[0])")
+    done = run(sys.executable, "-c", code)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_mxnet_works_without_scipy():
+    code = ("import sys; sys.modules['scipy'] = None; from common import find_mxnet; import mxnet;"
+            "from mxnet.contrib import quantization; print(quantization.stats)")
+    done = run(sys.executable, "-c", code)
+    assert (done.stdout, done.stderr) == ("None\n", "")
+
+
+def test_mxnet_makes_arrays_where_scipy_has_dropped_what_it_looks_up():
+    code = ("import scipy.sparse as sparse; del sparse.csr; from common import find_mxnet;"
+            "import mxnet as mx; print(mx.nd.array([1, 2]).shape);"
+            "print(mx.nd.array(sparse.csr_matrix([[0, 3]])).stype)")
+    done = run(sys.executable, "-c", code)
+    assert (done.stdout, done.stderr) == ("(2,)\ncsr\n", "")
+
+
 def test_threads_of_the_user_stay():
     code = "from common import find_mxnet; import os; print(os.environ['OMP_NUM_THREADS'])"
     assert run(sys.executable, "-c", code, OMP_NUM_THREADS="2").stdout == "2\n"

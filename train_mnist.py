@@ -101,8 +101,11 @@ def check(args):
     if args.benchmark and args.kv_store in workers.KV_STORES:
         raise ValueError(f"--benchmark 1 trains in one process: it does not go with --kv-store "
                          f"{args.kv_store}")
-    if args.result is not None and (args.benchmark or args.draw_graph or args.summary
-                                    or args.test_io):
+    described = args.summary or args.draw_graph is not None
+    if bool(args.benchmark) + bool(args.test_io) + described > 1:
+        raise ValueError("--benchmark 1, --test-io 1 and --summary or --draw-graph do other things "
+                         "than train: give one of them")
+    if args.result is not None and (args.benchmark or args.test_io or described):
         raise ValueError("--result is for the figures of a training, and nothing is to be trained")
     if not args.add_stn and any(getattr(args, name) for name in OF_TRANSFORMER):
         options = ", ".join(map(cli.flag_of, OF_TRANSFORMER))

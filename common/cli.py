@@ -58,6 +58,10 @@ class Parser(argparse.ArgumentParser):
             error.message += did_you_mean(str(value), list(map(str, action.choices)))
             raise
 
+    def _print_message(self, message, file=None):
+        if message:  # argparse itself passes over what cannot be written
+            file.write(message)
+
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
 
@@ -124,6 +128,8 @@ def run(main):
     that ends the process quietly, as it does others. Errors that nobody can read harm nothing.
     """
     _open_closed_streams()
+    if sys.stdout.errors == "strict":  # a name that the terminal cannot show stops nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.getLogger().addFilter(_tame)
     status = 1
     try:

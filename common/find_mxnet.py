@@ -94,7 +94,7 @@ def _import_mxnet():
 
 
 def mend_scipy(sparse):
-    """Gives scipy.sparse, if it is there, the module that SciPy 2 drops and ``nd.array`` looks up."""
+    """Gives scipy.sparse, if it is there, the name that ``nd.array`` looks up and SciPy 2 drops."""
     if sparse and not hasattr(sparse, "csr"):
         sparse.csr = sparse
 

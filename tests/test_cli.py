@@ -106,10 +106,11 @@ PRINTING = "from common import cli; cli.run(lambda: print('line\\n' * {}))"
 LINES = [1, 10**5]  # which are written in the end, or before that
 
 
-def run_in_shell(code, redirection=""):
+def run_in_shell(code, redirection="", **environment):
     return subprocess.run(["sh", "-c", f'"$0" -c "$1" {redirection}', sys.executable, code],
                           cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          stdin=subprocess.DEVNULL, universal_newlines=True)
+                          stdin=subprocess.DEVNULL, universal_newlines=True,
+                          env=dict(os.environ, **environment))
 
 
 @pytest.mark.parametrize(("shape", "line"), [
@@ -143,6 +144,19 @@ def test_output_that_cannot_be_written(lines, redirection, reason):
     done = run_in_shell(PRINTING.format(lines), redirection)
     assert done.returncode == 2
     assert done.stderr == f"-c: error: standard output: {reason}\n"
+
+
+def test_help_that_cannot_be_written():
+    done = run_in_shell("from common import cli; cli.run(cli.Parser(prog='a').parse_args)",
+                        "--help >/dev/full")
+    assert done.returncode == 2
+    assert done.stderr == "-c: error: standard output: No space left on device\n"
+
+
+def test_letters_that_the_terminal_does_not_have_are_spelt_out():
+    done = run_in_shell("from common import cli; cli.run(lambda: print('sieben €'))",
+                        PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "sieben \\u20ac\n", "")
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&- 2>&-"])

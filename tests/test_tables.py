@@ -169,7 +169,7 @@ def test_tables_of_images_that_are_not_square(tmp_path):
     (b"label,a\n1,2\n-1,3\n", "row 3: the label '-1' is no"),
     (b"label,a\n1,2\n0,1,2\n", "row 3 has 3 columns, the first row has 2"),
     (b"label,a\n1,2,3\n0,1,2\n", "row 2 has 3 columns, the first row has 2"),
-    (b"label;a\n1;2\n", "has no column named label|no table"),
+    (b"label;a\n1;2\n", "no table of a label and pixels, with commas"),
     (b"label,a\n1,\xff\n", "line 2 is not text in UTF-8"),
     (b"PAR1\0\0", "line 1 is no line of a table"),
     (b"0," * 2**23 + b"0\n", "line 1 is no line of a table"),

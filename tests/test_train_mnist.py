@@ -144,6 +144,8 @@ def test_reading_speed_and_monitor(run, tmp_path, caplog):
     (["--random-crop", "1", "--pad-size", "1001"], ["--pad-size", "at most 1000"]),
     *[([*flags, "--result", "r.json"], ["--result", "nothing is to be trained"])
       for flags in (["--summary"], ["--test-io", "1"], ["--benchmark", "1"])],
+    (["--summary", "--benchmark", "1"], ["--benchmark 1", "--summary", "one of them"]),
+    (["--draw-graph", "a.dot", "--test-io", "1"], ["--test-io 1", "--draw-graph", "one of them"]),
     (["--add-stn", "--stn-steps", "2", "--transform", "tps"], ["tps", "more than one step"]),
     (["--add-stn", "--network", "resnet", "--stn-steps", "2"],
      ["--stn-steps: resnet has no such option", "lenet"]),

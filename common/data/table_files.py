@@ -80,10 +80,10 @@ def _read(path, image_shape, columns=None):
         first = next(csv.reader([next(lines, "")]), [])
         header = not all(map(_is_number, first))
         place = _label_column(first) if header else (None if len(first) == columns else 0)
-        if place is None:
-            return None
         if len(first) < 2:
             raise ValueError(f"{path}: no table of a label and pixels, with commas between them")
+        if place is None:
+            return None
         shape = _shape(path, len(first) - 1, image_shape)
         images, labels, count = [], [], 0
         rows = lines if header else itertools.chain([",".join(first)], lines)

@@ -122,7 +122,8 @@ def predict(args, network):
                                        **provenance()})
     for image in found:
         index = "" if image["index"] is None else f"[{image['index']}]"
-        print(f"{image['file']}{index}: {image['name']} ({image['probability']:.4f})")
+        print(f"{cli.printable(image['file'])}{index}: {image['name']} "
+              f"({image['probability']:.4f})")
 
 
 def prepare_outputs(args):

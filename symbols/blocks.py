@@ -1,6 +1,7 @@
 """Gluon: spatial transformers, and whole networks of symbols, as blocks.
 
-This file needs MXNet and NumPy alone: lift it, with ``stn.py``, into a program of your own.
+This file needs MXNet, NumPy and ``stn.py`` alone: lift both, into a folder of your program, such as
+``warps``, from which it imports ``warps.blocks``.
 
     features = mx.gluon.nn.Conv2D(16, 5, strides=2, activation="relu")
     net = mx.gluon.nn.HybridSequential()

@@ -8,7 +8,8 @@ before it: those made four steps unstable.
 
     net = straighten(data, localise, (28, 28), (28, 28), "affine", steps=3)
 
-This file needs MXNet, NumPy and ``stn.py`` alone: lift both.
+This file needs MXNet, NumPy and ``stn.py`` alone: lift both, into a folder of your program, such as
+``warps``, from which it imports ``warps.steps``.
 """
 import json
 from numbers import Integral

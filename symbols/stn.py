@@ -318,10 +318,12 @@ def spatial_transformer(data, loc, target_shape, transform="affine", name="stn",
         Symbol (N, C, height, width), or of a ``pool``-th of that size.
 
     Raises:
-        ValueError: no such transform or outside, a name that data or theta come from, or the target
-            is too small for coordinates from -1 to 1, or for the pooling.
+        ValueError: no such transform or outside, theta is from a head for another number of
+            parameters, a name that data or theta come from, or the target is too small for
+            coordinates from -1 to 1, or for the pooling.
     """
     transform, target_shape = get_transform(transform), _checked(target_shape)
+    _check_head(loc, len(transform.identity))
     if outside not in OUTSIDE:
         raise ValueError(f"outside must be {' or '.join(OUTSIDE)}, got {outside!r}")
     if not isinstance(pool, Integral) or not 1 <= pool <= min(target_shape):
@@ -414,6 +416,20 @@ def _checked(target_shape):
 def _full_name(name):
     """A name as the caller's ``mx.name.Prefix`` scopes make it."""
     return mx.sym.zeros(1, name=name).name
+
+
+def _check_head(loc, count):
+    """Raises ValueError if a ``localisation_head`` made another number of parameters.
+
+    MXNet refuses most of them, but later, and takes a single one for all.
+    """
+    prefix, _, last = (loc.name or "").rpartition("_loc_")
+    if last in ("fc2", "fc2_stable") or last.startswith("bounded_"):
+        made = [int(node["attrs"]["num_hidden"]) for node in json.loads(loc.tojson())["nodes"]
+                if (node["op"], node["name"]) == ("FullyConnected", f"{prefix}_loc_fc2")]
+        if made and made != [count]:
+            raise ValueError(f"theta has {made[0]} parameters, and the transform takes {count}: "
+                             "give both functions the same")
 
 
 def _check_new(name, *symbols):

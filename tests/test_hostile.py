@@ -87,8 +87,8 @@ def deep_symbol(folder):
 
 def huge_symbol(folder):
     data = mx.sym.var("data")
-    for _ in range(4):  # of 784 numbers, 10**16 times as many
-        data = mx.sym.tile(data, reps=(1, 1, 100, 100))
+    for index in range(4):  # of 784 numbers, 10**16 times as many
+        data = mx.sym.tile(data, reps=(1, 1, 100, 100), name=f"tile{index}")
     return foreign(folder, symbol=data.tojson().encode())
 
 

@@ -76,6 +76,23 @@ def test_the_networks_need_mxnet_and_numpy_alone(tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=str(tmp_path), check=True)
 
 
+def test_blocks_and_steps_need_nothing_but_the_transformer_beside_them(tmp_path):
+    shutil.copy(os.path.join(ROOT, "common", "find_mxnet.py"), tmp_path)
+    (tmp_path / "warps").mkdir()
+    for name in ("stn", "blocks", "steps"):
+        shutil.copy(os.path.join(ROOT, "symbols", f"{name}.py"), tmp_path / "warps")
+    code = ("import find_mxnet, mxnet as mx; from warps import blocks, steps, stn\n"
+            "data = mx.sym.Variable('data')\n"
+            "print(steps.straighten(data, lambda net: stn.localisation_head(net, 'rotation'),\n"
+            "      (9, 9), (9, 9), 'rotation', steps=2).infer_shape(data=(2, 1, 9, 9))[1])\n"
+            "net = blocks.SpatialTransformer(mx.gluon.nn.Dense(4), (5, 5))\n"
+            "net.initialize()\n"
+            "print(net(mx.nd.ones((2, 1, 9, 9))).shape)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=str(tmp_path), check=True,
+                          stdout=subprocess.PIPE, universal_newlines=True)
+    assert done.stdout == "[(2, 1, 9, 9)]\n(2, 1, 5, 5)\n"
+
+
 def test_the_readme_is_short_and_leads_everywhere():
     with open(os.path.join(ROOT, "README.md"), "rb") as file:
         text = file.read()

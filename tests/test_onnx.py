@@ -33,7 +33,9 @@ CASES += [("lenet", {"add_stn": False}, (3, 30, 26)), ("lenet", {"target_shape":
           ("lenet", {"stn_steps": 2, "transform": "rotation"}, SMALL),
           ("cnn", {"stn_steps": 3, "stable": True}, SMALL),
           ("mlp", {"stn_steps": 2, "transform": "projective"}, SMALL),
-          ("resnet", {"stn_at": "input,stage1", "transform": "similarity"}, (3, 48, 48))]
+          *(("resnet", {"stn_at": "input,stage1", **options}, (3, 48, 48))
+            for options in ({"transform": "similarity"}, {"transform": "projective"},
+                            {"transform": "tps:3"}, {"outside": "border"}))]
 
 
 def answers_of(path, images):

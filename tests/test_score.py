@@ -188,6 +188,16 @@ def test_a_picture_whose_name_is_no_text_is_in_the_table(trained, run, tmp_path)
     assert (tmp_path / "p.csv").read_bytes().splitlines()[1].startswith(name + b",,")
 
 
+def test_a_name_of_several_lines_is_said_in_one(trained, run, tmp_path):
+    name = "b\n\x1b[2J.png"
+    Image.fromarray(IMAGES[0]).save(tmp_path / name)
+    done = run(trained.export, "--predict", name, "--csv", "p.csv")
+    assert done.stdout.startswith(r"b\n\x1b[2J.png: ")
+    assert len(done.stdout.splitlines()) == 1
+    with open(tmp_path / "p.csv", newline="", encoding="utf-8") as file:
+        assert next(csv.DictReader(file))["file"] == name
+
+
 def test_the_names_of_the_classes_are_said(run, tmp_path):
     symbol = symbols.get_symbol("mlp", width=8)
     params = bound(symbol, (1, 28, 28), batch_size=2).get_params()

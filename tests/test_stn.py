@@ -692,9 +692,22 @@ def test_a_second_transformer_needs_a_name_of_its_own(transform):
 @pytest.mark.parametrize("transform", FAMILIES)
 def test_a_theta_of_another_size_is_refused(transform):
     count = len(stn.get_transform(transform).identity)
-    for images, wrong in ((2, count + 1), (8, count + 1), (9, count + 1), (2, 2 * count)):
+    shapes = [(2, count + 1), (8, count + 1), (9, count + 1), (2, 2 * count), (2, count, 2),
+              (2, count, 3, 3), (2 * count,)]
+    for shape in shapes:
         with pytest.raises((mx.MXNetError, RuntimeError)):
-            transformed(transform, pictures(images, 1, 9, 9), np.ones((images, wrong)), (6, 7))
+            transformed(transform, pictures(shape[0], 1, 9, 9), np.ones(shape), (6, 7))
+
+
+@pytest.mark.parametrize("options", [{}, {"stable": False}, {"bounded": True}], ids=str)
+@pytest.mark.parametrize(("of_head", "transform"), [
+    ("rotation", "affine"), ("rotation", "tps"), ("affine", "rotation"), ("tps:2", "tps:3")])
+def test_a_head_for_another_transform_is_refused(of_head, transform, options):
+    data = mx.sym.Variable("data")
+    loc = stn.localisation_head(data, of_head, **options)
+    with pytest.raises(ValueError, match="theta has .* parameters, and the transform takes"):
+        stn.spatial_transformer(data, loc, (6, 7), transform)
+    stn.spatial_transformer(data, loc, (6, 7), of_head)
 
 
 @pytest.mark.parametrize("transform", FAMILIES)

@@ -159,9 +159,10 @@ class _Model:
         if names:
             group = mx.sym.Group([internals[name] for name in names])
             values = dict(params, data=mx.nd.zeros((1, *image_shape)))
-            values = {name: values[name] for name in group.list_arguments()}
-            self._constants.update((name, value.asnumpy())
-                                   for name, value in zip(names, group.eval(**values)))
+            args, aux_states = ({name: values[name] for name in needed} for needed in (
+                group.list_arguments(), group.list_auxiliary_states()))
+            outputs = group.bind(mx.cpu(), args, aux_states=aux_states).forward()
+            self._constants.update((name, value.asnumpy()) for name, value in zip(names, outputs))
 
     def _translate(self, nodes, node):
         inputs = [self._name(nodes, entry) for entry in node["inputs"]]
@@ -181,7 +182,9 @@ class _Model:
     def add(self, operator, inputs, outputs=None, **attrs):
         """Adds a node and returns the name of its first output, which is made up if need be."""
         outputs = outputs or [f"{operator}_{len(self._nodes)}"]
-        self._nodes.append(self._onnx.helper.make_node(operator, inputs, outputs, **attrs))
+        # Named, as onnxruntime names what it fuses after its parts, and refuses two of a name.
+        self._nodes.append(self._onnx.helper.make_node(operator, inputs, outputs, outputs[0],
+                                                       **attrs))
         return outputs[0]
 
     def constant(self, value, dtype=np.float32):

@@ -336,7 +336,8 @@ def spatial_transformer(data, loc, target_shape, transform="affine", name="stn",
     own = {"__transformer__": name}
     with mx.name.NameManager():
         data = _copy_of(data, f"{name}_data_copy", own)
-        # A copy that refuses any other number of parameters; MXNet's reshape would not.
+        # A copy that refuses other numbers of parameters, all but a single one; MXNet's reshape
+        # would take any.
         theta = mx.sym.broadcast_to(loc, shape=(0, len(transform.identity)),
                                     name=f"{name}_loc_copy", attr=own)
         theta = mx.sym.clip(theta, a_min=-LIMIT, a_max=LIMIT, name=f"{name}_theta")

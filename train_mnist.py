@@ -101,8 +101,8 @@ def check(args):
     if args.benchmark and args.kv_store in workers.KV_STORES:
         raise ValueError(f"--benchmark 1 trains in one process: it does not go with --kv-store "
                          f"{args.kv_store}")
-    described = args.summary or args.draw_graph is not None
-    if bool(args.benchmark) + bool(args.test_io) + described > 1:
+    described = is_described(args)
+    if args.benchmark + args.test_io + described > 1:
         raise ValueError("--benchmark 1, --test-io 1 and --summary or --draw-graph do other things "
                          "than train: give one of them")
     if args.result is not None and (args.benchmark or args.test_io or described):
@@ -221,7 +221,7 @@ def train_network(args, recipe, prefix, group, started):
     symbol = symbols.get_symbol(args.network, num_classes=num_classes, add_stn=args.add_stn,
                                 image_shape=train.image_shape, **network_options(vars(args)),
                                 **options_for(dataset.train_labels, args))
-    if args.summary or args.draw_graph is not None:
+    if is_described(args):
         describe(args, symbol, train.image_shape)
         return
     if args.benchmark:
@@ -258,6 +258,11 @@ def iterators(args, dataset, distortion, group):
                       part_index=group.rank, raw=True)
     return (train, evaluation(*held_out) if args.validation else None,
             evaluation(dataset.test_images, dataset.test_labels))
+
+
+def is_described(args):
+    """Whether the network is to be drawn or printed, and not trained."""
+    return args.summary or args.draw_graph is not None
 
 
 def describe(args, symbol, image_shape):

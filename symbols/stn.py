@@ -426,10 +426,9 @@ def _check_head(loc, count):
     """
     prefix, _, last = (loc.name or "").rpartition("_loc_")
     if last in ("fc2", "fc2_stable") or last.startswith("bounded_"):
-        made = [int(node["attrs"]["num_hidden"]) for node in json.loads(loc.tojson())["nodes"]
-                if (node["op"], node["name"]) == ("FullyConnected", f"{prefix}_loc_fc2")]
-        if made and made != [count]:
-            raise ValueError(f"theta has {made[0]} parameters, and the transform takes {count}: "
+        made = int(loc.attr_dict().get(f"{prefix}_loc_fc2", {}).get("num_hidden", count))
+        if made != count:
+            raise ValueError(f"theta has {made} parameters, and the transform takes {count}: "
                              "give both functions the same")
 
 

@@ -5,14 +5,13 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from common.data import datasets, synthetic
+from common.data import datasets
 from common.models import trained
 from experiments import colocalise, colocaliser
 from experiments.colocalise import Run
 from experiments.colocaliser import BATCH, DIGIT, PHASES, SHAPE
+from tests.test_colocalise import FIRST, IMAGES, LABELS
 
-IMAGES, LABELS = synthetic.draw(2000, seed=0)
-FIRST = Run("T", 3, "stable", 0)
 PADDED = SHAPE[0] + 2 * colocaliser.BORDER
 
 

@@ -54,6 +54,36 @@ def test_many_images_are_cut_into_pieces_that_devices_take_in_turns(monkeypatch)
         np.testing.assert_allclose(predictor(IMAGES[start:]), expected[start:], atol=1e-5)
 
 
+def test_few_images_stay_on_one_device():
+    *trained, _ = network()
+    predictor = Predictor(*trained, (1, 28, 28), cpus=2)
+    for count, lengths in ((1, [1]), (8, [8]), (9, [8, 1]), (16, [8, 8]), (64, [32, 32])):
+        pieces = predictor._pieces(count)
+        assert [len(IMAGES[piece]) for piece in pieces] == lengths
+
+
+def test_answers_stay_as_they_were_given():
+    *trained, _ = network()
+    predictor = Predictor(*trained, (1, 28, 28), batch_size=32)
+    for count in (1, 3, 40):
+        answers = predictor(IMAGES[:count])
+        before = answers.copy()
+        predictor(255 - IMAGES[:count])
+        np.testing.assert_array_equal(answers, before)
+
+
+def test_answers_in_blocks_of_channels_are_put_in_order():
+    data = mx.sym.Variable("data")
+    symbol = mx.sym.Convolution(data, kernel=(3, 3), num_filter=32, name="conv")
+    weight = mx.nd.random.uniform(-1, 1, (32, 1, 3, 3))
+    bias = mx.nd.zeros(32)
+    expected = mx.nd.Convolution(mx.nd.array(IMAGES[:20, None] / 255), weight, bias, kernel=(3, 3),
+                                 num_filter=32).asnumpy()
+    predictor = Predictor(symbol, {"conv_weight": weight, "conv_bias": bias}, {}, (1, 28, 28))
+    for count in (1, 3, 20, 20):
+        np.testing.assert_allclose(predictor(IMAGES[:count]), expected[:count], atol=1e-5)
+
+
 def test_it_keeps_the_parameters_that_it_was_given():
     symbol, arg_params, aux_params, expected = network()
     predictor = Predictor(symbol, arg_params, aux_params, (1, 28, 28), batch_size=32)
@@ -132,7 +162,7 @@ def test_a_call_that_was_broken_off_leaves_nothing_behind():
     predictor = Predictor(*trained, (1, 28, 28), batch_size=16, cpus=1)
     expected = predictor(IMAGES)
     for taken in (1, 3):
-        outputs = predictor._outputs(255 - predict.as_pixels(IMAGES))
+        outputs = predictor._answers(255 - predict.as_pixels(IMAGES), predictor._pieces(70))
         for _ in range(taken):
             next(outputs)
         outputs.close()  # with pieces that are being computed still

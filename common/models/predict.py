@@ -1,6 +1,8 @@
 """Class probabilities of a trained network, as fast as the machine has them."""
+import bisect
 import collections
 import ctypes
+import itertools
 import math
 
 import mxnet as mx
@@ -12,6 +14,7 @@ from common.data.records import Stream
 from common.graph import constants, rewrite
 from common.models import devices
 
+FEW = 8  # images that are not worth a second device, which takes its time to start
 LANES = 2  # of a device, so that one is filled while it computes the other
 
 
@@ -70,11 +73,13 @@ class Predictor:
             raise ValueError(f"expected images of {wanted}, got {given}")
         if not len(images):
             raise ValueError("expected images, got none")
-        answers = None
-        for piece, output in self._outputs(images):
-            part = output.asnumpy()[:piece.stop - piece.start]
-            if answers is None:
-                answers = np.empty((len(images), *part.shape[1:]), part.dtype)
+        pieces = self._pieces(len(images))
+        parts = self._answers(images, pieces)
+        first = next(parts)
+        if len(pieces) == 1:
+            return first.copy()
+        answers = np.empty((len(images), *first.shape[1:]), first.dtype)
+        for piece, part in zip(pieces, itertools.chain([first], parts)):
             answers[piece] = part
         return answers
 
@@ -86,29 +91,29 @@ class Predictor:
                 lane.start(nothing, size)
         mx.nd.waitall()
 
-    def _outputs(self, images):
-        """Yields slices of images, and their outputs, which are good until the next is asked for.
+    def _answers(self, images, pieces):
+        """Yields what is said of the images of each piece, good until the next is asked for.
 
         MXNet computes asynchronously, and here as many pieces at a time as there are lanes.
         """
-        pieces, running = self._pieces(len(images)), collections.deque()
-        for number, piece in enumerate(pieces):
+        running = collections.deque()
+        for number, lane in zip(range(len(pieces)), itertools.cycle(self._lanes)):
             if len(running) == len(self._lanes):
-                yield running.popleft()
+                yield running.popleft().answers()
             data = _taken(images, *pieces[number:number + 2])
-            lane = self._lanes[number % len(self._lanes)]
-            running.append((piece, lane.start(data, self._fitting(len(data)))))
-        yield from running
+            running.append(lane.start(data, self._fitting(len(data))))
+        for computation in running:
+            yield computation.answers()
 
     def _pieces(self, count):
         """The slices that a call is cut into: for all devices, and with little that fills up."""
-        share = max(-(-count // len(self._contexts)), devices.SMALLEST_SHARE)
-        length = max(size for size in self.sizes if size <= share)
+        share = max(-(-count // len(self._contexts)), FEW)
+        length = self.sizes[bisect.bisect_right(self.sizes, share) - 1]
         return [slice(start, min(start + length, count)) for start in range(0, count, length)]
 
     def _fitting(self, count):
         """The smallest size that a piece of some images fits into."""
-        return next(size for size in self.sizes if size >= count)
+        return self.sizes[bisect.bisect_left(self.sizes, count)]
 
 
 def largest_piece(image_shape):
@@ -141,33 +146,65 @@ class _Lane:
         self._symbol, self._context, self._args = symbol, context, args
         self._aux_states, self._data = aux_states, mx.nd.zeros(shape, context)
         self._pixels = _memory(self._data) if context.device_type == "cpu" else None
-        self._executors = {}
-        self._executor(len(self._data))
+        self._computations = {}
+        self._computation(len(self._data))
 
     def start(self, images, size):
         """Starts to compute what the network says of uint8 images, as many as ``size`` or fewer.
 
-        Returns an NDArray, which is for as many as ``size``, and good until the next start.
+        Returns the _Computation, whose answers are good until the next start.
         """
-        executor = self._executor(size)
-        if self._pixels is None:
-            place = executor.arg_dict["data"]
-            mx.nd.from_numpy(_scaled(images, np.empty(place.shape, np.float32))).copyto(place)
-        else:  # past MXNet's engine, whose threads would wait for each other and for cores
-            _scaled(images, self._pixels[:size])
-        return executor.forward(is_train=False)[0]
+        computation = self._computation(size)
+        computation.start(images)
+        return computation
 
-    def _executor(self, size):
+    def _computation(self, size):
         """That for pieces of a size; it takes its memory from the first one, the largest."""
-        if size not in self._executors:
+        if size not in self._computations:
+            largest = self._computations.get(len(self._data))
             executor = self._symbol.bind(
                 self._context, {**self._args, "data": self._data[:size]}, grad_req="null",
-                aux_states=self._aux_states, shared_exec=self._executors.get(len(self._data)))
-            if executor.outputs[0].shape[:1] != (size,):
-                raise ValueError("expected a network that gives something for each image, got "
-                                 f"{executor.outputs[0].shape} for {size} images")
-            self._executors[size] = executor
-        return self._executors[size]
+                aux_states=self._aux_states, shared_exec=largest and largest.executor)
+            pixels = None if self._pixels is None else self._pixels[:size]
+            self._computations[size] = _Computation(executor, pixels)
+        return self._computations[size]
+
+
+class _Computation:
+    """An executor for pieces of one size, and the memory that they and their answers are in.
+
+    It calls MXNet's library past ``Executor.forward`` and ``NDArray.asnumpy``, which for one image
+    take half as long as the network.
+
+    Args:
+        executor: of a network with one input, "data".
+        pixels: the memory of that, (size, C, H, W), or None if it is not the CPU's.
+    """
+
+    def __init__(self, executor, pixels):
+        self.executor, self._pixels, self._output = executor, pixels, executor.outputs[0]
+        size, *_ = executor.arg_dict["data"].shape
+        if self._output.shape[:1] != (size,):
+            raise ValueError("expected a network that gives something for each image, got "
+                             f"{self._output.shape} for {size} images")
+        self._answers, self._given = np.empty(self._output.shape, self._output.dtype), 0
+        self._place = ctypes.c_void_p(self._answers.ctypes.data)
+        self._count = ctypes.c_size_t(self._answers.size)
+
+    def start(self, images):
+        """Starts to compute what the network says of uint8 images, ``size`` or fewer."""
+        self._given = len(images)
+        if self._pixels is None:
+            data = self.executor.arg_dict["data"]
+            mx.nd.from_numpy(_scaled(images, np.empty(data.shape, np.float32))).copyto(data)
+        else:  # past MXNet's engine, whose threads would wait for each other and for cores
+            _scaled(images, self._pixels)
+        check_call(_LIB.MXExecutorForward(self.executor.handle, 0))
+
+    def answers(self):
+        """Waits for what was started; returns an array that is good until that of the next."""
+        check_call(_LIB.MXNDArraySyncCopyToCPU(self._output.handle, self._place, self._count))
+        return self._answers[:self._given]
 
 
 def _memory(array):

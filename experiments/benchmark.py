@@ -21,7 +21,7 @@ from functools import partial
 
 from common import cli, files, markdown
 from experiments import competitors, machine, pages, ratios
-from experiments.competitors import COMPETITORS, FOR_PREDICTION, best
+from experiments.competitors import COMPETITORS, FOR_FEW_IMAGES, best
 
 BATCHES = {"train": (64, 256, 1024), "predict": (1, 16, 64, 256, 1024)}
 EPOCHS = (15000, 30000, 60000)  # images
@@ -111,7 +111,7 @@ def _median_time(times):
 
 def notes(results):
     """The other figures, in lines of Markdown."""
-    lines = []
+    lines = _few_images(results)
     if "roofline" in results:
         lines.append(_peaks(results["roofline"]["peaks"]) + "; ".join(
             _share(results, what, add_stn) for what in BATCHES for add_stn in (True, False)) + ".")
@@ -121,6 +121,18 @@ def notes(results):
             lines.append(f"- Epoch of {count:,} images, batch 128: {epoch['epoch']:,.0f} images/s, "
                          f"{epoch['ratio']:.2f} of the bare steps'")
     return "\n".join(lines)
+
+
+def _few_images(results):
+    """What MXNet's other engine makes of few images: a line of Markdown for each case."""
+    lines = []
+    for case in filter(results.__contains__, (key(*case) for case in cases())):
+        throughput = results[case].get(FOR_FEW_IMAGES)
+        if throughput:
+            _, onnx = best(results[case], "onnxruntime")
+            lines.append(f"- By `MXNET_ENGINE_TYPE=NaiveEngine`, {case}: {throughput:,.0f} "
+                         f"images/s, {throughput / onnx:.2f} of onnxruntime's")
+    return lines
 
 
 def _peaks(peaks):
@@ -187,7 +199,7 @@ class Benchmark:
             print(name, results[name], file=sys.stderr, flush=True)
 
     def _throughputs(self, what, add_stn, batch_size):
-        names = [name for name in self.names if what == "predict" or name not in FOR_PREDICTION]
+        names = competitors.asked(self.names, what, batch_size)
         case = {"what": what, "add_stn": add_stn, "batch_size": batch_size}
         self.crew.prepare(names, **case)
         throughputs = {name: [] for name in names}

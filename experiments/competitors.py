@@ -15,30 +15,39 @@ PYTORCH = {  # setting -> flags of the worker
     "bfloat16": ["--compile", "--bfloat16"],
 }
 ONNXRUNTIME = {"all cores": [], "one thread": ["--one-thread"]}
+FEW_IMAGES, FOR_FEW_IMAGES = 16, "here, NaiveEngine"  # on one core, in the thread that asks
 # On a CPU, max-autotune only tries out products of matrices one of which is constant.
-FOR_PREDICTION = ("PyTorch, max-autotune", *(f"onnxruntime, {name}" for name in ONNXRUNTIME))
+FOR_PREDICTION = ("PyTorch, max-autotune", *(f"onnxruntime, {name}" for name in ONNXRUNTIME),
+                  FOR_FEW_IMAGES)
 COMPETITORS = {  # name -> the worker's module and flags
     "here": ["experiments.mxnet_worker"],
+    FOR_FEW_IMAGES: ["experiments.mxnet_worker", "--naive-engine"],
     "MXNet": ["experiments.mxnet_worker", "--plain"],
     **{f"PyTorch, {setting}": ["experiments.torch_worker", *flags]
        for setting, flags in PYTORCH.items()},
     **{f"onnxruntime, {setting}": ["experiments.onnx_worker", *flags]
        for setting, flags in ONNXRUNTIME.items()},
 }
-MXNETS_OWN = {  # settings, for the worker with --plain; common/find_mxnet.py has better ones
+MXNETS_OWN = {  # settings; common/find_mxnet.py has better ones
     "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),
     "MXNET_CPU_TEMP_COPY": "4",
     "MXNET_CPU_PRIORITY_NTHREADS": "4",
     "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_FWD": "15",
     "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD": "15",
 }
+SETTINGS = {  # flag of a worker -> what its environment has besides
+    "--plain": MXNETS_OWN,
+    "--naive-engine": {"MXNET_ENGINE_TYPE": "NaiveEngine"},
+}
 NOT_PASSED_ON = ("OMP_NUM_THREADS", "OPENBLAS_CORETYPE")  # each program chooses for itself
 
 
 def environment(command):
     """What a worker is to find in its environment."""
-    passed_on = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
-    return dict(passed_on, **MXNETS_OWN if "--plain" in command else {})
+    found = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
+    for flag in SETTINGS.keys() & set(command):
+        found.update(SETTINGS[flag])
+    return found
 
 
 class Worker:
@@ -122,6 +131,12 @@ class Crew:
         if name not in self._workers:
             self._workers[name] = Worker(self.command(*COMPETITORS[name]))
         return self._workers[name]
+
+
+def asked(names, what, batch_size):
+    """Those of some competitors that a case is for."""
+    return [name for name in names if (what == "predict" or name not in FOR_PREDICTION)
+            and (batch_size <= FEW_IMAGES or name != FOR_FEW_IMAGES)]
 
 
 def best(throughputs, program):

@@ -27,6 +27,14 @@ def test_the_table_compares_with_the_best_setting_of_a_competitor():
         "| 0.75 |"]
 
 
+def test_few_images_are_predicted_by_another_engine_too():
+    throughputs = {**rates(50.0), "here, NaiveEngine": 60.0, "onnxruntime, all cores": 120.0}
+    results = {benchmark.key("predict", True, size): throughputs for size in (1, 16)}
+    assert benchmark.notes(results).splitlines() == [
+        f"- By `MXNET_ENGINE_TYPE=NaiveEngine`, predict, with transformer, batch {size}: "
+        "60 images/s, 0.50 of onnxruntime's" for size in (1, 16)]
+
+
 def test_a_run_that_does_not_learn_took_longest():
     times = [{"0.9852": 30.4, "0.99": None, "peak_mib": 300}, {"0.9852": 20, "0.99": 60,
                                                                "peak_mib": 302}]
@@ -47,7 +55,7 @@ def test_the_roofline_counts_operations():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["here", "MXNet"])
+@pytest.mark.parametrize("name", ["here", "here, NaiveEngine", "MXNet"])
 def test_a_worker_measures(name):
     with competitors.Crew(None) as crew:
         for what in ("train", "predict"):
@@ -77,10 +85,11 @@ def test_onnxruntime_predicts():
 def test_workers_choose_their_threads_for_themselves(monkeypatch):
     for name in competitors.NOT_PASSED_ON:
         monkeypatch.setenv(name, "1")
-    plain, here = (competitors.environment(competitors.COMPETITORS[name])
-                   for name in ("MXNet", "here"))
+    plain, here, naive = (competitors.environment(competitors.COMPETITORS[name])
+                          for name in ("MXNet", "here", competitors.FOR_FEW_IMAGES))
     assert not set(competitors.NOT_PASSED_ON) & set(here)
     assert plain == {**here, **competitors.MXNETS_OWN}
+    assert naive == {**here, "MXNET_ENGINE_TYPE": "NaiveEngine"}
 
 
 class Given:
@@ -93,8 +102,10 @@ class Given:
         return dict(ABOUT, processor=self.processor)
 
     def prepare(self, names, **question):
-        assert set(competitors.FOR_PREDICTION) & set(names) == set(
-            competitors.FOR_PREDICTION if question["what"] == "predict" else ())
+        expected = set(competitors.FOR_PREDICTION) if question["what"] == "predict" else set()
+        if question["batch_size"] > 16:
+            expected.discard("here, NaiveEngine")
+        assert set(competitors.FOR_PREDICTION) & set(names) == expected
         assert "PyTorch, bfloat16" not in names
 
     def ask(self, name, what, **question):

@@ -16,6 +16,7 @@ import os
 import platform
 import signal
 import sys
+import sysconfig
 import types
 import warnings
 
@@ -23,6 +24,8 @@ SUITABLE = "64-bit CPython 3.8 to 3.13 on Linux (x86-64 or aarch64) or macOS (x8
 WHEELS = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"))
 INSTALL = "run `make setup`, then use .venv/bin/python"
 DRIVER = "libcuda.so.1"
+# What MXNet imports for a few functions, where it is installed: half of the time and 60 MiB.
+SELDOM_USED = ("h5py", "onnx", "requests", "scipy.stats")
 UNFUSED_SUMS = "MXNET_DISABLE_MKLDNN_FUSE_CONV_SUM"  # read when MXNet is imported
 
 
@@ -81,16 +84,41 @@ def _gone(name):
 
 
 def _import_mxnet():
+    import importlib.util  # noqa: F401  which Python 2 does not have
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            import distutils.version  # noqa: F401
-        except ImportError:
-            import setuptools  # noqa: F401  brings distutils to Python 3.12 and later
         import numpy
         mend_numpy(numpy)
-        with_seldom_used("scipy.stats", lambda: _with_libraries(lambda: __import__("mxnet"), []))
+        ours = _distutils()
+        sys.modules.update(ours)
+        try:
+            with_seldom_used(SELDOM_USED,
+                             lambda: _with_libraries(lambda: __import__("mxnet"), []))
+        finally:
+            for name in ours:
+                del sys.modules[name]
         mend_scipy(sys.modules.get("scipy.sparse"))
+
+
+def _distutils():
+    """The module distutils.version, by name, with what it is in; nothing if it is there already.
+
+    MXNet needs no more. From Python 3.12 on setuptools has it; before, setuptools puts itself in
+    the place of Python's. To import all of setuptools takes a tenth of the time of MXNet.
+    """
+    setuptools = importlib.util.find_spec("setuptools")
+    folders = [os.path.join(sysconfig.get_path("stdlib"), "distutils")]
+    folders += [os.path.join(folder, "_distutils")
+                for folder in (setuptools.submodule_search_locations if setuptools else [])]
+    files = [os.path.join(folder, "version.py") for folder in folders]
+    found = next(filter(os.path.exists, files), None)
+    if "distutils.version" in sys.modules or not found:
+        return {}
+    spec = importlib.util.spec_from_file_location("distutils.version", found)
+    package, version = types.ModuleType("distutils"), importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(version)
+    package.version = version
+    return {"distutils": package, "distutils.version": version}
 
 
 def mend_scipy(sparse):
@@ -112,17 +140,16 @@ class _Later(types.ModuleType):
             del sys.modules[self.__name__]
 
 
-def with_seldom_used(name, load):
-    """Calls a function in which the import of a module costs nothing until the module is used.
-
-    Of the import of MXNet, scipy.stats would be a quarter of the time and of the memory.
-    """
-    module = _Later(name)
-    sys.modules.setdefault(name, module)
+def with_seldom_used(names, load):
+    """Calls a function in which the import of some modules costs nothing until they are used."""
+    modules = [_Later(name) for name in names
+               if name not in sys.modules and importlib.util.find_spec(name.partition(".")[0])]
+    sys.modules.update((module.__name__, module) for module in modules)
     try:
         load()
     finally:
-        module.step_aside()
+        for module in modules:
+            module.step_aside()
 
 
 def _with_libraries(load, tried):

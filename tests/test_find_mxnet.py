@@ -5,6 +5,7 @@ import subprocess
 import sys
 import types
 
+import mxnet
 import numpy as np
 import pytest
 
@@ -74,10 +75,52 @@ def test_scipy_s_statistics_stay_where_they_are_loaded_before():
 def test_what_is_used_in_the_import_is_loaded_there():
     code = ("import sys; from common import find_mxnet; names = []\n"
             "def load(): import scipy.stats as ss, scipy.stats.mstats; names.append(ss.norm)\n"
-            "find_mxnet.with_seldom_used('scipy.stats', load)\n"
+            "find_mxnet.with_seldom_used(['scipy.stats'], load)\n"
             "print(sys.modules['scipy.stats'].norm is names[0])")
     done = run(sys.executable, "-c", code)
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize("name", find_mxnet.SELDOM_USED)
+def test_what_mxnet_seldom_uses_is_there_for_others(name):
+    code = ("from common import find_mxnet; import importlib, sys; name = sys.argv[1];"
+            "print(name in sys.modules, importlib.import_module(name).__name__)")
+    done = run(sys.executable, "-c", code, name)
+    assert (done.stdout, done.stderr) == (f"False {name}\n", "")
+
+
+def test_mxnet_reads_what_it_seldom_uses():
+    code = ("from common import find_mxnet; import h5py, mxnet as mx, numpy as np;"
+            "file = h5py.File('in memory', 'w', driver='core', backing_store=False);"
+            "data = file.create_dataset('x', data=np.ones((4, 2), np.float32));"
+            "print(next(mx.io.NDArrayIter(data, batch_size=4)).data[0].sum().asscalar())")
+    done = run(sys.executable, "-c", code)
+    assert (done.stdout, done.stderr) == ("8.0\n", "")
+
+
+def test_mxnet_does_without_what_is_not_installed(tmp_path):
+    # A folder without h5py, onnx and scipy: what the interpreter has besides is given by links.
+    site = os.path.dirname(os.path.dirname(mxnet.__file__))
+    for entry in os.listdir(site):
+        if entry.split("-")[0].split(".")[0] not in ("h5py", "onnx", "scipy"):
+            os.symlink(os.path.join(site, entry), tmp_path / entry)
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); from common import find_mxnet;"
+            "import mxnet as mx; from mxnet.contrib import quantization as q;"
+            "print(q.stats, mx.io.utils.h5py,"
+            "mx.io.NDArrayIter(mx.nd.ones((3, 2))).provide_data[0].shape)")
+    done = run(sys.executable, "-S", "-c", code, str(tmp_path))
+    assert (done.stdout, done.stderr) == ("None None (1, 2)\n", "")
+
+
+def test_distutils_is_left_to_others():
+    code = ("import sys; before = set(sys.modules); from common import find_mxnet;"
+            "print(sorted(name for name in set(sys.modules) - before"
+            "             if name.startswith(('distutils', 'setuptools', 'pkg_resources'))))")
+    others = "import setuptools, distutils.version; print(distutils.version.__file__)"
+    alone, after = (run(sys.executable, "-W", "ignore", "-c", text)
+                    for text in (others, f"{code};{others}"))
+    assert alone.stdout.endswith("version.py\n")
+    assert after.stdout == "[]\n" + alone.stdout
 
 
 def test_mxnet_works_without_scipy():

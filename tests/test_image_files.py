@@ -38,6 +38,17 @@ def test_damaged_exif_data_are_passed_over(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "a.png")[0], SEVEN)
 
 
+def test_damage_in_the_last_bytes_of_a_png_is_found(tmp_path):
+    Image.fromarray(SEVEN).save(tmp_path / "whole.png")
+    whole = (tmp_path / "whole.png").read_bytes()
+    end = whole.index(b"IEND") - 8
+    for place in range(end - 12, end + 4):  # of the pixels, and of their sum
+        damaged = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:]
+        (tmp_path / "a.png").write_bytes(damaged)
+        with pytest.raises(ValueError, match="not a whole picture"):
+            read(tmp_path / "a.png")
+
+
 def test_a_damaged_picture_is_refused(tmp_path):
     """Also by Pillow's function that turns pictures, whose errors are passed over otherwise."""
     noise = np.random.RandomState(0).randint(0, 256, (28, 28)).astype(np.uint8)

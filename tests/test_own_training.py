@@ -1,5 +1,6 @@
 """Training on RecordIO, with augmentation, and on noise, as a user asks for it."""
 import functools
+import io
 import os
 import re
 
@@ -10,6 +11,8 @@ import score
 import train_mnist
 from common import files
 from common.data import arrays, datasets, records, synthetic
+from common.data.batches import ImageIter
+from common.data.distort import augmentation
 from common.storage import checkpoint
 
 NAMES = ("cat", "dog", "fox")
@@ -56,6 +59,119 @@ def test_packed_pictures_are_learnt_and_scored(packed, run, run_main, monkeypatc
     scored = run_main(score, model, "--data-val", packed[3])
     assert accuracy(scored) == "1.0000"
     assert "fox" in scored.stdout
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """A folder whose classes 1, 2 and 10 have pictures as bright, and its two .rec files."""
+    for part, count in (("train", 30), ("test", 9)):
+        for number in range(count):
+            name = ("1", "2", "10")[number % 3]
+            folder = tmp_path / "own" / part / name
+            folder.mkdir(parents=True, exist_ok=True)
+            image = np.full((1, 20, 20), 20 * int(name), np.uint8)
+            arrays.to_pillow(image).save(str(folder / f"{number}.png"))
+        records.write(str(tmp_path / "own" / part), str(tmp_path / f"{part}.rec"))
+    return str(tmp_path / "own"), str(tmp_path / "train.rec"), str(tmp_path / "test.rec")
+
+
+def brightness(images, labels, names):
+    """By class: of what is in its first picture."""
+    return {names[label]: int(np.asarray(images[:])[labels == label].flat[0])
+            for label in np.unique(labels)}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("wanted", [None, ("10", "2", "1"), ("2", "1", "10")])
+def test_classes_whose_names_are_numbers_are_the_same_in_a_folder_and_packed(
+        numbered, monkeypatch, streamed, wanted):
+    monkeypatch.setattr(records, "IN_MEMORY", 0 if streamed else records.IN_MEMORY)
+    folder, train, test = numbered
+    for data in ({"data_dir": folder}, {"data_train": train, "data_val": test}):
+        dataset = datasets.load("mnist", class_names=wanted, **data)
+        assert dataset.class_names == (wanted or ("1", "2", "10"))
+        for part in (dataset[:2], dataset[2:4]):
+            assert brightness(*part, dataset.class_names) == {"1": 20, "2": 40, "10": 200}
+
+
+def as_im2rec(path, rows):
+    """Writes a .rec and its .lst of rows (label, path, picture)."""
+    with open(f"{path}.rec", "wb") as rec, open(f"{path}.lst", "w", encoding="utf-8") as lst:
+        for number, (label, name, picture) in enumerate(rows):
+            lst.write(f"{number}\t{label:f}\t{name}\n")
+            rec.write(records.frame(records.HEADER.pack(0, label, number, 0) + picture))
+
+
+def bright(label):
+    file = io.BytesIO()
+    arrays.to_pillow(np.full((1, 20, 20), 50 * label, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("folders", [("camera1/", "camera2/"), ("", ""), ("images/", "images/")])
+def test_labels_stay_where_folders_are_not_the_classes(tmp_path, folders):
+    for part, turn in (("train", 0), ("val", 1)):
+        as_im2rec(tmp_path / part, [
+            (label, f"{folders[(label + number + turn) % 2]}{number}.png", bright(label))
+            for number in range(4) for label in (0, 1)])
+    dataset = datasets.load("mnist", data_train=str(tmp_path / "train.rec"),
+                            data_val=str(tmp_path / "val.rec"))
+    assert dataset.class_names == ("0", "1")
+    for part in (dataset[:2], dataset[2:4]):
+        assert brightness(*part, dataset.class_names) == {"0": 0, "1": 50}
+
+
+def test_test_pictures_may_lack_a_class_in_the_middle(tmp_path):
+    for part, names in (("train", "abc"), ("val", "ac")):
+        as_im2rec(tmp_path / part, [("abc".index(name), f"{name}/{number}.png",
+                                     bright("abc".index(name)))
+                                    for number in range(3) for name in names])
+    dataset = datasets.load("mnist", data_train=str(tmp_path / "train.rec"),
+                            data_val=str(tmp_path / "val.rec"))
+    assert dataset.class_names == ("a", "b", "c")
+    assert brightness(*dataset[2:4], dataset.class_names) == {"a": 0, "c": 100}
+
+
+def test_a_class_that_the_training_lacks_is_refused_though_its_name_is_a_number(
+        tmp_path, run, run_main, refused):
+    for part, names in (("train", "123"), ("val", "234")):
+        for number in range(9):
+            folder = tmp_path / part / names[number % 3]
+            folder.mkdir(parents=True, exist_ok=True)
+            arrays.to_pillow(np.full((1, 20, 20), 9 * number, np.uint8)).save(
+                str(folder / f"{number}.png"))
+        records.write(str(tmp_path / part), str(tmp_path / f"{part}.rec"))
+    words = "val.rec: the class 4 is none of 1, 2, 3"
+    files_of = {part: tmp_path / f"{part}.rec" for part in ("train", "val")}
+    refused(run("--data-train", files_of["train"], "--data-val", files_of["val"], *QUICK), words)
+    accuracy(run("--data-train", files_of["train"], "--data-val", files_of["train"], *QUICK,
+                 "--batch-size", 9))
+    model = tmp_path / "models" / "train-mlp"
+    refused(run_main(score, model, "--data-val", files_of["val"]), words)
+
+
+def test_labels_that_name_no_classes_are_said_to_be_taken_for_the_network_s(
+        packed, run, run_main, tmp_path, caplog):
+    os.remove(tmp_path / "val.lst")
+    accuracy(run(*packed, *QUICK, "--class-names", "fox,dog,cat"))
+    scored = run_main(score, tmp_path / "models" / "train-mlp", "--data-val", packed[3])
+    assert "val.rec: does not name its classes: its 0, 1 are taken for fox, dog, cat" \
+        in caplog.text
+    assert scored.returncode == 0
+
+
+def test_streams_of_greys_are_distorted(numbered, monkeypatch):
+    _, train, test = numbered
+    found = []
+    for most in (records.IN_MEMORY, 0):
+        monkeypatch.setattr(records, "IN_MEMORY", most)
+        dataset = datasets.load("mnist", data_train=train, data_val=test)
+        distort, _ = augmentation("R", 3)
+        batches = ImageIter(*dataset[:2], 10, seed=0, augment=distort)
+        found.append([batches.next().data[0].asnumpy(),
+                      datasets.for_evaluation(*dataset[2:4], 0, distort)[0]])
+    for one, other in zip(*found):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_streams_are_told_apart(packed, tmp_path, monkeypatch):

@@ -207,15 +207,25 @@ def test_an_index_of_another_file_is_refused(tmp_path, index):
 def test_class_names(tmp_path):
     (tmp_path / "a.rec").write_bytes(WHOLE + record(PICTURE, 2))
     reader = Reader(str(tmp_path / "a.rec"))
-    assert reader.class_names() == ["0", "1", "2"]
-    (tmp_path / "a.lst").write_text("7\t2.0\ta b/é/1.jpg\n9\t0.000000\t2.jpg\n", "utf-8")
-    assert reader.class_names() == ["0", "1", "a b/é"]
-    for line in ("", "1", "1\t3\ta/b", "1\t-1\ta/b", "1\tinf\ta/b", "1\t0.5\ta/b", "1\tx\ta/b",
-                 "1\t0\t1\ta/b", "1\t0\t\ud800"):
+    assert reader.class_names() == {}
+    (tmp_path / "a.lst").write_text("7\t2.0\ta b/é/1.jpg\n9\t0.000000\tc/2.jpg\n", "utf-8")
+    assert reader.class_names() == {0: "c", 2: "a b/é"}
+    for line in ("", "1", "1\t3\ta/b", "1\t1\ta/b", "1\t-1\ta/b", "1\tinf\ta/b",
+                 "1\t0.5\ta/b", "1\tx\ta/b", "1\t0\t1\ta/b", "1\t0\t\ud800"):
         content = f"1\t0\ta/b\n{line}\n".encode("utf-8", "surrogatepass")
         (tmp_path / "a.lst").write_bytes(content)
         with pytest.raises(ValueError, match=r"a.lst: line 2 is not of a picture in .*: remove"):
             reader.class_names()
+
+
+@pytest.mark.parametrize("lines", [
+    "1\t0\ta/1.jpg\n2\t0\tb/1.jpg\n3\t2\tc/2.jpg\n",  # a label in two folders
+    "1\t0\ta/1.jpg\n2\t2\ta/2.jpg\n", "1\t0\t1.jpg\n2\t2\t2.jpg\n",
+    "1\t0\ta/1.jpg\n2\t2\t2.jpg\n"])
+def test_folders_that_are_not_the_classes_do_not_name_them(tmp_path, lines):
+    (tmp_path / "a.rec").write_bytes(WHOLE + record(PICTURE, 2))
+    (tmp_path / "a.lst").write_text(lines)
+    assert Reader(str(tmp_path / "a.rec")).class_names() == {}
 
 
 def test_a_file_that_changes_under_its_reader(tmp_path):
@@ -333,6 +343,17 @@ def test_large_sets_are_streamed(packed, noise, monkeypatch):
     np.testing.assert_array_equal(np.asarray(images), noise[0])
 
 
+def test_a_stream_of_greys_can_be_without_their_channel(tmp_path):
+    drawn, _ = synthetic.noise(5, 0, (1, 12, 10), 2)
+    (tmp_path / "a.rec").write_bytes(b"".join(record(encoded(image)) for image in drawn))
+    stream = Stream(Reader(str(tmp_path / "a.rec")))
+    for images, expected in ((stream, drawn), (stream.with_channel(False), drawn[:, 0]),
+                             (stream.with_channel(False).with_channel(), drawn)):
+        assert (images.shape, images.ndim) == (expected.shape, expected.ndim)
+        for taken in (slice(1, 4), [4, 0]):
+            np.testing.assert_array_equal(np.asarray(images[taken]), expected[taken])
+
+
 def test_a_picture_that_is_none_ends_the_epoch(tmp_path):
     path = tmp_path / "a.rec"
     path.write_bytes(WHOLE * 5 + record(b"none"))
@@ -374,7 +395,7 @@ def test_a_folder_is_packed_as_it_is(folder, run_main, tmp_path):
     assert sorted(rows) == [(0, "a c/1.jpg"), (0, "a c/2.png"), (1, "b/1.png"), (1, "b/2.jpg"),
                             (1, "b/3.PNG"), (1, "b/é.jpg")]
     reader = Reader(path)
-    assert reader.class_names() == ["a c", "b"]
+    assert reader.class_names() == {0: "a c", 1: "b"}
     assert reader.labels.tolist() == [label for label, _ in rows] != sorted(reader.labels)
     packed = recordio.MXIndexedRecordIO(str(tmp_path / "out" / "a.idx"), path, "r")
     for number, (label, name) in enumerate(rows):

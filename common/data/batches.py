@@ -29,12 +29,14 @@ def as_pixels(images):
 
     Args:
         images: an array, in any order in memory, of uint8 (N, H, W) or (N, C, H, W), or of bool,
-            which is black and white; or a ``records.Stream``, which is returned as it is.
+            which is black and white; or a ``records.Stream``.
 
     Raises:
         ValueError: they are something else: what a number means that is not of uint8 is unknown.
     """
-    if not isinstance(images, (np.ndarray, Stream)):
+    if isinstance(images, Stream):
+        return images.with_channel()
+    if not isinstance(images, np.ndarray):
         raise ValueError(f"{PIXELS}, got a {type(images).__name__}")
     if images.dtype == bool:
         images = images * np.uint8(255)

@@ -105,25 +105,29 @@ def from_zero(path, train_labels, test_labels, count=None):
 def renumbered(path, labels, names, wanted):
     """Labels by the numbers that their classes have in another list of names.
 
-    Names that are mere numbers may be others there: then the labels stay as they are.
-
     Args:
         path: where they come from, for the message.
         labels: (N,).
-        names: of their classes.
+        names: of their classes, by label.
         wanted: the other list.
 
     Raises:
-        ValueError: a name is not in it.
+        ValueError: the name of a label that there is is not in it.
     """
     numbers = {name: number for number, name in enumerate(wanted)}
-    unknown = [name for name in names if name not in numbers]
-    if not unknown and len(numbers) == len(wanted):
-        return np.array([numbers[name] for name in names])[labels]
-    if all(name.isdigit() for name in names):
-        return labels
-    raise ValueError(f"{path}: the class {unknown[0]} is none of {some(wanted)}"
-                     f"{cli.did_you_mean(unknown[0], wanted)}")
+    present = {label: names[label] for label in np.unique(labels).tolist()}
+    for name in present.values():
+        if name not in numbers:
+            raise ValueError(f"{path}: the class {name} is none of {some(wanted)}"
+                             f"{cli.did_you_mean(name, wanted)}")
+    table = np.zeros(max(present, default=0) + 1, np.int64)
+    table[list(present)] = [numbers[name] for name in present.values()]
+    return table[labels]
+
+
+def are_numbers(names):
+    """Whether names of classes are mere numbers."""
+    return all(map(str.isdecimal, names))
 
 
 def fitting(names, count):

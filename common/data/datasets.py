@@ -96,7 +96,8 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
         image_shape: (C, H, W), C being 1 or 3, that the images are resized to; by default they stay
             as they are.
         num_classes: by default as many as the data have.
-        class_names: of all classes. Where the data name theirs, these choose the order.
+        class_names: of all classes. Where the data name theirs, these choose the order; but
+            numbers may get other names.
         skip_broken: whether broken pictures in a folder are left out, where otherwise the first of
             them ends all.
         test_only: whether the training images will not be used: there may be none.
@@ -154,18 +155,21 @@ def _packed(data_dir, train_path, test_path, image_shape, test_only):
                          "on")
     test = records.Reader(test_path, image_shape)
     train = test if train_path is None else records.Reader(train_path, image_shape)
-    names = train.class_names()
-    test_labels = class_list.renumbered(test_path, test.labels, test.class_names(), names)
+    named, test_named, test_labels = train.class_names(), test.class_names(), test.labels
+    names = [named.get(label, str(label)) for label in range(train.labels.max() + 1)]
+    if named and test_named:
+        test_labels = class_list.renumbered(test_path, test_labels, test_named, names)
     images, test_images = (_without_channel(records.pixels(part)) for part in (train, test))
     count = 0 if train is test else None
-    named = None if all(map(str.isdecimal, names)) else tuple(names)
-    return (images[:count], train.labels[:count], test_images, test_labels), named
+    return ((images[:count], train.labels[:count], test_images, test_labels),
+            tuple(names) if named else None)
 
 
 def _without_channel(images):
-    """Images as those of other formats: grey ones in memory are (N, H, W)."""
-    grey = isinstance(images, np.ndarray) and images.shape[1] == 1
-    return images[:, 0] if grey else images
+    """Images as those of other formats: grey ones are (N, H, W)."""
+    if images.shape[1] > 1:
+        return images
+    return images.with_channel(False) if isinstance(images, records.Stream) else images[:, 0]
 
 
 def _noise(count, image_shape, num_classes):
@@ -269,7 +273,7 @@ def _classes(where, labels, names, num_classes, wanted):
         raise ValueError(f"--num-classes {num_classes}, but --class-names has {len(wanted)} names")
     if not names:
         *labels, names = class_list.from_zero(where, *labels, count)
-    if wanted:
+    if wanted and (set(names) <= set(wanted) or not class_list.are_numbers(names)):
         labels = [class_list.renumbered(where, part, names, wanted) for part in labels]
     names = wanted or (*names, *map(str, range(len(names), count or 0)))
     most = int(np.concatenate(labels).max())
@@ -316,4 +320,6 @@ def hold_out(dataset, count):
 
 def for_evaluation(images, labels, seed, augment=None):
     """Images and labels to score a network on: what ``augment`` makes of them for a run's seed."""
-    return augment(images, labels, derive_seed(seed, TEST)) if augment else (images, labels)
+    if augment is None:
+        return images, labels
+    return augment(np.asarray(images), labels, derive_seed(seed, TEST))

@@ -13,6 +13,7 @@ from common.data import arrays, idx
 
 # Not every format that Pillow has: for some, such as EPS, it runs other programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+PNG = b"\x89PNG"  # what its files begin with
 MOST_PIXELS = 2**22  # in a picture; a small file can claim any number
 MOST_TO_SHRINK = 2**26  # in one to be resized, such as a photograph
 LARGEST = 2**26  # bytes of a picture, which are some for each pixel at most
@@ -99,6 +100,9 @@ def decode(path, content, channels=None, image_shape=None, invert=False):
     if image_shape is not None:
         most, channels = MOST_TO_SHRINK, image_shape[0]
     try:
+        if content.startswith(PNG):
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                image.verify()  # its sums, of which decoding leaves out the last
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             size = image.size
             if math.prod(size) <= most:

@@ -141,9 +141,13 @@ def _folders(path):
             if name in found:
                 raise ValueError(f"{path}: two folders are named {name}")
             found[name] = entry.path
-    numbers = all(name.isdecimal() for name in found)
-    return {name: found[name]
-            for name in sorted(found, key=lambda name: (int(name) if numbers else 0, name))}
+    return {name: found[name] for name in in_order(found)}
+
+
+def in_order(names):
+    """Names of classes in the order of their labels: by number where all are numbers."""
+    numbers = all(name.isdecimal() for name in names)
+    return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
 
 
 def is_picture(file):

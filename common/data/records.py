@@ -21,7 +21,7 @@ import struct
 import numpy as np
 
 from common import cli, files
-from common.data import arrays, image_files
+from common.data import arrays, image_files, image_folder
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 PART = struct.Struct("<4sI")
@@ -32,7 +32,7 @@ LABELS = 2**20  # more than any set has classes
 IN_MEMORY = 2**30  # bytes of pixels that are loaded as a whole
 THREADS = 2  # that decode; small pictures gain nothing by more
 CHUNK = 16  # pictures that a thread decodes in one go
-KEPT = b"\xff\xd8\xff", b"\x89PNG"  # what the files that are packed as they are begin with
+KEPT = b"\xff\xd8\xff", image_files.PNG  # what the files that are packed as they are begin with
 ENCODINGS = {"jpg": "JPEG", "png": "PNG"}
 QUALITY = 95
 
@@ -104,22 +104,28 @@ class Reader:
         return image
 
     def class_names(self):
-        """The name of each class: its folder, as the .lst beside says if there is one; or a number.
+        """The names of the classes, label -> name: their folders, as the .lst beside says.
+
+        There are none without a .lst, nor where its folders are not the classes: where a label is
+        in two of them, or two labels are in one, or pictures in none.
 
         Raises ValueError for a .lst of something else.
         """
-        names = {label: str(label) for label in range(self.labels.max() + 1)}
         path = _beside(self.path, ".lst")
         lines = files.read(path, files.ARRAYS).splitlines() if os.path.exists(path) else []
+        labels, found = set(self.labels.tolist()), set()
         for number, line in enumerate(lines, start=1):
             try:
                 _, label, picture = line.decode().split("\t")
-                known = names[float(label)]
-                names[float(label)] = os.path.dirname(picture) or known
-            except (ValueError, KeyError):
+                if float(label) not in labels:
+                    raise ValueError
+            except ValueError:
                 raise ValueError(f"{path}: line {number} is not of a picture in {self.path}: "
                                  "remove it, as it only names the classes") from None
-        return list(names.values())
+            found.add((int(float(label)), os.path.dirname(picture)))
+        names = dict(sorted(found))
+        is_one_to_one = len(names) == len(set(names.values())) == len(found)
+        return names if is_one_to_one and all(names.values()) else {}
 
     def _scan(self):
         """The offsets and labels of all records."""
@@ -202,10 +208,10 @@ class Stream:
         threads: how many decode.
     """
 
-    dtype, ndim = np.dtype(np.uint8), 4
+    dtype = np.dtype(np.uint8)
 
     def __init__(self, reader, threads=THREADS):
-        self.reader = reader
+        self.reader, self.ndim = reader, 4
         self._numbers = np.arange(len(reader))
         self._pool = concurrent.futures.ThreadPoolExecutor(threads)
         self._announced = None
@@ -215,7 +221,13 @@ class Stream:
 
     @property
     def shape(self):
-        return (len(self), *self.reader.image_shape)
+        return (len(self), *self.reader.image_shape[4 - self.ndim:])
+
+    def with_channel(self, kept=True):
+        """A view of shape (N, C, H, W); or, of greys, one of (N, H, W)."""
+        view = copy.copy(self)
+        view.ndim = 4 if kept else 3
+        return view
 
     def __getitem__(self, which):
         numbers = self._numbers[which]
@@ -229,7 +241,7 @@ class Stream:
         _, images, decoded = announced
         for future in decoded:
             future.result()
-        return images
+        return images.reshape(len(images), *self.shape[1:])
 
     def __array__(self, dtype=None, copy=None):
         return self[np.arange(len(self))].astype(dtype or self.dtype, copy=False)
@@ -281,9 +293,9 @@ def pixels(reader, threads=THREADS):
 def write(folder, path, image_shape=None, encoding=None, quality=None, overwrite=False):
     """Packs a folder of pictures, one subfolder a class, in a fixed random order.
 
-    Labels number the subfolders in the order of their names. JPEG and PNG files are packed as they
-    are, unless a shape or an encoding is asked for. Beside the .rec go its .idx, which says where
-    the records begin, and a .lst as im2rec has it: number, label and path of each picture.
+    Labels number the subfolders as ``image_folder.in_order`` does. JPEG and PNG files are packed as
+    they are, unless a shape or an encoding is asked for. Beside the .rec go its .idx, which says
+    where the records begin, and a .lst as im2rec has it: number, label and path of each picture.
 
     Args:
         folder: of the subfolders.
@@ -329,7 +341,8 @@ def write(folder, path, image_shape=None, encoding=None, quality=None, overwrite
                 lst.write(f"{number}\t{label:f}\t{name}\n")
                 idx.write(f"{number}\t{rec.tell()}\n")
                 rec.write(frame(HEADER.pack(0, label, number, 0) + content))
-        files.sync(new_path)
+        for new in (new_path, new_index, new_listing):  # lest that take time in between
+            files.sync(new)
         for one in (index, listing):
             files.remove(one)
     return len(pictures), classes
@@ -351,7 +364,7 @@ def frame(content):
 
 def _listed(folder):
     """(label, path from the folder) of each picture, shuffled; and the number of classes."""
-    pictures, classes = [], _entries(folder)
+    pictures, classes = [], image_folder.in_order(_entries(folder))
     for label, name in enumerate(classes):
         if not os.path.isdir(os.path.join(folder, name)):
             raise ValueError(f"{os.path.join(folder, name)}: in no class: {folder} is to hold one "

@@ -89,10 +89,17 @@ def _as_numbered_by(model, epoch, dataset, where):
 
     Raises ValueError if it lacks a class that one's own data name.
     """
-    names, own = known_names(model, epoch), dataset.origin not in datasets.DATASETS
-    if not names or not own and not set(dataset.class_names) <= set(names):
-        return dataset.test_labels
-    return class_list.renumbered(where, dataset.test_labels, dataset.class_names, names)
+    names, own = known_names(model, epoch) or (), dataset.class_names
+    if len(set(names)) < len(names):
+        names = ()  # which say nothing
+    if not set(own) <= set(names):
+        if not names or dataset.origin in datasets.DATASETS:
+            return dataset.test_labels
+        if class_list.are_numbers(own) and not class_list.are_numbers(names):
+            logging.warning("%s: does not name its classes: its %s are taken for %s", where,
+                            class_list.some(own), class_list.some(names))
+            return dataset.test_labels
+    return class_list.renumbered(where, dataset.test_labels, own, names)
 
 
 def wanted_images(args, network):

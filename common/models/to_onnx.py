@@ -17,7 +17,7 @@ from common.storage.allowed_operators import FROM_SHAPE
 
 OPSET = 17  # GridSample came with 16
 IR_VERSION = 8  # what opset 17 came with, so that runtimes of that time read it
-TOLERANCE = 1e-5  # of the largest answer
+TOLERANCE = 1e-4  # of the largest answer: several warps in a row multiply what is rounded
 BATCH = 7  # images to compare the answers for
 
 

@@ -101,7 +101,7 @@ def _import_mxnet():
 
 
 def _distutils():
-    """The module distutils.version, by name, with what it is in; nothing if it is there already.
+    """The modules distutils and distutils.version, by name; none where distutils is loaded.
 
     MXNet needs no more. From Python 3.12 on setuptools has it; before, setuptools puts itself in
     the place of Python's. To import all of setuptools takes a tenth of the time of MXNet.
@@ -112,7 +112,7 @@ def _distutils():
                 for folder in (setuptools.submodule_search_locations if setuptools else [])]
     files = [os.path.join(folder, "version.py") for folder in folders]
     found = next(filter(os.path.exists, files), None)
-    if "distutils.version" in sys.modules or not found:
+    if "distutils" in sys.modules or not found:
         return {}
     spec = importlib.util.spec_from_file_location("distutils.version", found)
     package, version = types.ModuleType("distutils"), importlib.util.module_from_spec(spec)

@@ -117,10 +117,11 @@ def test_distutils_is_left_to_others():
             "print(sorted(name for name in set(sys.modules) - before"
             "             if name.startswith(('distutils', 'setuptools', 'pkg_resources'))))")
     others = "import setuptools, distutils.version; print(distutils.version.__file__)"
-    alone, after = (run(sys.executable, "-W", "ignore", "-c", text)
-                    for text in (others, f"{code};{others}"))
+    alone, after, before = (run(sys.executable, "-W", "ignore", "-c", text) for text in (
+        others, f"{code};{others}", f"import distutils; from common import find_mxnet; {others}"))
     assert alone.stdout.endswith("version.py\n")
     assert after.stdout == "[]\n" + alone.stdout
+    assert before.stdout == alone.stdout
 
 
 def test_mxnet_works_without_scipy():

@@ -65,18 +65,21 @@ def check(args, command):
                          "python train_mnist.py --kv-store dist_sync")
     if args.restarts and "--load-epoch" in _flags_of(command):
         raise ValueError("--restarts goes on by --resume, which does not go with --load-epoch")
+    if not args.ssh.strip():
+        raise ValueError(f"--ssh: expected the command that reaches a machine, such as {SSH!r}")
     if args.interface and not args.hosts:
         raise ValueError("--interface is one of other machines: it needs --hosts")
 
 
 def _hosts(text):
     if os.path.isfile(text):
-        with open(text, encoding="utf-8") as file:
+        with open(text, encoding="utf-8", errors="surrogateescape") as file:
             hosts = [line.split("#")[0].strip() for line in file]
     else:
         hosts = [host.strip() for host in text.split(",")]
     hosts = [host for host in hosts if host]
-    if not hosts or any(host.startswith("-") or len(host.split()) > 1 for host in hosts):
+    if not hosts or any(host.startswith("-") or len(host.split()) > 1 or not host.isprintable()
+                        for host in hosts):
         raise argparse.ArgumentTypeError(f"expected machines such as alice,bob, or a file with one "
                                          f"a line, got {text!r}")
     return hosts

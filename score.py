@@ -30,7 +30,7 @@ MOST_MISTAKES = 40  # in a picture
 def parse_flags():
     parser = cli.Parser(prog="score.py", description=__doc__.splitlines()[0])
     flag = parser.add_argument
-    flag("model", help="folder of an export, or prefix of checkpoints")
+    flag("model", type=trained.as_folder, help="folder of an export, or prefix of checkpoints")
     flag("--load-epoch", type=cli.number(int, least=0),
          help="epoch of the checkpoint; by default the newest")
     flag("--batch-size", type=cli.number(int, least=1), default=256, help="images at once")

@@ -26,7 +26,7 @@ from common.storage import checkpoint
 def parse_flags():
     parser = cli.Parser(prog="visualize_stn.py", description=__doc__.splitlines()[0])
     flag = parser.add_argument
-    flag("model", help="folder of an export, or prefix of checkpoints")
+    flag("model", type=trained.as_folder, help="folder of an export, or prefix of checkpoints")
     flag("--load-epoch", type=cli.number(int, least=0), help="of the checkpoint; else the newest")
     card.add_flags(flag)
     flag("--first", type=cli.number(int, least=0), default=0, help="number of the first image")

@@ -193,6 +193,8 @@ def main():
     flag("--draw", action="store_true", help=f"train nothing but what {FILM} shows, and draw it")
     flag("--result", help="file of the figures, as JSON; by default in results/colocalisation")
     args = parser.parse_args()
+    if args.draw and (args.print or args.choose):
+        raise ValueError("--draw does neither of the others: give it alone")
     if args.draw:
         draw(FILM)
         return
@@ -203,6 +205,8 @@ def main():
         files.prepare_output(path)
         with files.exclusive(LOCK):
             _train_missing(runs, done, path, "train" if args.choose else "test")
+    if not done:
+        raise ValueError(f"{path}: no figures yet: leave out --print")
     pages.publish(PAGE, PROGRAM, tables(runs, done), write=path == RESULT)
 
 

@@ -16,6 +16,7 @@ import mxnet as mx
 import numpy as np
 
 import symbols
+from common import cli
 from common.graph import rewrite
 from common.models import devices
 from common.models.predict import Predictor
@@ -137,4 +138,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -296,13 +296,14 @@ def angle_of(theta):
 
 def main():
     parser = cli.Parser(prog="experiments.paper", description=__doc__.splitlines()[0])
-    flag = parser.add_argument
+    flag = parser.add_mutually_exclusive_group().add_argument
     flag("--quick", action="store_true", help="train a few cells only, for a few epochs")
     flag("--long", action="store_true", help="train those of 160 epochs and of 640, as the paper")
     flag("--print", action="store_true",
          help="train nothing, print the tables and write them into docs/paper.md")
     flag("--draw", action="store_true", help="train nothing, draw the pictures of docs/")
-    flag("--jobs", type=cli.number(int, least=1), default=usable_cores(), help="runs at a time")
+    parser.add_argument("--jobs", type=cli.number(int, least=1), default=usable_cores(),
+                        help="runs at a time")
     args = parser.parse_args()
     if args.draw:
         draw("pictures")

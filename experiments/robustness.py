@@ -400,6 +400,8 @@ def main():
         files.prepare_output(args.result)
         _run_missing(all_runs(), done, args.result)
         _run_missing(runs_again(done), done, args.result)
+    if not done:
+        raise ValueError(f"{args.result}: no figures yet: leave out --print")
     print(tables(done))
 
 

@@ -81,8 +81,8 @@ def as_block(symbol, params=None, ctx=None, logits=True, own_loss=False):
         where the symbol does. What its ``export`` writes has the names of the symbol.
 
     Raises:
-        ValueError: the symbol ends in something else, or a parameter is missing or of another
-            shape.
+        ValueError: the symbol ends in something else, or a parameter is missing. For one of another
+            shape MXNet raises its own error, when the block is called.
     """
     graph = json.loads(symbol.tojson())
     heads = [graph["nodes"][index] for index, *_ in graph["heads"]]

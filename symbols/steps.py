@@ -21,6 +21,7 @@ from .stn import (
     SMALLEST_DENOMINATOR,
     Affine,
     Projective,
+    full_name,
     get_transform,
     spatial_transformer,
 )
@@ -67,13 +68,13 @@ def straighten(data, localise, source_shape, target_shape, transform="affine", s
         raise ValueError(f"two maps of {transform} do not make a third: more than one step needs "
                          "an affine or projective transform")
     composed = get_transform("affine") if isinstance(family, Affine) else family
-    look = localise(mx.sym.Variable("seen"))
+    look, scope = localise(mx.sym.Variable("seen")), full_name(name)
     seen, matrix = data, None
     for step in range(1, steps + 1):
         last = step == steps
         shape = target_shape if last else source_shape
         found = _renamed(look, step)(seen=seen)
-        with mx.name.Prefix(f"{name}_compose{step}_"):
+        with mx.name.Prefix(f"{scope}_compose{step}_"):
             found = _matrix(family, found, shape)  # (N, 3, 3)
             matrix = found if matrix is None else mx.sym.batch_dot(matrix, found)
             # Of matrices, as oneDNN's copy of pictures fails where MXNet shares their memory.

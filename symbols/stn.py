@@ -255,7 +255,8 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
     sampler's gradient. Hence, in the stable head,
 
     - h has length 1;
-    - of the gradient that a batch has in common, only the part ``common`` goes through;
+    - of the gradient that a batch has in common, on each device, only the part ``common`` goes
+      through;
     - the last layer gets ``PACE`` times its gradient.
 
     Adam and its kin divide by the size of the gradient, so that its factors change nothing there.
@@ -280,7 +281,7 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
         ValueError: no such transform, an ``attr`` other than lr_mult, or a name that the features
             come from.
     """
-    transform, lr_mult, name = get_transform(transform), _lr_mult(attr), _full_name(name)
+    transform, lr_mult, name = get_transform(transform), _lr_mult(attr), full_name(name)
     _check_new(f"{name}_loc_fc2", features)
     with mx.name.NameManager():
         net = mx.sym.Flatten(features, name=f"{name}_loc_flatten")
@@ -328,7 +329,7 @@ def spatial_transformer(data, loc, target_shape, transform="affine", name="stn",
         raise ValueError(f"outside must be {' or '.join(OUTSIDE)}, got {outside!r}")
     if not isinstance(pool, Integral) or not 1 <= pool <= min(target_shape):
         raise ValueError(f"pool must be a whole number from 1 to {min(target_shape)}, got {pool!r}")
-    name = _full_name(name)
+    name = full_name(name)
     _check_new(name, data, loc)
     # Copies for this transformer alone: where gradients are to be added, as from 8 consumers of a
     # tensor on, SpatialTransformer and clip overwrite them. The attribute keeps MXNet from merging
@@ -414,7 +415,7 @@ def _checked(target_shape):
     return tuple(map(int, target_shape))
 
 
-def _full_name(name):
+def full_name(name):
     """A name as the caller's ``mx.name.Prefix`` scopes make it."""
     return mx.sym.zeros(1, name=name).name
 

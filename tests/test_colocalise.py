@@ -126,6 +126,8 @@ def test_a_stopped_one_goes_on(small, run_main, tmp_path, monkeypatch):
 def test_bad_flags_and_files_are_refused(run_main, refused, tmp_path):
     refused(run_main(colocalise, "--print", "--result", tmp_path), "Is a directory")
     refused(run_main(colocalise, "--seed", "1"), "unrecognized arguments: --seed")
+    refused(run_main(colocalise, "--print", "--draw"), "give it alone")
+    refused(run_main(colocalise, "--print", "--result", "none.json"), "none.json: no figures yet")
     path = tmp_path / "a.json"
     for content, words in (("[]", "not a result"), ('{"runs": {}, "settings": {}}',
                                                     "of other settings")):

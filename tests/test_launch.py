@@ -216,6 +216,8 @@ def test_two_jobs_get_two_ports_and_a_scheduler_can_listen():
     ([], SLEEP, "-n"),
     (["-n", 2, "-H", "a b"], SLEEP, "expected machines"),
     (["-n", 2, "-H", "-oProxyCommand=x"], SLEEP, "expected"),
+    (["-n", 2, "-H", sys.executable], SLEEP, "expected machines"),
+    (["-n", 2, "-H", "localhost", "--ssh", " "], SLEEP, "--ssh: expected the command"),
     (["-n", 2, "-H", "no-such-host.invalid"], SLEEP, "no-such-host.invalid"),
     (["-n", 2, "--address", "192.0.2.1"], SLEEP, "give another --address"),
     (["-n", 2, "--restarts", 1], [*SLEEP, "--load_epoch=3"], "--load-epoch"),

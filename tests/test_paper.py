@@ -148,7 +148,9 @@ def test_the_slope_is_of_what_is_undone():
         assert paper.slope(true, found) == pytest.approx(wanted, abs=1e-6)
 
 
-def test_bad_flags_are_refused(refused):
-    refused(subprocess.run([sys.executable, "-m", "experiments.paper", "--jobs", "0"], cwd=ROOT,
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--jobs", "0"], "at least 1"), (["--print", "--quick"], "not allowed with")])
+def test_bad_flags_are_refused(refused, flags, words):
+    refused(subprocess.run([sys.executable, "-m", "experiments.paper", *flags], cwd=ROOT,
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                           universal_newlines=True), "--jobs", "at least 1")
+                           universal_newlines=True), flags[0], words)

@@ -172,6 +172,10 @@ def test_where_it_is_surely_worse_than_held_it_is_trained_again(monkeypatch, tmp
     assert set(robustness.load(path)) == {run.name for run in static + again}
 
 
+def test_there_is_nothing_to_print_without_figures(run_main, refused):
+    refused(run_main(robustness, "--print", "--result", "none.json"), "none.json: no figures yet")
+
+
 @pytest.mark.parametrize(("content", "words"), [
     ("[]", "not a result"), ("{", "not a result"),
     ('{"accuracies": {}, "settings": {"batch": 1}}', "of other settings")])

@@ -38,6 +38,7 @@ def trained(tmp_path_factory):
                       cwd=str(folder))
     assert done.returncode == 0, done.stderr
     return SimpleNamespace(folder=folder, export=str(folder / "a-export"), prefix=str(folder / "a"),
+                           exported_prefix=str(folder / "a-export" / "model"),
                            figures=json.loads((folder / "a.json").read_text()))
 
 
@@ -86,7 +87,7 @@ def test_it_scores_what_training_scored(trained, tmp_path):
     (["--seed", 4], "synthetic, distorted by R, seed 4; the network was trained on "),
     (["--num-examples", 700], "synthetic, distorted by R, seed 5; the network was trained on "),
 ])
-@pytest.mark.parametrize("kind", ["export", "prefix"])
+@pytest.mark.parametrize("kind", ["export", "prefix", "exported_prefix"])
 def test_what_flags_leave_open_is_as_in_the_training(trained, run, tmp_path, kind, flags, words):
     done = run(getattr(trained, kind), *flags, "--result", "r.json")
     assert done.returncode == 0, done.stderr

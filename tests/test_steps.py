@@ -49,6 +49,16 @@ def regardless(seen):
     return mx.sym.broadcast_add(mx.sym.Variable("given"), mean_of(seen) * 0, name="same")
 
 
+def test_two_in_a_network_have_names_of_their_own():
+    net = mx.sym.Variable("data")
+    for scope in ("a_", "b_"):
+        with mx.name.Prefix(scope):
+            net = straighten(net, stn.localisation_head, SOURCE, SOURCE, steps=3)
+    names = net.get_internals().list_outputs()
+    assert len(names) == len(set(names))
+    assert all(name.startswith(("a_", "b_", "data")) for name in names)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_map_is_composed_and_the_original_sampled_once(family):
     given = thetas(family)

@@ -244,6 +244,13 @@ def _image_shape(path, prefix, epoch):
     return None
 
 
+def as_folder(path):
+    """The folder of an export, of its prefix such as ``published/a/model``; other paths stay."""
+    folder, name = os.path.split(path)
+    is_export = name == "model" and os.path.isfile(os.path.join(folder, export_folder.SUMS))
+    return (folder or os.curdir) if is_export else path
+
+
 def is_file_of(model, path):
     """Whether a path is one that the files of a network have.
 

@@ -24,7 +24,7 @@ SUITABLE = "64-bit CPython 3.8 to 3.13 on Linux (x86-64 or aarch64) or macOS (x8
 WHEELS = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"))
 INSTALL = "run `make setup`, then use .venv/bin/python"
 DRIVER = "libcuda.so.1"
-# What MXNet imports for a few functions, where it is installed: half of the time and 60 MiB.
+# What MXNet imports for a few functions, where it is installed: 70 MiB, a third of the time.
 SELDOM_USED = ("h5py", "onnx", "requests", "scipy.stats")
 UNFUSED_SUMS = "MXNET_DISABLE_MKLDNN_FUSE_CONV_SUM"  # read when MXNet is imported
 

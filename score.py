@@ -15,7 +15,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 
 # isort: split
 from common import cli, files
-from common.data import class_list, image_files
+from common.data import class_list, datasets, image_files
 from common.models import card, metrics, trained
 from common.provenance import provenance
 from common.reports import pictures
@@ -135,6 +135,7 @@ def prepare_outputs(args):
         if path is None:
             continue
         trained.check_not_file_of(args.model, path)
+        datasets.check_not_read(path, args)
         if os.path.realpath(path) in taken:
             raise ValueError(f"{path} is named twice, and would be lost: write elsewhere")
         taken.add(os.path.realpath(path))

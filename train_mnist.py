@@ -162,6 +162,14 @@ def check_not_written(model, prefix):
                          "--model-prefix")
 
 
+def check_output(path, args, pretrained, prefix):
+    """Raises ValueError if a file to be written is one of the run itself, or one that it reads."""
+    trained.check_not_file_of(prefix, path)
+    datasets.check_not_read(path, args)
+    if pretrained:
+        trained.check_not_file_of(pretrained.path[:-len("-0000.params")], path)
+
+
 def made_of(args, dataset):
     """What decides the network and the images, for the recipe: flags, and the images' SHA-256."""
     drawn = dataset.origin in datasets.DRAWN
@@ -189,8 +197,8 @@ def main():
     recipe, prefix = flags.recipe(args), model_prefix(args)
     if recipe.pretrained:
         check_not_written(recipe.pretrained, prefix)
-    if args.result is not None:
-        trained.check_not_file_of(prefix, args.result)
+    for path in filter(None, (args.result, args.draw_graph)):
+        check_output(path, args, recipe.pretrained, prefix)
     with workers.join(args.kv_store, args.patience) as group:
         group.set_up_log()
         train_network(args, recipe, prefix, group, started)
@@ -213,7 +221,8 @@ def train_network(args, recipe, prefix, group, started):
     group.check_alike(recipe)
     distortion, num_classes = augmentation(args.distort, len(dataset.class_names))
     classes = class_list.fitting(dataset.class_names, num_classes)
-    about = dict(vars(args), model_prefix=prefix, data_origin=dataset.origin, classes=classes)
+    about = dict(vars(args), model_prefix=prefix, data_origin=dataset.origin, classes=classes,
+                 first_label=dataset.first_label)
     train, validation, test = iterators(args, dataset, distortion, group)
     if args.test_io:
         print(f"{fit.reading_speed(train):.0f} images/s read")

@@ -18,6 +18,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 
 # isort: split
 from common import cli, files
+from common.data import datasets
 from common.models import card, trained
 from common.reports import pictures, visualise
 from common.storage import checkpoint
@@ -69,6 +70,7 @@ def main():
     output = args.output or args.model.rstrip("/") + suffix
     pictures.check_suffix(output, (".gif",) if args.animate else pictures.SUFFIXES)
     trained.check_not_file_of(args.model, output)
+    datasets.check_not_read(output, args)
     files.prepare_output(output)
     images, labels, words = shown_images(args)
     if args.animate:

@@ -9,6 +9,7 @@ import pytest
 
 import score
 import train_mnist
+import visualize_stn
 from common.data import arrays, class_list, datasets, fetch, idx
 from tests.conftest import ROOT
 from tests.own_data import SHAPE, TRAIN, coloured, drawn
@@ -108,11 +109,20 @@ def test_pixels_whose_meaning_is_not_clear_are_refused(white, make, words):
         arrays.as_images("a", make(white))
 
 
-def test_one_rule_for_training_and_test():
-    images = drawn(20)[0].astype(float)
-    train, test = arrays.as_images("a", images, images // 255)
-    np.testing.assert_array_equal(test, images // 255)  # ones are no whites beside other numbers
-    np.testing.assert_array_equal(train, images)
+@pytest.mark.parametrize("make", [lambda images: images / 255, lambda images: images // 255 * 1.0])
+def test_one_scale_for_training_and_test(white, make):
+    with pytest.raises(ValueError, match="^a: .* of different scales: up to 255, and up to 1;"):
+        arrays.as_images("a", white * 1.0, make(white))
+    with pytest.raises(ValueError, match="^a: .* of different scales: up to 1, and up to 255;"):
+        arrays.as_images("a", make(white), white)
+    for blank in (white * 0.0, white * 0):
+        np.testing.assert_array_equal(arrays.as_images("a", white, blank)[1], blank)
+
+
+def test_black_and_white_images_beside_greys(white):
+    train, test = arrays.as_images("a", white, white > 99)
+    np.testing.assert_array_equal(train, white)
+    np.testing.assert_array_equal(test, 255 * (white > 99))
 
 
 @pytest.mark.parametrize(("labels", "words"), [
@@ -325,6 +335,62 @@ def test_classes_of_other_data_are_matched_by_name(run, run_main, tmp_path):
     assert re.findall(r"Class \d: \d+ of (\d+)", done.stdout) == ["0", "10", "10", "10"]
     done = run_main(score, os.path.join(ROOT, "published", "mnist-lenet"), "--dataset", "mnist")
     assert "Test accuracy: 0.99" in done.stdout
+
+
+@pytest.mark.parametrize(("trained_on", "names"), [
+    ((1, 2, 3), "a,b,c"), ((1, 2, 3), "a,b,c,d"), ((0, 1, 2), "a,b,c"), ((0, 2, 3), "a,b,c,d")])
+@pytest.mark.parametrize("kept", [slice(None), slice(1, None), slice(1, 2)])
+def test_numbers_that_got_names_are_the_same_classes_when_they_are_scored(
+        run, run_main, tmp_path, trained_on, names, kept):
+    """Also where only some of the classes are there: which classes those are is counted."""
+    images, labels = drawn(40)[0], np.resize(trained_on, 40).astype(np.uint8)
+    some = np.isin(labels, trained_on[kept])
+    np.savez(tmp_path / "all.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    np.savez(tmp_path / "some.npz", x_train=images[some], y_train=labels[some],
+             x_test=images[some], y_test=labels[some])
+    done = run("--data-dir", "all.npz", "--class-names", names, "--model-prefix", "a")
+    assert done.returncode == 0, done.stderr
+    first = int(trained_on[0] == 1 and names == "a,b,c")
+    for model in ("a", "a-export"):
+        done = run_main(score, model, "--data-dir", "some.npz")
+        expected = {name: str((labels[some] == first + number).sum())
+                    for number, name in enumerate(names.split(","))}
+        assert dict(re.findall(r"Class (\w): \d+ of (\d+)", done.stdout)) == expected
+
+
+def test_a_label_that_the_names_of_a_network_are_not_for_is_refused(run, run_main, refused,
+                                                                     tmp_path):
+    images, labels = drawn(40)[0], np.arange(40, dtype=np.uint8) % 3
+    for first in (0, 1):
+        np.savez(tmp_path / f"{first}.npz", x_train=images, y_train=labels + first)
+    assert run("--data-dir", "1.npz", "--class-names", "a,b,c").returncode == 0
+    refused(run_main(score, "models/1-mlp", "--data-dir", "0.npz"),
+            "0.npz: the label 0 is none of 1 to 3, which the network knows")
+
+
+def test_nothing_is_written_over_what_is_read(run, run_main, refused, tmp_path):
+    images, labels = drawn(40)[0], np.arange(40, dtype=np.uint8) % 2
+    np.savez(tmp_path / "own.npz", x_train=images, y_train=labels)
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    for number in range(6):
+        folder = tmp_path / "own" / str(number % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays.to_pillow(images[number][None]).save(str(folder / f"{number}.png"))
+    train = ["--data-dir", "own.npz", "--class-names", "names.txt", "--model-prefix", "a"]
+    assert run(*train, "--result", "own/a.json").returncode == 0
+    model = ["--pretrained", "a-0001.params", "--model-prefix", "b"]
+    picture, params = "own/0/0.png", "a-0001.params"
+    before = {path: (tmp_path / path).read_bytes() for path in ("own.npz", "names.txt", picture,
+                                                                params)}
+    for path, done in (
+            ("own.npz", run(*train, "--overwrite", "--result", "own.npz")),
+            ("names.txt", run(*train, "--overwrite", "--result", "names.txt")),
+            (params, run(*train, *model, "--result", params)),
+            ("own.npz", run_main(score, "a", "--data-dir", "own.npz", "--result", "own.npz")),
+            (picture, run_main(score, "a", "--data-dir", "own", "--mistakes", picture)),
+            (picture, run_main(visualize_stn, "a", "--data-dir", "own", "--output", picture))):
+        refused(done, path, "would be lost")
+    assert before == {path: (tmp_path / path).read_bytes() for path in before}
 
 
 def test_numbers_of_classes_that_a_byte_does_not_hold():

@@ -42,11 +42,16 @@ def as_images(path, *parts):
         ValueError: they are something else; the message says what to do.
     """
     parts = [_channels_first(path, part) for part in parts]
+    parts = [part * np.uint8(255) if part.dtype == bool else part for part in parts]
     if all(part.dtype == np.uint8 for part in parts):
         return parts
     lows, highs = zip(*((part.min(), part.max()) for part in parts))
     low, high = min(lows), max(highs)
-    fractions = any(part.dtype.kind in "fb" for part in parts) and high <= 1
+    are_fractions = [part.dtype.kind == "f" and 0 < most <= 1 for part, most in zip(parts, highs)]
+    fractions = any(are_fractions)
+    if fractions and high > 1:
+        raise ValueError(f"{path}: training and test images are of different scales: up to "
+                         f"{highs[0]:g}, and up to {highs[1]:g}; convert them to uint8")
     if not (low >= 0 and high <= 255):  # nor is NaN
         raise ValueError(f"{path}: the pixels are from {low:g} to {high:g}: expected 0 to 255, or "
                          "fractions from 0 to 1; convert them to uint8")

@@ -44,6 +44,7 @@ class Dataset(NamedTuple):
     test_labels: np.ndarray
     origin: str  # one of DATASETS, or as of ``mnist.load_with_origin``
     class_names: Tuple[str, ...]  # words or numbers
+    first_label: int = 0  # the label that class 0 has in the data
 
     @property
     def sha256(self):
@@ -130,10 +131,10 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
     if image_shape is not None:
         images = [arrays.resize(part, image_shape) if isinstance(part, np.ndarray) else part
                   for part in images]
-    labels, names = _classes(where, labels, names, num_classes, class_names)
+    labels, names, first = _classes(where, labels, names, num_classes, class_names)
     if len(names) < 2 and not test_only:
         raise ValueError(f"{where}: all images are of one class: a network needs two or more")
-    dataset = Dataset(images[0], labels[0], images[1], labels[1], origin, names)
+    dataset = Dataset(images[0], labels[0], images[1], labels[1], origin, names, first)
     if origin == mnist.OWN:
         logging.info("%s: %d training and %d test images of %s, %d classes: %s", where,
                      *map(len, images), arrays.in_words(images[0].shape[1:]), len(names),
@@ -260,7 +261,7 @@ def _check_together(where, images, labels, test_only):
 
 
 def _classes(where, labels, names, num_classes, wanted):
-    """Labels of training and test that are numbers of classes, and the names of these.
+    """Labels that are numbers of classes, the names of these, and what label was the first's.
 
     Args:
         where: the data come from, for the messages.
@@ -268,11 +269,12 @@ def _classes(where, labels, names, num_classes, wanted):
         names: of the classes, None for their numbers.
         num_classes, wanted: what was asked for, or None.
     """
-    count = num_classes or (len(wanted) if wanted else None)
+    count, first = num_classes or (len(wanted) if wanted else None), 0
     if wanted and num_classes not in (None, len(wanted)):
         raise ValueError(f"--num-classes {num_classes}, but --class-names has {len(wanted)} names")
     if not names:
         *labels, names = class_list.from_zero(where, *labels, count)
+        first = int(names[0])
     if wanted and (set(names) <= set(wanted) or not class_list.are_numbers(names)):
         labels = [class_list.renumbered(where, part, names, wanted) for part in labels]
     names = wanted or (*names, *map(str, range(len(names), count or 0)))
@@ -282,7 +284,21 @@ def _classes(where, labels, names, num_classes, wanted):
         raise ValueError(f"{where}: the label {most} is not one of 0 to {count - 1}, so {flag} is "
                          "too few")
     small = np.uint8 if len(names) <= 256 else np.int32
-    return [part.astype(small) for part in labels], names
+    return [part.astype(small) for part in labels], names, first
+
+
+def check_not_read(path, args):
+    """Raises ValueError if what is written to a path would replace data that flags name.
+
+    In a folder of data, that are all files but JSON, which is never read as such.
+    """
+    target = os.path.realpath(path)
+    for name in ("data_dir", "data_train", "data_val", "class_names"):
+        source = os.path.realpath(getattr(args, name, None) or os.devnull)
+        is_inside = target.startswith(source + os.sep) and os.path.exists(target)
+        if target == source or (is_inside and not target.endswith(".json")):
+            raise ValueError(f"{path}: is read, by {cli.flag_of(name)}, and would be lost: write "
+                             "elsewhere")
 
 
 def short_name(name, data_dir=None, data_train=None):

@@ -60,7 +60,8 @@ def read(train_path, test_path, image_shape=None):
     """
     train, test = _read(train_path, image_shape), None
     if train is None:
-        raise ValueError(f"{train_path}: has no column named {LABEL}: nothing to learn from")
+        raise ValueError(f"{train_path}: its first row is neither of numbers alone nor a header "
+                         f"with a column named {LABEL}: nothing to learn from")
     if test_path is not None:
         test = _read(test_path, image_shape, columns=train[0][0].size)
         if test is None:
@@ -108,6 +109,8 @@ def _opened(path):
             yield _lines(path, unpacked)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}: not a whole gzip file ({error})") from None
+        except csv.Error as error:
+            raise ValueError(f"{path}: no table of numbers ({error})") from None
 
 
 def _lines(path, file):
@@ -178,7 +181,7 @@ def _problem(path, lines, first, columns, place):
             return ValueError(f"{path}: row {number} has {len(words)} columns, the first row has "
                               f"{columns}")
         for column, word in enumerate(words):
-            most, what = (class_list.MOST, "label") if column == place else (255, "pixel")
+            most, what = (class_list.MOST - 1, "label") if column == place else (255, "pixel")
             if not (_is_number(word) and 0 <= float(word) <= most and float(word) % 1 == 0):
                 return ValueError(f"{path}: row {number}: the {what} {word!r} is no whole number "
                                   f"from 0 to {most}")

@@ -78,16 +78,17 @@ def test_images(args):
     labels = loaded.test_labels
     if distort != "addition":  # whose classes are sums
         labels = _as_numbered_by(args.model, args.load_epoch, loaded,
-                                 args.data_dir or args.data_val)
+                                 args.data_dir or args.data_val, known.get("first_label"))
     images, labels = datasets.for_evaluation(loaded.test_images, labels, seed,
                                              augmentation(distort)[0])
     return TestImages(images, labels, loaded.origin, distort, seed, words)
 
 
-def _as_numbered_by(model, epoch, dataset, where):
+def _as_numbered_by(model, epoch, dataset, where, first):
     """The test labels of a ``Dataset`` in the numbers that a model has for classes of these names.
 
-    Raises ValueError if it lacks a class that one's own data name.
+    ``first`` is the label that class 0 had in its training, None if that is not known. Raises
+    ValueError if it lacks a class that one's own data have.
     """
     names, own = known_names(model, epoch) or (), dataset.class_names
     if len(set(names)) < len(names):
@@ -96,10 +97,23 @@ def _as_numbered_by(model, epoch, dataset, where):
         if not names or dataset.origin in datasets.DATASETS:
             return dataset.test_labels
         if class_list.are_numbers(own) and not class_list.are_numbers(names):
-            logging.warning("%s: does not name its classes: its %s are taken for %s", where,
-                            class_list.some(own), class_list.some(names))
-            return dataset.test_labels
+            return _as_named(where, dataset, names, first)
     return class_list.renumbered(where, dataset.test_labels, own, names)
+
+
+def _as_named(where, dataset, names, first):
+    """Labels of data that do not name their classes, as the numbers of a model's names."""
+    labels = dataset.test_labels.astype(np.int64) + dataset.first_label  # as the data have them
+    if first is None:
+        first = int(labels.max() >= len(names))
+    last = first + len(names) - 1
+    logging.warning("%s: does not name its classes: its labels %d to %d are taken for %s", where,
+                    first, last, class_list.some(names))
+    for label in (labels.min(), labels.max()):
+        if not first <= label <= last:
+            raise ValueError(f"{where}: the label {label} is none of {first} to {last}, which the "
+                             "network knows")
+    return labels - first
 
 
 def wanted_images(args, network):
@@ -124,8 +138,9 @@ def trained_on(path, epoch=None):
 
     Returns:
         ``{"origin": as of ``datasets.Dataset``, "distort": a name or None, "seed": of the
-        training}``, "num_examples" where not all training images were used, and "image_shape"
-        where they were resized; empty if it says nothing.
+        training}``, "num_examples" where not all training images were used, "first_label" where
+        the labels in the data did not begin at 0, and "image_shape" where they were resized; empty
+        if it says nothing.
     """
     told = _told(path, epoch)
     said = DATA.fullmatch(told.get("Data", ""))
@@ -138,6 +153,9 @@ def trained_on(path, epoch=None):
                   or re.search(rf"--{name.replace('_', '[-_]')}[ =]{NUMBER}", command))
         if number:
             found[name] = int(number[1])
+    first = re.fullmatch(r"from ([0-9]+)", told.get("Labels", ""))
+    if first:
+        found["first_label"] = int(first[1])
     shape = re.fullmatch(SHAPE, told.get("Resized to", ""))
     if shape:
         found["image_shape"] = tuple(map(int, shape.groups()))

@@ -209,6 +209,8 @@ def about(meta):
         if flags.get("num_examples"):
             told["Training images"] = str(flags["num_examples"])
         told["Seed"] = str(flags.get("seed", 0))
+        if flags.get("first_label"):
+            told["Labels"] = f"from {flags['first_label']}"
         if flags.get("image_shape"):
             told["Resized to"] = " x ".join(map(str, flags["image_shape"]))
     figures = {**(meta.get("history") or [{}])[-1], **meta}

@@ -190,6 +190,9 @@ def _find_or_published(model):
     try:
         return find(model)
     except FileNotFoundError as error:
+        if os.path.isfile(model):
+            raise ValueError(f"{model}: expected params named as <prefix>-0005.params, with the "
+                             "network beside them in <prefix>-symbol.json") from None
         published = sorted(os.listdir(PUBLISHED)) if os.path.isdir(PUBLISHED) else []
         if model in published:
             return find(os.path.normpath(os.path.join(PUBLISHED, model)))

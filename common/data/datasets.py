@@ -294,7 +294,9 @@ def check_not_read(path, args):
     """
     target = os.path.realpath(path)
     for name in ("data_dir", "data_train", "data_val", "class_names"):
-        source = os.path.realpath(getattr(args, name, None) or os.devnull)
+        if getattr(args, name, None) is None:
+            continue
+        source = os.path.realpath(getattr(args, name))
         is_inside = target.startswith(source + os.sep) and os.path.exists(target)
         if target == source or (is_inside and not target.endswith(".json")):
             raise ValueError(f"{path}: is read, by {cli.flag_of(name)}, and would be lost: write "

@@ -288,19 +288,24 @@ def _classes(where, labels, names, num_classes, wanted):
 
 
 def check_not_read(path, args):
-    """Raises ValueError if what is written to a path would replace data that flags name.
-
-    In a folder of data, that are all files but JSON, which is never read as such.
-    """
+    """Raises ValueError if what is written to a path would replace data that flags name."""
     target = os.path.realpath(path)
     for name in ("data_dir", "data_train", "data_val", "class_names"):
         if getattr(args, name, None) is None:
             continue
         source = os.path.realpath(getattr(args, name))
-        is_inside = target.startswith(source + os.sep) and os.path.exists(target)
-        if target == source or (is_inside and not target.endswith(".json")):
+        if target == source or _is_in(source, target):
             raise ValueError(f"{path}: is read, by {cli.flag_of(name)}, and would be lost: write "
                              "elsewhere")
+
+
+def _is_in(folder, path):
+    """Whether a file is one of the pictures or tables that are read of a folder."""
+    if not path.startswith(folder + os.sep) or not os.path.exists(path):
+        return False
+    if image_folder.is_one(folder):
+        return image_folder.is_picture(path)
+    return path in map(os.path.realpath, filter(None, table_files.find(folder)))
 
 
 def short_name(name, data_dir=None, data_train=None):

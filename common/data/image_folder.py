@@ -146,7 +146,7 @@ def _folders(path):
 
 def in_order(names):
     """Names of classes in the order of their labels: by number where all are numbers."""
-    numbers = all(name.isdecimal() for name in names)
+    numbers = class_list.are_numbers(names)
     return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
 
 

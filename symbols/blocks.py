@@ -94,8 +94,10 @@ def as_block(symbol, params=None, ctx=None, logits=True, own_loss=False):
     output, inputs = symbol.get_children()[0], ["data"]
     if own_loss:
         output, inputs = symbol, ["data", symbol.get_children()[1].name]
+    elif not logits and ends[0] == "softmax":
+        output = symbol  # of its own axis and temperature
     elif not logits:
-        output = mx.sym.softmax(output, name="softmax", **_axis(heads[0].get("attrs", {})))
+        output = mx.sym.softmax(output, name="softmax", axis=_axis(heads[0].get("attrs", {})))
     block = _block(output, *inputs)
     if params is not None:
         _set_params(block, params, ctx)
@@ -103,10 +105,8 @@ def as_block(symbol, params=None, ctx=None, logits=True, own_loss=False):
 
 
 def _axis(attrs):
-    """Over what a softmax with those attributes is, as an option of another one."""
-    if attrs.get("multi_output") == "True":
-        return {"axis": 1}
-    return {"axis": int(attrs["axis"])} if "axis" in attrs else {}
+    """Over what a SoftmaxOutput with those attributes is."""
+    return 1 if attrs.get("multi_output", "").lower() in ("true", "1") else -1
 
 
 def get_params(block, symbol):

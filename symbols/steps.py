@@ -21,6 +21,7 @@ from .stn import (
     SMALLEST_DENOMINATOR,
     Affine,
     Projective,
+    check_head,
     full_name,
     get_transform,
     spatial_transformer,
@@ -56,8 +57,8 @@ def straighten(data, localise, source_shape, target_shape, transform="affine", s
         projective one.
 
     Raises:
-        ValueError: steps is less than 1, or more for a family whose maps do not compose; and as
-            ``stn.spatial_transformer``.
+        ValueError: steps is less than 1, or more for a family whose maps do not compose; localise
+            makes nothing of what it is given; and as ``stn.spatial_transformer``.
     """
     family = get_transform(transform)
     if not isinstance(steps, Integral) or steps < 1:
@@ -69,11 +70,15 @@ def straighten(data, localise, source_shape, target_shape, transform="affine", s
                          "an affine or projective transform")
     composed = get_transform("affine") if isinstance(family, Affine) else family
     look, scope = localise(mx.sym.Variable("seen")), full_name(name)
+    if not isinstance(look, mx.sym.Symbol) or "seen" not in look.list_arguments():
+        raise ValueError("localise must make a symbol of the images that it is given")
+    check_head(look, len(family.identity))
+    shared = _variables(look)
     seen, matrix = data, None
     for step in range(1, steps + 1):
         last = step == steps
         shape = target_shape if last else source_shape
-        found = _renamed(look, step)(seen=seen)
+        found = _renamed(look, step)(**dict(shared, seen=seen))
         with mx.name.Prefix(f"{scope}_compose{step}_"):
             found = _matrix(family, found, shape)  # (N, 3, 3)
             matrix = found if matrix is None else mx.sym.batch_dot(matrix, found)
@@ -82,7 +87,7 @@ def straighten(data, localise, source_shape, target_shape, transform="affine", s
         seen = spatial_transformer(data, theta, shape, composed,
                                    name if last else f"{name}_step{step}",
                                    pool if last else 1, outside)
-    return _one_of_each_variable(seen)
+    return seen
 
 
 def _matrix(family, theta, shape):
@@ -113,19 +118,7 @@ def _renamed(symbol, step):
     return mx.sym.load_json(json.dumps(graph))
 
 
-def _one_of_each_variable(symbol):
-    """The same graph, with variables of the same name made one: the weights that steps share."""
-    graph = json.loads(symbol.tojson())
-    nodes, new_index, first = [], [], {}
-    for node in graph["nodes"]:
-        known = first.get(node["name"]) if node["op"] == "null" else None
-        if known is None:
-            known = len(nodes)
-            nodes.append(dict(node, inputs=[[new_index[index], *rest]
-                                            for index, *rest in node["inputs"]]))
-            if node["op"] == "null":
-                first[node["name"]] = known
-        new_index.append(known)
-    heads = [[new_index[index], *rest] for index, *rest in graph["heads"]]
-    return mx.sym.load_json(json.dumps(dict(graph, nodes=nodes, heads=heads, node_row_ptr=[],
-                                            arg_nodes=sorted(first.values()))))
+def _variables(symbol):
+    """The variables that a symbol is made of, by name: what the steps share."""
+    inside = symbol.get_internals()
+    return {name: inside[name] for name in symbol.list_inputs()}

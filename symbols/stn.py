@@ -33,7 +33,7 @@ Several transformers side by side or in a row need different names:
     parts = [spatial_transformer(maps, loc, (14, 14), name=name) for name, loc in heads.items()]
 """
 import json
-from numbers import Integral
+from numbers import Integral, Real
 
 import mxnet as mx
 import numpy as np
@@ -41,6 +41,8 @@ import numpy as np
 LIMIT = 1e4  # of theta: past it the sampler's weights overflow, and 0 * inf is NaN
 SMALLEST_DENOMINATOR = 1e-4
 OUTSIDE = ("zero", "border")  # what is sampled outside the source
+# Of points outside the last column or row: on it, MXNet would differentiate against a 0 beyond.
+LAST = 1 - 2**-23
 PACE, COMMON = 0.1, 0.01  # what the stable head takes of gradients: see ``localisation_head``
 
 
@@ -64,7 +66,7 @@ class Transform:
         with mx.name.Prefix(f"{name}_grid_"):
             grid = self.grid(theta, target_shape)  # (N, 2, height, width)
             if outside == "border":
-                grid = mx.sym.clip(grid, a_min=-1, a_max=1, name="border")
+                grid = mx.sym.clip(grid, a_min=-1, a_max=LAST, name="border")
         return mx.sym.BilinearSampler(data, grid, name=name)
 
     def bounded(self, theta):
@@ -80,8 +82,8 @@ class Affine(Transform):
 
     Attributes:
         entries: function that makes the six entries of the affine theta, row by row, from the
-            target's (width - 1) / (height - 1) and the parameters' columns (N, 1); None where the
-            parameters are those entries.
+            target's (width - 1) / (height - 1) and the parameters' columns (N, 1); some may be mere
+            numbers. None where the parameters are those entries.
     """
 
     def __init__(self, identity, reach, entries=None):
@@ -97,7 +99,10 @@ class Affine(Transform):
         columns = mx.sym.split(theta, num_outputs=count, axis=1)
         entries = self.entries((width - 1) / (height - 1), *(columns[i] for i in range(count)))
         constants = {0: mx.sym.zeros_like(columns[0]), 1: mx.sym.ones_like(columns[0])}
-        return mx.sym.concat(*[constants[entry] if isinstance(entry, int) else entry
+        for entry in entries:
+            if isinstance(entry, Real) and entry not in constants:
+                constants[entry] = constants[1] * entry
+        return mx.sym.concat(*[constants[entry] if isinstance(entry, Real) else entry
                                for entry in entries], dim=1)
 
     def grid(self, theta, target_shape):
@@ -233,12 +238,13 @@ def get_transform(transform):
     """
     if isinstance(transform, Transform):
         return transform
-    family, _, size = str(transform).partition(":")
+    name = str(transform)
+    family, _, size = name.partition(":")
     if family == "tps" and size.isdecimal():
         return ThinPlateSpline(int(size))
-    if transform not in TRANSFORMS:
+    if name not in TRANSFORMS:
         raise ValueError(f"no transform {transform!r}: there is {', '.join(TRANSFORMS)}, tps:K")
-    return TRANSFORMS[transform]
+    return TRANSFORMS[name]
 
 
 def localisation_head(features, transform="affine", num_hidden=32, attr=None, bounded=False,
@@ -324,12 +330,12 @@ def spatial_transformer(data, loc, target_shape, transform="affine", name="stn",
             coordinates from -1 to 1, or for the pooling.
     """
     transform, target_shape = get_transform(transform), _checked(target_shape)
-    _check_head(loc, len(transform.identity))
+    check_head(loc, len(transform.identity))
     if outside not in OUTSIDE:
         raise ValueError(f"outside must be {' or '.join(OUTSIDE)}, got {outside!r}")
     if not isinstance(pool, Integral) or not 1 <= pool <= min(target_shape):
         raise ValueError(f"pool must be a whole number from 1 to {min(target_shape)}, got {pool!r}")
-    name = full_name(name)
+    name, pool = full_name(name), int(pool)
     _check_new(name, data, loc)
     # Copies for this transformer alone: where gradients are to be added, as from 8 consumers of a
     # tensor on, SpatialTransformer and clip overwrite them. The attribute keeps MXNet from merging
@@ -361,8 +367,13 @@ def source_points(theta, target_shape, source_shape, transform="affine"):
     Returns:
         NumPy array (N, height, width, 2) of points (x, y); (0, 0) is the centre of the top left
         pixel.
+
+    Raises:
+        ValueError: theta has another shape, or as ``spatial_transformer``.
     """
     transform, theta = get_transform(transform), mx.nd.array(theta, mx.cpu(), "float64")
+    if theta.ndim != 2 or theta.shape[1] != len(transform.identity):
+        raise ValueError(f"theta must be (N, {len(transform.identity)}), got {theta.shape}")
     grid = transform.grid(mx.sym.Variable("theta"), _checked(target_shape))
     grid = grid.bind(mx.cpu(), {"theta": theta}).forward()[0].asnumpy()
     height, width = source_shape
@@ -386,12 +397,18 @@ def border(points):
 
 
 def compose(first, second):
-    """The affine theta (N, 6) of two transformers in a row, ``first`` nearer to the source."""
+    """The affine theta (N, 6) of two transformers in a row, ``first`` nearer to the source.
+
+    Raises ValueError if one is not (N, 6).
+    """
     return (_square(first) @ _square(second))[:, :2].reshape(-1, 6)
 
 
 def invert(theta):
-    """The affine theta (N, 6) that undoes one; numpy.linalg.LinAlgError if there is none."""
+    """The affine theta (N, 6) that undoes one.
+
+    Raises ValueError if that is not (N, 6), numpy.linalg.LinAlgError if nothing undoes it.
+    """
     return np.linalg.inv(_square(theta))[:, :2].reshape(-1, 6)
 
 
@@ -420,7 +437,7 @@ def full_name(name):
     return mx.sym.zeros(1, name=name).name
 
 
-def _check_head(loc, count):
+def check_head(loc, count):
     """Raises ValueError if a ``localisation_head`` made another number of parameters.
 
     MXNet refuses most of them, but later, and takes a single one for all.
@@ -497,7 +514,10 @@ def _staying(control):
 
 def _square(theta):
     theta = theta.asnumpy() if isinstance(theta, mx.nd.NDArray) else theta
-    rows = np.asarray(theta, dtype=np.float64).reshape(-1, 2, 3)
+    theta = np.asarray(theta, dtype=np.float64)
+    if theta.shape[-1:] != (6,) and theta.shape[-2:] != (2, 3):
+        raise ValueError(f"an affine theta is (N, 6), got {theta.shape}")
+    rows = theta.reshape(-1, 2, 3)
     return np.concatenate([rows, np.tile([[[0, 0, 1]]], (len(rows), 1, 1))], axis=1)
 
 

@@ -277,3 +277,22 @@ def test_what_is_no_network_of_classes_is_refused():
         as_block(label_free(symbol), own_loss=True)
     with pytest.raises(ValueError, match="params lack stn_loc"):
         as_block(symbol, ({}, {}))
+
+
+@pytest.mark.parametrize("options", [{"temperature": 3.0}, {"axis": 0}, {"axis": 1}])
+def test_the_probabilities_are_those_of_the_symbol_s_own_softmax(options):
+    scores = np.random.RandomState(0).randn(4, 3, 5)
+    symbol = mx.sym.softmax(mx.sym.Variable("data"), name="softmax", **options)
+    wanted = mx.nd.softmax(mx.nd.array(scores), **options).asnumpy()
+    np.testing.assert_array_equal(
+        as_block(symbol, ({}, {}), logits=False)(mx.nd.array(scores)).asnumpy(), wanted)
+
+
+@pytest.mark.parametrize("written", ["True", "true", "1"])
+def test_a_softmax_over_places_however_the_graph_says_it(written):
+    symbol = mx.sym.SoftmaxOutput(mx.sym.Variable("data"), multi_output=True, name="softmax")
+    symbol = mx.sym.load_json(symbol.tojson().replace('"multi_output": "True"',
+                                                      f'"multi_output": "{written}"'))
+    scores = mx.nd.array(np.random.RandomState(0).randn(4, 3, 5))
+    np.testing.assert_array_equal(as_block(symbol, ({}, {}), logits=False)(scores).asnumpy(),
+                                  mx.nd.softmax(scores, axis=1).asnumpy())

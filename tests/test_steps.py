@@ -166,3 +166,36 @@ def test_bad_options_are_named(options, message):
 def test_networks_name_bad_steps(network):
     with pytest.raises(ValueError, match="steps must be a whole number from 1, got 'two'"):
         symbols.get_symbol(network, stn_steps="two")
+
+
+def two_steps(data, name):
+    return straighten(data, lambda seen: stn.localisation_head(seen, name=name), SOURCE, SOURCE,
+                      steps=2, name=name)
+
+
+def test_what_goes_into_steps_may_be_used_elsewhere_too():
+    data = mx.sym.Variable("data")
+    maps = mx.sym.Convolution(data, num_filter=1, kernel=(1, 1), name="maps")
+    symbol = mx.sym.concat(two_steps(maps, "a"), two_steps(maps, "b"), maps, data, dim=1)
+    names = symbol.list_arguments()
+    assert len(names) == len(set(names))
+    assert symbol.infer_shape(data=(2, 1, *SOURCE))[1] == [(2, 4, *SOURCE)]
+
+
+def test_gradients_add_up_where_the_picture_goes_past_the_steps_too():
+    data = mx.sym.Variable("data")
+    symbol = mx.sym.concat(two_steps(data, "a"), data, dim=1)
+    executor = symbol.simple_bind(DEVICE, data=(2, 1, *SOURCE))
+    executor.arg_dict["a_loc_fc2_bias"][:] = mx.nd.array([1, 0, 0, 0, 1, 0])
+    executor.forward(is_train=True, data=mx.nd.array(images()))
+    executor.backward(mx.nd.ones((2, 2, *SOURCE)))
+    np.testing.assert_allclose(executor.grad_dict["data"].asnumpy(), 2, atol=1e-4)
+
+
+@pytest.mark.parametrize(("localise", "words"), [
+    (lambda seen: None, "must make a symbol of the images"),
+    (lambda seen: mx.sym.Variable("given"), "must make a symbol of the images"),
+    (lambda seen: stn.localisation_head(seen, "similarity"), "theta has 4 parameters")])
+def test_localisation_networks_that_do_not_fit_are_refused(localise, words):
+    with pytest.raises(ValueError, match=words):
+        straighten(mx.sym.Variable("data"), localise, SOURCE, TARGET, steps=2)

@@ -745,3 +745,52 @@ def test_targets_that_are_too_small_are_refused(target_shape):
 def test_unknown_attributes_are_refused():
     with pytest.raises(ValueError, match="may hold lr_mult, got wd as well"):
         stn.localisation_head(mx.sym.Variable("data"), attr={"lr_mult": 1, "wd": 0})
+
+
+@pytest.mark.parametrize(("transform", "size"), [
+    *(("affine", size) for size in (2, 3, 5, 8, 12, 27, 28, 48, 63, 64)),
+    ("translation", 28), ("projective", 28), ("projective", 9), ("tps", 28), ("tps", 13)])
+def test_around_a_picture_of_one_colour_the_border_pulls_nowhere(transform, size):
+    """All that is sampled has that colour, whatever theta is."""
+    identity = stn.get_transform(transform).identity
+    symbol = stn.spatial_transformer(mx.sym.Variable("data"), mx.sym.Variable("loc"), (size, size),
+                                     transform, outside="border")
+    gradient = mx.nd.ones((1, len(identity)))
+    executor = symbol.bind(DEVICE, {"data": mx.nd.ones((1, 1, size, size)),
+                                    "loc": mx.nd.array([identity])},
+                           args_grad={"loc": gradient}, grad_req={"data": "null", "loc": "write"})
+    output, = executor.forward(is_train=True)
+    executor.backward(mx.nd.ones(output.shape))
+    np.testing.assert_allclose(output.asnumpy(), 1, atol=1e-5)
+    np.testing.assert_allclose(gradient.asnumpy(), 0, atol=1e-3)
+
+
+def test_a_family_of_one_s_own_may_have_any_constants():
+    half_mirrored = stn.Affine((0,), (1,), lambda _, a: (-1, 0, a, 0, 0.5, 0))
+    theta = half_mirrored.affine(mx.sym.Variable("theta"), (4, 4))
+    found = theta.bind(mx.cpu(), {"theta": mx.nd.array([[0.25]], mx.cpu())}).forward()[0]
+    assert found.asnumpy().tolist() == [[-1, 0, 0.25, 0, 0.5, 0]]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 8), (2, 3), (6, 2), ()])
+def test_thetas_that_are_not_affine_are_not_calculated_with(shape):
+    for calculate in (stn.invert, lambda theta: stn.compose(theta, theta)):
+        with pytest.raises(ValueError, match=r"an affine theta is \(N, 6\), got"):
+            calculate(np.ones(shape))
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3), (2, 1), (2, 6, 1)])
+def test_source_points_of_thetas_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"theta must be \(N, 6\), got"):
+        stn.source_points(np.ones(shape), (4, 4), (4, 4))
+
+
+def test_a_list_is_no_transform():
+    with pytest.raises(ValueError, match="no transform .'affine'.: there is translation"):
+        stn.get_transform(["affine"])
+
+
+def test_pool_may_be_a_number_of_numpy():
+    symbol = stn.spatial_transformer(mx.sym.Variable("data"), mx.sym.Variable("loc"), (8, 8),
+                                     pool=np.int64(2))
+    assert symbol.infer_shape(data=(3, 1, 9, 9))[1] == [(3, 1, 4, 4)]

@@ -104,3 +104,75 @@ def test_sparse_parameters_are_refused():
     block.initialize()
     with pytest.raises(ValueError, match="own Trainer"):
         Trainer(block.collect_params(), "sgd")
+
+
+def two_layers(kind, **options):
+    """Two weights, of 1, and their trainer."""
+    block = gluon.nn.HybridSequential()
+    block.add(*(gluon.nn.Dense(1, use_bias=False, in_units=1) for _ in range(2)))
+    block.initialize(mx.init.One())
+    return block, kind(block.collect_params(), "sgd", {"learning_rate": 0.1, **options})
+
+
+def backward(block):
+    with autograd.record():
+        total = block(mx.nd.ones((2, 1))).sum()
+    total.backward()
+
+
+def weights(block):
+    return [parameter.data().asnumpy().item() for parameter in block.collect_params().values()]
+
+
+def test_a_gradient_that_is_not_new_is_not_applied():
+    block, trainer = two_layers(Trainer)
+    for _ in range(2):
+        backward(block)
+        trainer.step(2)
+    before = weights(block)
+    with pytest.raises(UserWarning, match="has not been updated by backward"):
+        trainer.step(2)
+    assert weights(block) == before
+
+
+@pytest.mark.parametrize("change", [
+    lambda layer: setattr(layer.weight, "grad_req", "null"),
+    lambda layer: setattr(layer.weight, "grad_req", "add"),
+    lambda layer: layer.initialize(mx.init.One(), force_reinit=True),
+    lambda layer: layer.cast("float64"),
+    lambda layer: layer.collect_params().reset_ctx(mx.cpu(1))])
+def test_parameters_that_have_changed_since_the_first_step_are_refused(change):
+    block, trainer = two_layers(Trainer)
+    backward(block)
+    trainer.step(2)
+    change(block[1])
+    before = weights(block)
+    with pytest.raises(ValueError, match="has been frozen, cast or initialised since"):
+        trainer.step(2)
+    assert weights(block) == before
+
+
+@pytest.mark.parametrize("frozen", [1, 2])
+def test_what_is_frozen_from_the_beginning_stays(frozen):
+    after = []
+    for kind in (Trainer, gluon.Trainer):
+        block, trainer = two_layers(kind)
+        for layer in block[:frozen]:
+            layer.weight.grad_req = "null"
+        if frozen == 1:
+            backward(block)
+        trainer.step(2)
+        after.append(weights(block))
+    assert after[0] == after[1]
+    assert after[0][:frozen] == [1.0] * frozen
+
+
+@pytest.mark.parametrize("use", [
+    lambda trainer: trainer.allreduce_grads(), lambda trainer: trainer.update(2),
+    lambda trainer: trainer.step(2, ignore_stale_grad=True)])
+def test_what_needs_gluon_s_own_trainer_says_so(use):
+    block, trainer = two_layers(Trainer)
+    backward(block)
+    with pytest.raises(ValueError, match="Gluon's own Trainer"):
+        use(trainer)
+    assert weights(block) == [1.0, 1.0]

@@ -10,7 +10,8 @@ class Trainer(mx.gluon.Trainer):
 
     After a step the parameters are those of ``gluon.Trainer`` to the bit. The optimizer must treat
     each number by itself, as all of ``recipe.OPTIMIZERS`` do. Multipliers of the rate and of weight
-    decay are those that the parameters have at the first step.
+    decay are those that the parameters have at the first step; what is frozen, or initialised anew,
+    after it needs a new Trainer.
 
     Args:
         params: a block's ``collect_params()``, or a list of Parameters.
@@ -24,6 +25,29 @@ class Trainer(mx.gluon.Trainer):
         if self._contains_sparse_weight or self._contains_sparse_grad:
             raise ValueError("sparse parameters need Gluon's own Trainer")
         self._updater = Updater(self._optimizer)
+
+    def step(self, batch_size, ignore_stale_grad=False):
+        """As upstream's.
+
+        Raises:
+            UserWarning: a gradient is not new; then nothing is updated.
+            ValueError: some gradients are to be ignored, or the parameters are not those of the
+                first step.
+        """
+        if ignore_stale_grad:
+            raise ValueError("ignore_stale_grad needs Gluon's own Trainer: this one updates all "
+                             "parameters or none")
+        super().step(batch_size)
+
+    def allreduce_grads(self):
+        """Raises ValueError: to change gradients once they are added up needs Gluon's own Trainer.
+        """
+        raise ValueError("allreduce_grads and update need Gluon's own Trainer: this one does both "
+                         "at once, in step")
+
+    def update(self, batch_size, ignore_stale_grad=False):
+        """Raises ValueError: see ``allreduce_grads``."""
+        self.allreduce_grads()
 
     def load_states(self, fname):
         """As upstream's; of another network or optimizer, the next step fails."""
@@ -43,6 +67,7 @@ class Trainer(mx.gluon.Trainer):
                 decay = parameter.wd_mult if self._optimizer.wd else 0
                 treated = parameter.lr_mult, decay, parameter.dtype
                 alike.setdefault(treated, []).append(parameter)
+        self._arrays = [(parameter._data, parameter._grad) for parameter in self._params]
         self._multipliers = list(alike)
         self._vectors = [_vector(f"vector{number}", parameters)
                          for number, parameters in enumerate(alike.values())]
@@ -52,15 +77,30 @@ class Trainer(mx.gluon.Trainer):
         self._params_to_init = []
 
     def _set_multipliers(self):
-        keys = [vector.key for vector in self._vectors]
-        rates, decays, _ = zip(*self._multipliers)
-        self._optimizer.set_lr_mult(dict(zip(keys, rates)))
-        self._optimizer.set_wd_mult(dict(zip(keys, decays)))
+        treated = {vector.key: both for vector, both in zip(self._vectors, self._multipliers)}
+        self._optimizer.set_lr_mult({key: rate for key, (rate, *_) in treated.items()})
+        self._optimizer.set_wd_mult({key: decay for key, (_, decay, _) in treated.items()})
 
     def _allreduce_grads(self):
+        self._check_unchanged()
+        weights = [device for parameter in self._params if parameter.grad_req != "null"
+                   for device in parameter.list_data()]
+        if not all(weight._fresh_grad for weight in weights):
+            super()._update()  # says of which parameter
         for vector in self._vectors:
             vector.update(self._kvstore)
             self._updater.raise_kept()
+        for weight in weights:
+            weight._fresh_grad = False
+
+    def _update(self, ignore_stale_grad=False):
+        """Nothing: ``_allreduce_grads`` updates too."""
+
+    def _check_unchanged(self):
+        for parameter, (data, gradient) in zip(self._params, self._arrays):
+            if parameter._data is not data or parameter._grad is not gradient:
+                raise ValueError(f"{parameter.name} has been frozen, cast or initialised since the "
+                                 "first step: make a new Trainer")
 
 
 def _vector(key, parameters):

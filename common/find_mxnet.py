@@ -17,6 +17,7 @@ import platform
 import signal
 import sys
 import sysconfig
+import threading
 import types
 import warnings
 
@@ -98,6 +99,7 @@ def _import_mxnet():
             for name in ours:
                 del sys.modules[name]
         mend_scipy(sys.modules.get("scipy.sparse"))
+        mend_mxnet()
 
 
 def _distutils():
@@ -125,6 +127,25 @@ def mend_scipy(sparse):
     """Gives scipy.sparse, if it is there, the name that ``nd.array`` looks up and SciPy 2 drops."""
     if sparse and not hasattr(sparse, "csr"):
         sparse.csr = sparse
+
+
+def mend_mxnet():
+    """Has MXNet write options of operators as it did: NumPy 2 makes (np.int64(3),) of (3,)."""
+    import mxnet._ctypes.ndarray
+    import mxnet._ctypes.symbol
+    for module in (mxnet._ctypes.ndarray, mxnet._ctypes.symbol):
+        module.str = _as_text
+
+
+def _as_text(option):
+    return str(_plain(option) if type(option) in (tuple, list) else option)
+
+
+def _plain(part):
+    """A part of a tuple or list, with Python's numbers for NumPy's."""
+    if type(part) in (tuple, list):
+        return type(part)(map(_plain, part))
+    return part.item() if isinstance(part, sys.modules["numpy"].generic) else part
 
 
 class _Later(types.ModuleType):
@@ -239,7 +260,8 @@ def _prepare():
     if "DMLC_ROLE" in os.environ:  # a server or scheduler does its work in the import, and leaves
         os.environ.pop("PORT", None)  # which MXNet would take for that of each process
     # The import takes a second; Ctrl-C in it should not print a traceback.
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ours = (signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            and threading.current_thread() is threading.main_thread())
     if ours:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     complaint = _complaint()

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import types
 
-import mxnet
+import mxnet as mx
 import numpy as np
 import pytest
 
@@ -100,7 +100,7 @@ def test_mxnet_reads_what_it_seldom_uses():
 
 def test_mxnet_does_without_what_is_not_installed(tmp_path):
     # A folder without h5py, onnx and scipy: what the interpreter has besides is given by links.
-    site = os.path.dirname(os.path.dirname(mxnet.__file__))
+    site = os.path.dirname(os.path.dirname(mx.__file__))
     for entry in os.listdir(site):
         if entry.split("-")[0].split(".")[0] not in ("h5py", "onnx", "scipy"):
             os.symlink(os.path.join(site, entry), tmp_path / entry)
@@ -242,3 +242,28 @@ def test_make_refuses_what_is_no_python():
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "no-such-python" in done.stderr
+
+
+def test_it_is_imported_first_in_another_thread():
+    code = ("import threading; import sys; thread = threading.Thread("
+            "target=lambda: __import__('common.find_mxnet')); thread.start(); thread.join(); "
+            "print('mxnet' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, check=True)
+    assert (done.stdout, done.stderr) == (b"True\n", b"")
+
+
+def test_numbers_of_numpy_are_options_of_operators():
+    two = np.int64(2)
+    array = mx.nd.arange(12).reshape((3, 4))
+    assert array[np.int64(1):np.int64(3), two].asnumpy().tolist() == [6, 10]
+    assert mx.nd.zeros((two, np.int32(3))).shape == (2, 3)
+    symbol = mx.sym.Convolution(mx.sym.Variable("data"), kernel=[two, two], num_filter=two,
+                                name="conv")
+    assert symbol.infer_shape(data=(1, 1, 4, 4))[1] == [(1, 2, 3, 3)]
+    weight = mx.nd.zeros((3, 4))
+    mx.init.Orthogonal()(mx.init.InitDesc("weight"), weight)
+    product = mx.nd.dot(weight, weight, transpose_b=True).asnumpy()
+    np.testing.assert_allclose(product, product[0, 0] * np.eye(3), atol=1e-5)
+    assert mx.nd.clip(array, np.float32(0.1), np.float64(0.3)).asnumpy()[0, :2] == pytest.approx(
+        [0.1, 0.3])

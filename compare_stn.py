@@ -27,9 +27,9 @@ from common.training import pretrained
 
 ARMS = ("without", "with")
 INPUTS = ("data", "softmax_label")  # of every network
-UNFIT = ("add_stn", "benchmark", "draw_graph", "load_epoch", "model_prefix", "overwrite", "result",
-         "resume", "seed", "summary", "tensorboard", "test_io",
-         "visualize_every")  # flags of a single run
+UNFIT = ("add_stn", "benchmark", "draw_graph", "keep_best", "keep_last", "load_epoch",
+         "model_prefix", "overwrite", "result", "resume", "seed", "summary", "tensorboard",
+         "test_io", "visualize_every")  # flags of a single run
 # 97.5% quantiles of Student's t for 1, 2, ... degrees of freedom.
 T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
      2.12, 2.11, 2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04)
@@ -91,8 +91,12 @@ def of_classifier(given):
 
 
 def network_of(given, arm):
-    """The network of an arm, as far as the names of its parameters go."""
+    """The network of an arm, as far as the names of its parameters go.
+
+    It is one for images of its own default size, which may be too small to pool.
+    """
     options = train_mnist.network_options(given)
+    options.pop("pool", None)
     if arm == "without":
         options = {name: value for name, value in options.items()
                    if name not in train_mnist.OF_TRANSFORMER}
@@ -118,15 +122,23 @@ def compare(folder, seeds):
         ``{"arms": {arm: figures}, "difference": percentage points, "interval": half the width of
         its 95% confidence interval, None for one seed, "overhead": of the time}``.
     """
-    arms = {arm: _arm([
-        training_runs.read(training_runs.result_path(folder, f"{arm}/seed-{seed}"))
-        for seed in range(seeds)]) for arm in ARMS}
+    arms = {arm: _arm([_figures(training_runs.result_path(folder, f"{arm}/seed-{seed}"))
+                       for seed in range(seeds)]) for arm in ARMS}
     pairs = zip(arms["without"]["accuracies"], arms["with"]["accuracies"])
     gains = [with_it - without for without, with_it in pairs]
     interval = T[seeds - 2] * statistics.stdev(gains) / seeds ** 0.5 if seeds > 1 else None
     return {"arms": arms, "difference": statistics.mean(gains), "interval": interval,
             "overhead": arms["with"]["seconds_per_epoch"]
             / arms["without"]["seconds_per_epoch"] - 1}
+
+
+def _figures(path):
+    """The figures of a run; ValueError if they lack what is compared."""
+    figures = training_runs.read(path)
+    if not all(figures.get(name) for name in ("epochs", "seconds", "history")):
+        raise ValueError(f"{path}: its epochs, seconds or history are missing: remove it to train "
+                         "it again")
+    return figures
 
 
 def _arm(runs):

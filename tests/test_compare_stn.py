@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -136,6 +137,7 @@ def test_a_folder_with_another_comparison_is_refused(undisturbed, run_main, refu
     (["--seed", 3], ["--seed", "not for a comparison"]),
     (["--add-stn"], ["--add-stn", "not for a comparison"]),
     (["--overwrite"], ["--overwrite", "not for a comparison"]),
+    (["--keep-last", 2], ["--keep-last", "not for a comparison"]),
     (["--benchmark", 1], ["--benchmark", "not for a comparison"]),
     (["--seeds", 1000], ["--seeds", "at most 31"]),
     (["--transform", "no-such-transform"], ["--transform", "'no-such-transform'"]),
@@ -153,6 +155,35 @@ def test_patterns_are_of_the_network_as_its_options_make_it():
         compare_stn.check_patterns(dict(given, fix=fix))
     with pytest.raises(ValueError, match="'stn_' matches the name of no parameter: .* stn0_"):
         compare_stn.check_patterns(dict(given, fix="stn_"))
+
+
+def test_flags_that_change_no_figure_make_no_other_comparison(undisturbed, run_main):
+    folder, printed = undisturbed
+    done = run_main(compare_stn, *TINY, "--seeds", 2, "--output", folder, "--transform",
+                    "translation", "--disp-batches", 1, "--save-period", 2)
+    assert done.stdout.splitlines()[0] == "4 of 4 runs are done"
+    assert done.stdout.split("\n\n")[1:-1] == printed.split("\n\n")[1:-1]
+
+
+@pytest.mark.parametrize("lack", ["epochs", "seconds", "history"])
+def test_a_result_that_lacks_what_is_compared_is_named(undisturbed, run_main, refused, tmp_path,
+                                                       lack):
+    shutil.copytree(str(undisturbed[0]), str(tmp_path / "a"))
+    path = tmp_path / "a" / "with" / "seed-1.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(result, **{lack: type(result[lack])()})))
+    before = (tmp_path / "a" / "comparison.json").read_bytes()
+    done = run_main(compare_stn, *TINY, "--seeds", 2, "--output", tmp_path / "a", "--transform",
+                    "translation")
+    done.stdout = done.stdout.replace("4 of 4 runs are done\n", "")
+    refused(done, "with/seed-1.json", "history are missing", "remove it")
+    assert (tmp_path / "a" / "comparison.json").read_bytes() == before
+
+
+def test_networks_that_pool_are_compared():
+    given = {"network": "cnn", "pool": 2, "fix": "stn_|conv1"}
+    compare_stn.check_patterns(given)
+    assert compare_stn.of_classifier(given) == {"network": "cnn", "fix": "stn_|conv1"}
 
 
 def test_flags_survive_the_way_through():

@@ -84,7 +84,8 @@ def test_failed_runs_are_reported_and_the_others_done(tmp_path, capsys):
     wrong = run_of("wrong", "--pool", "2")
     with pytest.raises(ValueError, match="1 of 2 runs failed: see .*wrong.log"):
         training_runs.train([wrong, RUNS[0]], str(tmp_path / "results"), str(tmp_path / "models"))
-    assert re.search("wrong: failed, see .*wrong.log\n", capsys.readouterr().out)
+    assert re.search("wrong: failed, see .*wrong.log: .* they need --add-stn\n",
+                     capsys.readouterr().out)
     assert os.path.exists(training_runs.result_path(str(tmp_path / "results"), RUNS[0].name))
     assert "they need --add-stn" in (tmp_path / "models" / "wrong.log").read_text()
 

@@ -1,4 +1,5 @@
 """Runs of ``train_mnist.py``, each in a process of its own; stopped at any time, they go on."""
+import collections
 import contextlib
 import itertools
 import os
@@ -15,7 +16,9 @@ from common.storage import checkpoint, fields
 CHECKOUT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 SCRIPT = os.path.join(CHECKOUT, "train_mnist.py")
 # Flags that change nothing of what a run is, and how many values follow each.
-OF_FILES = {"--model-prefix": 1, "--result": 1, "--resume": 0, "--keep-last": 1, "--overwrite": 0}
+NOT_DECISIVE = {"--disp-batches": 1, "--keep-best": 0, "--keep-last": 1, "--model-prefix": 1,
+                "--monitor": 1, "--overwrite": 0, "--patience": 1, "--result": 1, "--resume": 0,
+                "--save-period": 1}
 
 
 class Run(NamedTuple):
@@ -69,25 +72,28 @@ def figures(run, results):
     if not os.path.exists(path):
         return None
     found = read(path)
-    if _flags_of(found.get("command", "")) != run.flags:
+    if _flags_of(found.get("command", "")) != _decisive(run.flags):
         raise ValueError(f"{path}: of other flags than {run.command_line}: remove it to train it "
                          "again, or write elsewhere")
     return found
 
 
 def _flags_of(command):
-    """The flags that made a recorded run what it is; None if the command is of something else."""
+    """What decides a recorded run; None if the command is of something else."""
     try:
         _, script, *words = shlex.split(command)
     except ValueError:  # too few words, or an open quotation
         return None
-    if script != os.path.basename(SCRIPT):
-        return None
+    return _decisive(words) if script == os.path.basename(SCRIPT) else None
+
+
+def _decisive(words):
+    """Those flags that make a run what it is."""
     flags, words = [], iter(words)
     for word in words:
-        if word not in OF_FILES:
+        if word not in NOT_DECISIVE:
             flags.append(word)
-        elif OF_FILES[word]:
+        elif NOT_DECISIVE[word]:
             next(words, None)
     return flags
 
@@ -95,7 +101,9 @@ def _flags_of(command):
 def _check_unchanged(run, prefix):
     """Raises ValueError if a run was begun with other flags than it has now."""
     before = files.read_if_there(f"{prefix}.flags")
-    if before not in (None, run.command_line.encode()) and checkpoint.begun(prefix):
+    if before is None or not checkpoint.begun(prefix):
+        return
+    if _decisive(shlex.split(before.decode())) != _decisive(run.flags):
         raise ValueError(f"{prefix}.flags: the run was begun with other flags than "
                          f"{run.command_line}: remove {prefix}-* to begin it again")
 
@@ -114,7 +122,7 @@ def _train(missing, results, scratch, jobs):
                 prefix = os.path.join(scratch, name)
                 if processes.pop(name).returncode:
                     failed.append(f"{prefix}.log")
-                    print(f"{name}: failed, see {prefix}.log", flush=True)
+                    print(f"{name}: failed, see {prefix}.log: {_last_line(failed[-1])}", flush=True)
                     continue
                 _tidy(prefix)
                 print(f"{name}: {read(result_path(results, name))['test_accuracy']:.2%}",
@@ -138,6 +146,12 @@ def _start(run, results, prefix):
             _handled(signal.SIGINT, signal.SIG_IGN):
         return subprocess.Popen([sys.executable, SCRIPT, *flags], stdout=log, stderr=log,
                                 stdin=subprocess.DEVNULL)
+
+
+def _last_line(path):
+    """The last line of a log, which says why a run failed."""
+    with open(path, encoding="utf-8", errors="replace") as log:
+        return "".join(collections.deque(filter(str.strip, log), maxlen=1)).strip()
 
 
 def _tidy(prefix):

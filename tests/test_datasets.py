@@ -3,6 +3,7 @@ import functools
 import gzip
 import os
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,6 +108,14 @@ def test_black_and_white_images(white):
 def test_pixels_whose_meaning_is_not_clear_are_refused(white, make, words):
     with pytest.raises(ValueError, match=f"^a: .*{words}"):
         arrays.as_images("a", make(white))
+
+
+def test_a_pixel_that_is_no_number_is_refused_in_any_part(white):
+    broken = white / 255
+    broken[0, 0, 0] = np.nan
+    for parts in ((white / 255, broken), (broken, white / 255)):
+        with pytest.raises(ValueError, match="the pixels are from nan to nan"):
+            arrays.as_images("a", *parts)
 
 
 @pytest.mark.parametrize("make", [lambda images: images / 255, lambda images: images // 255 * 1.0])
@@ -298,6 +307,7 @@ def test_files_are_named_after_the_data(tmp_path, monkeypatch, path, name):
     labels = np.zeros(10000, np.uint8)
     (tmp_path / "here" / "mixed" / fetch.NAMES[3]).write_bytes(idx.encode(labels))
     assert datasets.short_name("mnist", path) == name
+    assert datasets.short_name("signs", path) == "signs"  # which has no files
 
 
 def test_drawn_digits_are_resized_and_scored_as_in_the_training(run, run_main):
@@ -397,3 +407,13 @@ def test_numbers_of_classes_that_a_byte_does_not_hold():
     wanted = [f"a{number}" for number in range(300)]
     labels = class_list.renumbered("a", np.array([0, 1], np.uint8), ("a299", "a3"), wanted)
     assert labels.tolist() == [299, 3]
+
+
+@pytest.mark.parametrize("name", ["t10k-labels-idx1-ubyte", "train_32x32.mat", "train.csv"])
+def test_files_of_every_format_are_not_written_over(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"data")
+    args = SimpleNamespace(data_dir=str(tmp_path))
+    with pytest.raises(ValueError, match=f"{name}: is read, by --data-dir, and would be lost"):
+        datasets.check_not_read(str(path), args)
+    datasets.check_not_read(str(tmp_path / "other"), args)

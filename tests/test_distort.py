@@ -193,6 +193,14 @@ def test_bad_input():
             distort("R", images, 0)
 
 
+@pytest.mark.parametrize(("name", "least"), [("P", 14), ("TC", 10), ("R", 2), ("E", 2)])
+def test_pictures_that_are_too_small_are_refused(name, least):
+    assert len(distort(name, np.full((3, least, least), 9, np.uint8), seed=0)) == 3
+    for shape in ((least - 1, least), (least, least - 1)):
+        with pytest.raises(ValueError, match=f"{name} needs images of at least {least} x {least}"):
+            distort(name, np.full((3, *shape), 9, np.uint8), seed=0)
+
+
 def test_p_keeps_the_digit_in_the_picture():
     ink = np.zeros((400, 28, 28), np.uint8)
     ink[:, 4:24, 4:24] = 255

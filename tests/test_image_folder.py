@@ -230,6 +230,11 @@ def make_unsorted(folder):
     folder_of(folder, drawn(4)[0], np.arange(4) % 2, ("train", "test1"))
 
 
+def make_twice(folder):
+    for name in ("train", "Train"):
+        folder_of(folder / name, drawn(4)[0], np.arange(4) % 2, "ab")
+
+
 def make_flat(folder):
     Image.fromarray(drawn(1)[0][0]).save(folder / "c.png")
 
@@ -249,6 +254,7 @@ def make_something_else(folder):
     (make_control, r"the name of a class, 'b\\n', is no text"),
     (make_bytes, r"the name of a class, 'b\\udc80', is no text"),
     (make_unsorted, "its pictures are in test1, train, without a folder for each class"),
+    (make_twice, "two folders are named train, in small letters"),
     (make_flat, "none of what --data-dir takes"),
     (make_something_else, "none of what --data-dir takes"),
 ])

@@ -3,6 +3,7 @@ import functools
 import io
 import os
 import re
+import struct
 
 import numpy as np
 import pytest
@@ -158,6 +159,17 @@ def test_labels_that_name_no_classes_are_said_to_be_taken_for_the_network_s(
     assert "val.rec: does not name its classes: its labels 0 to 2 are taken for fox, dog, cat" \
         in caplog.text
     assert scored.returncode == 0
+
+
+def test_a_label_beyond_those_of_the_training_is_named(packed, tmp_path):
+    path = tmp_path / "more.rec"
+    whole = (tmp_path / "val.rec").read_bytes()
+    label = records.PART.size + 4  # of the first record, behind the flag
+    path.write_bytes(whole[:label] + struct.pack("<f", 7) + whole[label + 4:])
+    for names in (None, ("fox", "dog", "cat")):
+        with pytest.raises(ValueError, match="more.rec: the label 7 is none of the training's"):
+            datasets.load("mnist", data_train=str(packed[1]), data_val=str(path),
+                          class_names=names)
 
 
 def test_streams_of_greys_are_distorted(numbered, monkeypatch):

@@ -221,7 +221,8 @@ def test_class_names(tmp_path):
 @pytest.mark.parametrize("lines", [
     "1\t0\ta/1.jpg\n2\t0\tb/1.jpg\n3\t2\tc/2.jpg\n",  # a label in two folders
     "1\t0\ta/1.jpg\n2\t2\ta/2.jpg\n", "1\t0\t1.jpg\n2\t2\t2.jpg\n",
-    "1\t0\ta/1.jpg\n2\t2\t2.jpg\n"])
+    "1\t0\ta/1.jpg\n2\t2\t2.jpg\n",
+    "1\t0\ta/1.jpg\n"])  # a label in none
 def test_folders_that_are_not_the_classes_do_not_name_them(tmp_path, lines):
     (tmp_path / "a.rec").write_bytes(WHOLE + record(PICTURE, 2))
     (tmp_path / "a.lst").write_text(lines)

@@ -46,7 +46,7 @@ def as_images(path, *parts):
     if all(part.dtype == np.uint8 for part in parts):
         return parts
     lows, highs = zip(*((part.min(), part.max()) for part in parts))
-    low, high = min(lows), max(highs)
+    low, high = np.min(lows), np.max(highs)  # NaN stays
     are_fractions = [part.dtype.kind == "f" and 0 < most <= 1 for part, most in zip(parts, highs)]
     fractions = any(are_fractions)
     if fractions and high > 1:

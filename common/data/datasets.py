@@ -160,6 +160,9 @@ def _packed(data_dir, train_path, test_path, image_shape, test_only):
     names = [named.get(label, str(label)) for label in range(train.labels.max() + 1)]
     if named and test_named:
         test_labels = class_list.renumbered(test_path, test_labels, test_named, names)
+    elif named and test_labels.max() >= len(names):
+        raise ValueError(f"{test_path}: the label {test_labels.max()} is none of the training's, "
+                         f"which end at {len(names) - 1}")
     images, test_images = (_without_channel(records.pixels(part)) for part in (train, test))
     count = 0 if train is test else None
     return ((images[:count], train.labels[:count], test_images, test_labels),
@@ -300,12 +303,13 @@ def check_not_read(path, args):
 
 
 def _is_in(folder, path):
-    """Whether a file is one of the pictures or tables that are read of a folder."""
+    """Whether a file is one of those that are read of a folder."""
     if not path.startswith(folder + os.sep) or not os.path.exists(path):
         return False
-    if image_folder.is_one(folder):
-        return image_folder.is_picture(path)
-    return path in map(os.path.realpath, filter(None, table_files.find(folder)))
+    if image_folder.is_picture(path):
+        return image_folder.is_one(folder) or svhn.is_one(folder)
+    read = [*mnist.idx_files(folder), *svhn.matlab_files(folder), *table_files.find(folder)]
+    return path in map(os.path.realpath, filter(None, read))
 
 
 def short_name(name, data_dir=None, data_train=None):
@@ -316,17 +320,12 @@ def short_name(name, data_dir=None, data_train=None):
     """
     if data_train is not None:
         return os.path.splitext(os.path.basename(data_train))[0]
-    if data_dir is None or (mnist.is_published(name, data_dir)):
+    if data_dir is None or name in DRAWN or mnist.is_published(name, data_dir):
         return name
     stem = os.path.basename(os.path.abspath(data_dir))
     for suffix in (".gz", ".csv", ".npz"):
         stem = stem[:-len(suffix)] if stem.endswith(suffix) else stem
     return stem or name
-
-
-def class_names(origin, count):
-    """The names of ``count`` classes, learnt from data of that ``origin``: words or numbers."""
-    return class_list.fitting(published_names(origin) or (), count)
 
 
 def hold_out(dataset, count):

@@ -45,6 +45,7 @@ class Distortion(NamedTuple):
         target_shape: (height, width); None for the source's.
         by_whole_pixels: whether digits are moved by whole pixels alone, so that they can be copied.
         crops: of other digits, that are pasted over the result.
+        least: pixels that the source must have each way.
     """
 
     draw: Callable
@@ -52,6 +53,7 @@ class Distortion(NamedTuple):
     target_shape: Optional[Tuple[int, int]] = None
     by_whole_pixels: bool = False
     crops: int = 0
+    least: int = 2
 
 
 def distort(name, images, seed, with_theta=False):
@@ -68,7 +70,8 @@ def distort(name, images, seed, with_theta=False):
         applied, in the terms of ``symbols/stn.py``, if they are wanted.
 
     Raises:
-        ValueError: unknown distortion, no such images, or too large ones for the target.
+        ValueError: unknown distortion, no such images, too large ones for the target, or ones that
+            are too small.
     """
     if isinstance(name, Distortion):
         name, distortion = "it", name
@@ -83,6 +86,9 @@ def distort(name, images, seed, with_theta=False):
     target_shape = distortion.target_shape or source_shape
     if min(np.subtract(target_shape, source_shape)) < 0:
         raise ValueError(f"{name} needs images of at most {target_shape[0]} x {target_shape[1]} "
+                         f"pixels, got {source_shape[0]} x {source_shape[1]}")
+    if min(source_shape) < distortion.least:
+        raise ValueError(f"{name} needs images of at least {distortion.least} x {distortion.least} "
                          f"pixels, got {source_shape[0]} x {source_shape[1]}")
     rng = np.random.RandomState(seed)
     theta = distortion.draw(rng, len(images), target_shape, source_shape)
@@ -323,9 +329,10 @@ DISTORTIONS = {
     "R": Distortion(_turned),
     "R360": Distortion(functools.partial(_turned, most=np.pi)),
     "RTS": Distortion(_turned_placed_scaled, target_shape=(42, 42)),
-    "P": Distortion(_corners_moved, "projective"),
+    "P": Distortion(_corners_moved, "projective", least=14),  # of 8 pixels, 7 draws in 10,000 fit
     "E": Distortion(_lattice_moved, "tps:4"),
     "T": Distortion(_placed_only, target_shape=(60, 60), by_whole_pixels=True),
-    "TC": Distortion(_placed_only, target_shape=(60, 60), by_whole_pixels=True, crops=CROPS),
+    "TC": Distortion(_placed_only, target_shape=(60, 60), by_whole_pixels=True, crops=CROPS,
+                     least=10),
 }
 TASKS = (*DISTORTIONS, "addition")

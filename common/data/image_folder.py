@@ -67,7 +67,12 @@ def read(path, image_shape=None, skip_broken=False, test_only=False):
 def _parts(path, may_lack_training):
     """The (file, label) of the training pictures and of the test pictures, and the class names."""
     folders = _folders(path)
-    parts = {name.lower(): folder for name, folder in folders.items() if _folders(folder)}
+    parts = {}
+    for name, folder in folders.items():
+        if _folders(folder):
+            if name.lower() in parts:
+                raise ValueError(f"{path}: two folders are named {name.lower()}, in small letters")
+            parts[name.lower()] = folder
     train_name, test_name = (next((name for name in names if name in parts), None)
                              for names in (TRAINS, TESTS))
     if train_name or test_name:

@@ -105,7 +105,12 @@ def default_folder(dataset):
 
 def is_idx_folder(path):
     """Whether a folder holds one of the four files."""
-    return any(_find(path, name) for name in NAMES)
+    return bool(idx_files(path))
+
+
+def idx_files(path):
+    """The paths of those of the four files that a folder holds."""
+    return [file for name in NAMES for file in _find(path, name)]
 
 
 def is_published(dataset, data_dir):

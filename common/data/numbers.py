@@ -116,9 +116,9 @@ def _maps(rng, half_widths):
 
 def _inks(rng, middle):
     """Colours (n, 3) that are dark where those of the background are bright on average."""
-    bright = middle.mean(axis=3)[:, 0] < 0.5  # (n, 1)
+    on_dark = middle.mean(axis=3)[:, 0] < 0.5  # (n, 1)
     colour = rng.uniform(0, 0.3, (len(middle), 3))
-    return np.where(bright, 1 - colour, colour).astype(np.float32)
+    return np.where(on_dark, 1 - colour, colour).astype(np.float32)
 
 
 def _spread(values):

@@ -107,7 +107,7 @@ class Reader:
         """The names of the classes, label -> name: their folders, as the .lst beside says.
 
         There are none without a .lst, nor where its folders are not the classes: where a label is
-        in two of them, or two labels are in one, or pictures in none.
+        in two of them or in none, or two labels are in one, or pictures in none.
 
         Raises ValueError for a .lst of something else.
         """
@@ -124,7 +124,7 @@ class Reader:
                                  "remove it, as it only names the classes") from None
             found.add((int(float(label)), os.path.dirname(picture)))
         names = dict(sorted(found))
-        is_one_to_one = len(names) == len(set(names.values())) == len(found)
+        is_one_to_one = len(names) == len(set(names.values())) == len(found) == len(labels)
         return names if is_one_to_one and all(names.values()) else {}
 
     def _scan(self):
@@ -205,15 +205,14 @@ class Stream:
 
     Args:
         reader: a ``Reader``.
-        threads: how many decode.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, reader, threads=THREADS):
+    def __init__(self, reader):
         self.reader, self.ndim = reader, 4
         self._numbers = np.arange(len(reader))
-        self._pool = concurrent.futures.ThreadPoolExecutor(threads)
+        self._pool = concurrent.futures.ThreadPoolExecutor(THREADS)
         self._announced = None
 
     def __len__(self):
@@ -266,12 +265,11 @@ class Stream:
             image[:] = self.reader.picture(number)
 
 
-def load(path, image_shape=None, threads=THREADS):
+def load(path, image_shape=None):
     """Images and labels of a .rec file.
 
     Args:
         path, image_shape: as for ``Reader``.
-        threads: how many decode.
 
     Returns:
         Images (N, C, H, W): uint8, or a ``Stream`` where these would be more than ``IN_MEMORY``
@@ -281,12 +279,12 @@ def load(path, image_shape=None, threads=THREADS):
         ValueError, OSError: as ``Reader``.
     """
     reader = Reader(path, image_shape)
-    return pixels(reader, threads), reader.labels
+    return pixels(reader), reader.labels
 
 
-def pixels(reader, threads=THREADS):
+def pixels(reader):
     """The images of a ``Reader``: an array or a ``Stream``, as of ``load``."""
-    images = Stream(reader, threads)
+    images = Stream(reader)
     return np.asarray(images) if math.prod(images.shape) <= IN_MEMORY else images
 
 

@@ -39,6 +39,12 @@ def is_one(path):
     return any(_has(path, kind, part) for kind in (BOXES, DIGITS) for part in (TRAIN, TEST))
 
 
+def matlab_files(path):
+    """The paths of SVHN's own files in a folder, which say where digits are, or hold them."""
+    return [os.path.join(path, kind.format(part)) for kind in (BOXES, DIGITS)
+            for part in (TRAIN, TEST, EXTRA) if _has(path, kind, part)]
+
+
 def read(path, image_shape=None, skip_broken=False, test_only=False):
     """Reads a folder: whole numbers if they are there, else single digits.
 
@@ -143,7 +149,8 @@ def _boxes(path):
     for name, boxes in found:
         labels = boxes[:, FIELDS.index("label")]
         if (os.path.basename(name) != name or not np.isfinite(boxes).all()
-                or not np.isin(labels, range(1, 11)).all() or boxes[:, 2:4].min() <= 0):
+                or not np.isin(labels, range(1, 11)).all() or boxes[:, 2:4].min(initial=1) <= 0
+                or not len(boxes)):
             raise ValueError(f"{path}: not what SVHN has: the picture {cli.printable(name)!r} with "
                              f"boxes {', '.join(FIELDS)} {boxes.tolist()}")
     return found

@@ -16,7 +16,7 @@ import re
 import shutil
 
 from common import cli, files, markdown
-from common.data import class_list, datasets
+from common.data import class_list
 from common.find_mxnet import UNFUSED_SUMS
 from common.graph import layers, rewrite
 from common.provenance import provenance
@@ -65,7 +65,7 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
     deployed = rewrite.label_free(symbol)
     answer = answer_shape(deployed, image_shape)
     count = answer[0]
-    classes = datasets.class_names(None, count) if classes is None else classes
+    classes = class_list.fitting((), count) if classes is None else classes
     if len(classes) != count:
         raise ValueError(f"{len(classes)} names of classes, but the network has {count} classes")
     pixels = "pixels from 0 to 255" + ("" if raw_input else ", divided by 255")

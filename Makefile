@@ -126,10 +126,10 @@ demo: $(READY)
 	$(RUN) demo.py $(ARGS)
 
 recover: setup
-	$(RUN) -m experiments.recover_theta --result results/recover_theta.json
+	$(RUN) -m experiments.recover_theta --result results/recover_theta.json $(ARGS)
 
 robustness: setup
-	$(RUN) -m experiments.robustness
+	$(RUN) -m experiments.robustness $(ARGS)
 
 signs: setup
 	$(RUN) -m experiments.signs $(ARGS)

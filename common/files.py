@@ -8,8 +8,6 @@ import logging
 import os
 import stat
 
-from common import files
-
 TEXT = 2**24  # bytes; more than any symbol, list or JSON has: a ResNet of 152 layers has 2**18
 ARRAYS = 2**32  # more than any file of numbers has
 
@@ -126,6 +124,27 @@ def _small(digits):
     return int(digits)
 
 
+def figures(path, program, use):
+    """What a program has written into a file of JSON; {} if there is no file.
+
+    Args:
+        path: of the file.
+        program: that wrote it, such as "experiments.growth".
+        use: function that takes of it what will be used; what it raises, makes the file unfit.
+
+    Raises ValueError if the file is unfit.
+    """
+    content = read_if_there(path)
+    if content is None:
+        return {}
+    try:
+        found = dict(parse_json(content))
+        use(found)
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
+        raise ValueError(f"{path}: not a result of {program}; move it away") from None
+    return found
+
+
 def write_bytes(path, content):
     """Writes ``content`` to ``path``, whole or not at all."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -172,7 +191,7 @@ def exclusive(path):
     try:
         yield
     finally:
-        files.remove(path)  # before the lock ends, lest it be the next one's file
+        remove(path)  # before the lock ends, lest it be the next one's file
         os.close(handle)
 
 

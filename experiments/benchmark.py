@@ -158,12 +158,9 @@ def report(results):
 
 
 def load(path):
-    try:
-        return dict(files.parse_json(files.read(path)))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError):
-        raise ValueError(f"{path}: not a result of the benchmark; move it away") from None
+    """The figures in a file, none if there is no such file; ValueError for another file."""
+    return files.figures(path, "experiments.benchmark", lambda found: found and dict(
+        found["about"]))
 
 
 class Benchmark:

@@ -8,7 +8,6 @@ device); of adding up its gradients alone; and of a step of all workers, which o
 where it can. Each is the median of some rounds, in all of which all workers take part.
 """
 import statistics
-import sys
 import time
 
 import numpy as np
@@ -59,7 +58,8 @@ def main():
                         description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=cli.number(int, least=1), default=128,
                         help="images in a step of each worker")
-    parser.add_argument("--kv-store", default="dist_sync", help="as for train_mnist.py")
+    parser.add_argument("--kv-store", choices=workers.KV_STORES, default="dist_sync",
+                        help="as for train_mnist.py")
     args = parser.parse_args()
     with workers.join(args.kv_store) as group:
         if group.first:
@@ -80,4 +80,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    cli.run(main)

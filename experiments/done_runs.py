@@ -14,17 +14,11 @@ def load(path, program, settings, key):
 
     Raises ValueError if the file is no result, or one of other settings.
     """
-    content = files.read_if_there(path)
-    if content is None:
-        return {}
-    try:
-        found = files.parse_json(content)
-        done, of_file = found[key], found["settings"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: not a result of {program}") from None
-    if of_file != settings:
-        raise ValueError(f"{path}: of other settings, {of_file}: move it away to begin anew")
-    return done
+    found = files.figures(path, program, lambda found: (dict(found[key]), found["settings"]))
+    if found and found["settings"] != settings:
+        raise ValueError(f"{path}: of other settings, {found['settings']}: move it away to begin "
+                         "anew")
+    return found.get(key, {})
 
 
 def save(path, settings, key, done):

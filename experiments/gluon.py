@@ -79,7 +79,7 @@ def _gluon_step(symbol, contexts, batch, own_loss, options, trainer):
         return block(images, labels) if own_loss else cross_entropy(block(images), labels)
 
     def step():
-        parts = zip(*(gluon.utils.split_and_load(array, contexts)
+        parts = zip(*(gluon.utils.split_and_load(array, contexts, even_split=False)
                       for array in (batch.data[0], batch.label[0])))
         with autograd.record():
             losses = [loss(images, labels) for images, labels in parts]
@@ -112,21 +112,22 @@ def table(results):
 def train(seed):
     """Runs the example: the test accuracy after each epoch.
 
-    Raises RuntimeError if it fails.
+    Raises OSError if it fails.
     """
     folder = os.path.join("models", "gluon-mnist", f"seed-{seed}-export")
     command = [sys.executable, "-m", "examples.gluon_mnist", "--seed", str(seed),
                "--folder", folder]
     done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
     if done.returncode:
-        raise RuntimeError(f"examples.gluon_mnist --seed {seed} failed")
+        raise OSError(f"examples.gluon_mnist --seed {seed} failed")
     return [float(value) for value in re.findall(r"test accuracy (\S+)", done.stdout)]
 
 
 def train_missing():
     """The test accuracies of each of ``SEEDS``, those that are not in ``ACCURACIES`` trained."""
-    content = files.read_if_there(ACCURACIES)
-    accuracies = {} if content is None else files.parse_json(content)["test_accuracies"]
+    done = files.figures(ACCURACIES, "experiments.gluon", lambda found: [
+        list(map(float, run)) for run in found["test_accuracies"].values()])
+    accuracies = done.get("test_accuracies", {})
     for seed in map(str, SEEDS):
         if seed not in accuracies:
             accuracies[seed] = train(seed)

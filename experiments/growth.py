@@ -165,16 +165,8 @@ def measure(path, results):
 
 def load(path):
     """The results in a file, none if there is no such file; ValueError for another file."""
-    content = files.read_if_there(path)
-    if content is None:
-        return {}
-    try:
-        results = dict(files.parse_json(content))
-        if results:
-            dict(results["about"]), float(results["empty"])
-        return results
-    except (ValueError, TypeError, KeyError):
-        raise ValueError(f"{path}: not a result of experiments.growth; move it away") from None
+    return files.figures(path, "experiments.growth", lambda found: found and (
+        dict(found["about"]), float(found["empty"])))
 
 
 def main():

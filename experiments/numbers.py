@@ -51,8 +51,9 @@ def table(folder):
     Args:
         folder: of the results; those that are not there yet are left out.
     """
-    speed = files.read_if_there(os.path.join(folder, SPEED))
-    times = files.parse_json(speed)["seconds"] if speed else {}
+    speed = files.figures(os.path.join(folder, SPEED), "experiments.numbers",
+                           lambda found: [1 / found["seconds"][row] for row in EXPERIMENT.rows])
+    times = speed.get("seconds")
     rows = []
     for row in EXPERIMENT.rows:
         runs = [run for run in EXPERIMENT.all_runs() if run.name.startswith(f"{row}/")]

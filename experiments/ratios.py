@@ -94,16 +94,13 @@ def verdict(old, new):
 
 def load():
     """The committed ratios and what they were measured on; ValueError for another file."""
-    content = files.read_if_there(RESULT)
-    if content is None:
-        return {"ratios": {}}
-    try:
-        kept = files.parse_json(content)
-        if min(map(len, kept["ratios"].values())) < 2:
-            raise ValueError("too few rounds")
-        return {"about": dict(kept["about"]), "ratios": dict(kept["ratios"])}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise ValueError(f"{RESULT}: not a result of --quick; move it away") from None
+    return files.figures(RESULT, "--quick", _checked) or {"ratios": {}}
+
+
+def _checked(kept):
+    if min(map(len, kept["ratios"].values())) < 2:
+        raise ValueError("too few rounds")
+    dict(kept["about"])
 
 
 def run(rounds, keep):

@@ -15,7 +15,7 @@ class Rows(NamedTuple):
     """An experiment.
 
     Attributes:
-        name: of the dataset and of the folder of the results.
+        name: of the program, and of the folder of the results.
         rows: name -> flags of ``train_mnist.py``.
         recipe: the flags that all rows have.
         lr: the rate, one of ``rates``.

@@ -168,5 +168,5 @@ def test_a_file_that_is_no_result_is_left_alone(tmp_path):
     path = tmp_path / "a.json"
     assert benchmark.load(str(path)) == {}
     path.write_text(json.dumps([1]))
-    with pytest.raises(ValueError, match="not a result of the benchmark"):
+    with pytest.raises(ValueError, match="not a result of experiments.benchmark"):
         benchmark.load(str(path))

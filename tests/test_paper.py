@@ -113,6 +113,15 @@ def test_errors_and_slopes_are_drawn_of_what_has_been_trained(tmp_path, monkeypa
                       "ST-CNN affine, stable, 4 steps": []}
 
 
+@pytest.mark.parametrize("content", ["[1]", '{"a": "b"}', '{"a": {}}', "{"])
+def test_what_are_no_slopes_is_left_alone(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / paper.SLOPES).write_text(content)
+    with pytest.raises(ValueError, match="slopes.json: not a result of experiments.paper"):
+        paper.load_slopes()
+
+
 def test_a_slope_is_measured_once(tmp_path, monkeypatch):
     export = tmp_path / "models" / "paper" / "R" / "st-cnn-affine" / "seed-0-export"
     shutil.copytree(os.path.join(ROOT, "published", "mnist-R-cnn-stn"), export)

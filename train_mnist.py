@@ -212,10 +212,11 @@ def train_network(args, recipe, prefix, group, started):
             files.prepare_output(args.result)
         export_folder.check_free(folder)
 
-    dataset = datasets.load("noise" if args.benchmark else args.dataset, args.data_dir,
-                            args.num_examples, num_classes=args.num_classes,
-                            class_names=class_list.given_names(args.class_names),
-                            **datasets.options(args))
+    with group.on_its_own():
+        dataset = datasets.load("noise" if args.benchmark else args.dataset, args.data_dir,
+                                args.num_examples, num_classes=args.num_classes,
+                                class_names=class_list.given_names(args.class_names),
+                                **datasets.options(args))
     class_list.note_sizes(dataset.train_labels, dataset.class_names)
     recipe = dataclasses.replace(recipe, made_of=made_of(args, dataset))
     group.check_alike(recipe)

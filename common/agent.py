@@ -96,7 +96,8 @@ class Agent:
         if not content:
             self.kill()
         elif b"T" in content:  # the others are signs of life
-            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGTERM)  # Popen's own would wait for it
 
     def _say_lines(self, name, content):
         *lines, self.lines[name] = (self.lines[name] + content).split(b"\n")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import train_mnist
+from common.training import workers
 from symbols import stn
 from tests import groups
 from tests.conftest import ROOT, run_script
@@ -348,3 +349,18 @@ def test_the_cost_of_communication_is_measured():
     rows = [re.findall(r"[\w,.]+", line) for line in stdout.splitlines()[2:]]
     assert [row[:3] for row in rows] == [["lenet", "27,360", "328"], ["cnn", "116,696", "1,400"],
                                          ["mlp", "277,936", "3,335"]]
+
+
+def test_what_a_worker_does_on_its_own_may_take_long(monkeypatch, capsys):
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    group = object.__new__(workers.Workers)
+    group._watch = workers._Watch(0.4)
+    with group.on_its_own():
+        time.sleep(1)
+    assert not ended
+    time.sleep(1)
+    group._watch.stop.set()
+    group._watch.join()
+    assert ended[:1] == [workers.GAVE_UP]
+    assert "nothing has gone on for 0.4 s" in capsys.readouterr().err

@@ -2,12 +2,14 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 
 import pytest
 
 import launch
+from common import agent
 from tests import groups
 from tests.conftest import ROOT
 
@@ -238,3 +240,11 @@ def test_help_needs_no_command():
 def test_the_agent_needs_python_alone():
     with open(os.path.join(ROOT, "common", "agent.py"), encoding="utf-8") as file:
         assert "from common" not in file.read()
+
+
+def test_a_process_that_has_just_ended_keeps_its_status_when_it_is_to_end():
+    ended = object.__new__(agent.Agent)
+    ended.process = subprocess.Popen(["sh", "-c", "exit 3"])
+    os.waitid(os.P_PID, ended.process.pid, os.WEXITED | os.WNOWAIT)
+    ended._obey(b"T")
+    assert ended._ended() == 3

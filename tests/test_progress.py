@@ -1,11 +1,14 @@
 import fcntl
+import logging
 import os
 import pty
+import re
 import select
 import signal
 import struct
 import sys
 import termios
+import time
 
 import pytest
 
@@ -86,3 +89,19 @@ def test_a_terminal_shows_the_time_left_of_the_whole_run(terminal, columns, want
         line = last_line()
     assert all(part in line for part in wanted), line
     assert len(line) < columns
+
+
+def test_speeds_of_batches_that_come_in_bursts_are_those_of_the_epoch(caplog):
+    caplog.set_level(logging.INFO)
+    batches = ImageIter(*synthetic.draw(400, seed=0), batch_size=10, seed=0)
+    begin = time.monotonic()
+    with Progress(0, 1, batches, 1) as progress:
+        for _ in range(2):
+            time.sleep(0.1)
+            for _ in range(10):
+                progress.update(Tally(count=10, correct=5, total_loss=1.0))
+    most = [10 * number / (0.1 if number <= 10 else 0.2) for number in range(1, 21)]
+    least = 10 / (time.monotonic() - begin)
+    speeds = [float(speed) for speed in re.findall(r"Speed: (\S+) samples/sec", caplog.text)]
+    assert len(speeds) == 20
+    assert all(least < speed <= limit for speed, limit in zip(speeds, most))

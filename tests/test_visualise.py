@@ -1,4 +1,6 @@
 """Pictures of what transformers do: the numbers in them, and the script that draws them."""
+import io
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from PIL import Image
 
 import symbols
 import visualize_stn
-from common.data import synthetic
+from common.data import records, synthetic
 from common.graph import rewrite
 from common.models import export_folder, trained
 from common.reports import pictures, visualise
@@ -241,3 +243,24 @@ def test_a_network_without_transformer_is_refused(run_main, tmp_path, refused):
     params = bound(symbol, (1, 28, 28)).get_params()
     export_folder.export(str(tmp_path / "a"), symbol, *params, (1, 28, 28))
     refused(run_main(visualize_stn, "a", *SYNTHETIC), "no transformer")
+
+
+def test_pictures_of_a_file_that_is_read_as_it_is_used_look_alike(tmp_path):
+    images = synthetic.noise(5, seed=0, image_shape=(1, 28, 28), num_classes=2)[0]
+    with open(tmp_path / "a.rec", "wb") as file:
+        for image in images:
+            encoded = io.BytesIO()
+            Image.fromarray(image[0]).save(encoded, "PNG")
+            file.write(records.frame(records.HEADER.pack(0, 1, 0, 0) + encoded.getvalue()))
+    stream = records.Stream(records.Reader(str(tmp_path / "a.rec"))).with_channel(False)
+    network = network_with([0.5, 0, 0, 0, 0.5, 0], "affine")
+    one, other = (visualise.look(network, few) for few in (images[:3], stream[:3]))
+    assert type(other.images) is np.ndarray
+    np.testing.assert_array_equal(one.images, other.images)
+    np.testing.assert_array_equal(one.views[0].output, other.views[0].output)
+
+
+def test_a_film_without_pictures_is_none(tmp_path):
+    film = visualise.Film(str(tmp_path / "film"), IMAGES, LABELS)
+    assert not film.join(str(tmp_path / "film.gif"))
+    assert not list(tmp_path.glob("*.gif"))

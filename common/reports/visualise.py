@@ -53,7 +53,7 @@ def look(network, images):
 
     Args:
         network: a ``trained.Trained``.
-        images: uint8 (N, H, W) or (N, C, H, W).
+        images: uint8 (N, H, W) or (N, C, H, W), an array or a ``records.Stream``.
 
     Returns:
         A ``Look``.
@@ -61,6 +61,7 @@ def look(network, images):
     Raises:
         ValueError: it has no transformer, or is not for such images.
     """
+    images = np.asarray(images)  # of a file that is read as it is used, too
     images = images if images.ndim == 4 else images[:, None]
     options = {"batch_size": len(images), "cpus": 1}
     views = [see(images) for see in viewers(network, images.shape[1:], **options)]
@@ -206,8 +207,11 @@ class Film:
                 files.remove(path)
 
     def join(self, path):
-        """Makes a GIF of all pictures there are."""
-        pictures.animate(self._frames(), path, SECONDS)
+        """Makes a GIF of all pictures there are; says whether there are any."""
+        frames = self._frames()
+        if frames:
+            pictures.animate(frames, path, SECONDS)
+        return bool(frames)
 
     def _frames(self):
         return sorted(glob.glob(os.path.join(glob.escape(self.folder), "[0-9][0-9][0-9][0-9].png")))

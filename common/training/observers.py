@@ -101,8 +101,8 @@ class EpochObservers(NoObservers):
         """What the transformers do in the end, as JSON can hold it; joins the film."""
         if self.film:
             path = f"{self.film.folder}.gif"
-            self.film.join(path)
-            logging.info("Drawn: %s", path)
+            if self.film.join(path):
+                logging.info("Drawn: %s", path)
         if not self.diagnoses:
             return {}
         return {"transformers": {one.name: one.figures() for one in self.diagnoses}}

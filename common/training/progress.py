@@ -16,7 +16,8 @@ class Progress:
 
     def __init__(self, epoch, num_epochs, batches, disp_batches):
         self.epoch, self.batch_size, self.disp_batches = epoch, batches.batch_size, disp_batches
-        self.batches, self.last = batches.position, time.monotonic()
+        self.batches = self.before = batches.position
+        self.began = time.monotonic()
         images = batches.num_batches * self.batch_size
         self.bar = tqdm(total=num_epochs * images, desc=f"Epoch[{epoch}]",
                         initial=epoch * images + self.batches * self.batch_size, unit=" img",
@@ -38,15 +39,15 @@ class Progress:
                                  refresh=False)
             self.bar.update(self.batch_size)
         elif self.batches % self.disp_batches == 0:
-            now = time.monotonic()
-            speed = self.disp_batches * self.batch_size / (now - self.last)
-            self.last = now
+            # Since the epoch's beginning: batches come in bursts, so that of a few says nothing.
+            images = (self.batches - self.before) * self.batch_size
+            speed = images / (time.monotonic() - self.began)
             logging.info("Epoch[%d] Batch [%d]\tSpeed: %.2f samples/sec\taccuracy=%f\tloss=%f",
                          self.epoch, self.batches, speed, tally.accuracy, tally.loss)
 
 
 def log_epoch(epoch, part, tally):
-    """Logs a tally of "Train" or "Validation" in the words that upstream's log parsers know."""
+    """Logs a tally of "Train", "Validation" or "Test" as upstream's log parsers know it."""
     logging.info("Epoch[%d] %s-accuracy=%f", epoch, part, tally.accuracy)
     logging.info("Epoch[%d] %s-loss=%f", epoch, part, tally.loss)
 

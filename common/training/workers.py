@@ -7,9 +7,11 @@ more: each worker has the whole optimizer. So a checkpoint of one of them is one
 MXNet waits for ever for a worker that is gone. A launcher has to end the others, as ``launch.py``
 does; where none does, they end by themselves when nothing has gone on for long.
 """
+import contextlib
 import io
 import json
 import logging
+import math
 import os
 import sys
 import threading
@@ -146,6 +148,10 @@ class Alone:
     def progress(self):
         """Takes note that something goes on."""
 
+    def on_its_own(self):
+        """A context in which this process waits for no other one, however long it takes."""
+        return contextlib.nullcontext()
+
     def __enter__(self):
         return self
 
@@ -239,6 +245,14 @@ class Workers(Alone):
 
     def progress(self):
         self._watch.last = time.monotonic()
+
+    @contextlib.contextmanager
+    def on_its_own(self):
+        self._watch.last = math.inf
+        try:
+            yield
+        finally:
+            self.progress()
 
     def __exit__(self, error, *_):
         if error is None:

@@ -34,7 +34,8 @@ def parse_flags():
 
 def choice(models):
     """The paths of some models and of the published ones behind them, each once."""
-    published = {entry.name for entry in os.scandir(PUBLISHED) if entry.is_dir()}
+    published = {name for name in os.listdir(PUBLISHED)
+                 if os.path.exists(os.path.join(PUBLISHED, name, "model-symbol.json"))}
     names = [*PAIR, *sorted(published - set(PAIR))]
     paths = {}
     for path in [*models, *(os.path.join(PUBLISHED, name) for name in names)]:

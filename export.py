@@ -22,7 +22,8 @@ DEFAULT_SHAPE = (1, 28, 28)  # of checkpoints that do not say theirs
 def parse_flags():
     parser = cli.Parser(prog="export.py", description=__doc__.splitlines()[0])
     flag = parser.add_argument
-    flag("model", help="prefix of checkpoints; with --onnx the folder of an export will do")
+    flag("model", type=trained.as_folder,
+         help="prefix of checkpoints; with --onnx the folder of an export will do")
     flag("--load-epoch", type=cli.number(int, least=0),
          help="epoch of the checkpoint; by default the newest")
     flag("--output", help="folder to write; by default <model>-export")

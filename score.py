@@ -21,8 +21,8 @@ from common.provenance import provenance
 from common.reports import pictures
 from common.training import flags
 
-SCORING = ("dataset", "data_dir", "data_val", "num_examples", "distort", "seed", "top_k",
-           "confusion", "mistakes")  # flags that have no meaning with --predict
+SCORING = ("dataset", "data_dir", "data_train", "data_val", "broken", "num_examples", "distort",
+           "seed", "top_k", "confusion", "mistakes")  # flags that have no meaning with --predict
 PREDICTING = ("invert", "csv")  # nor these without
 MOST_MISTAKES = 40  # in a picture
 

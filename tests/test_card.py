@@ -24,6 +24,8 @@ def write(folder, told):
      {"origin": "synthetic", "distort": None, "seed": 3, "num_examples": 600}),
     ({"Data": "own files", "Seed": "-1", "Training images": "1" * 400},
      {"origin": "own files", "distort": None, "seed": 0}),
+    ({"Data": "mnist", "Seed": str(2**31 - 1)},
+     {"origin": "mnist", "distort": None, "seed": 2**31 - 1}),
     ({"Data": "\033[2J"}, {}),
     ({"Data": "a" * 61}, {}),
 ])

@@ -209,6 +209,16 @@ def test_a_model_of_one_s_own_comes_first_and_each_is_there_once(tmp_path):
     assert len(paths) == 1 + len(os.listdir(demo.PUBLISHED))
 
 
+def test_a_folder_beside_the_published_models_is_passed_over(monkeypatch, tmp_path):
+    monkeypatch.setattr(demo, "PUBLISHED", str(tmp_path))
+    for name in ("a", "b", "other"):
+        (tmp_path / name).mkdir()
+    for name in ("a", "b"):
+        (tmp_path / name / "model-symbol.json").write_text("{}")
+    monkeypatch.setattr(demo, "PAIR", ("b",))
+    assert [os.path.basename(path) for path in demo.choice([])] == ["b", "a"]
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium")
 def test_a_browser_shows_it(page, tmp_path):
     done = subprocess.run(

@@ -64,6 +64,10 @@ def test_onnxruntime_sees_a_one(tmp_path):
     path = str(tmp_path / "stn.onnx")
     assert run_script("export.py", "published/mnist-lenet-stn", "--onnx", path).returncode == 0
     assert re.fullmatch(A_ONE, run("run_onnx", path))
+    none = subprocess.run([sys.executable, "-m", "examples.run_onnx"], cwd=ROOT, check=False,
+                          stderr=subprocess.PIPE, encoding="utf-8")
+    assert none.returncode == 2
+    assert none.stderr.startswith("usage: ")
     assert "mxnet" not in re.findall(r"^(?:import|from) (\w+)", source("run_onnx"), flags=re.M)
 
 

@@ -156,6 +156,7 @@ def bad_files(tmp_path, bad_files_once):
     (["export", "--onnx", "export/model-0000.params"], ["a file of export itself"]),
     (["good", "--output", "."], [".: holds something else than an export"]),
     (["good", "--output", "three"], ["three"]),
+    (["export/model"], ["an export already"]),
     (["good", "--onnx", "/dev/null"], ["/dev/null: cannot be written"]),
     (["good", "--output", "/proc/out"], ["/proc/out"]),
 ])

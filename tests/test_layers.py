@@ -3,9 +3,11 @@ import os
 import re
 import sys
 
+import mxnet as mx
 import pytest
 
 import train_mnist
+from common.graph import layers
 
 FLAGS = ["--dataset", "synthetic", "--num-examples", 200, "--add-stn"]
 
@@ -76,3 +78,14 @@ def test_a_program_that_fails_and_a_missing_package(train, refused, tmp_path, pr
     monkeypatch.setitem(sys.modules, "graphviz", None)
     refused(train(*FLAGS, "--draw-graph", tmp_path / "net.dot"), "pip install graphviz")
     assert not list(tmp_path.glob("net*"))
+
+
+def test_a_network_whose_label_has_another_name():
+    data = mx.sym.Variable("data")
+    parts = mx.sym.split(data, num_outputs=2, axis=2, name="a")
+    net = mx.sym.FullyConnected(parts[1], num_hidden=3, name="a_b")
+    lines = layers.table(mx.sym.SoftmaxOutput(net, name="out"), (1, 4, 6)).splitlines()
+    assert [line.split()[:7] for line in lines[1:4]] == [
+        ["a", "SliceChannel", "1", "x", "1", "x", "2"],
+        ["a_b", "FullyConnected", "1", "x", "3", "39", "72"],
+        ["out", "SoftmaxOutput", "1", "x", "3", "0", "0"]]

@@ -315,6 +315,7 @@ def bad_files(tmp_path, bad_files_once):
     (["MODEL", "--invert"], ["--invert", "without --predict"]),
     (["MODEL", "--predict", "good.png", "--confusion", "c.png"], ["--confusion", "with --predict"]),
     (["MODEL", "--predict", "good.png", "--top-k", "2"], ["--top-k", "with --predict"]),
+    (["MODEL", "--predict", "good.png", "--broken", "skip"], ["--broken", "with --predict"]),
     (["MODEL", "--predict", "absent.png"], ["absent.png: there is no such file"]),
     (["MODEL", "--predict", "."], [".: Is a directory"]),
     (["MODEL", "--predict", "large.png"], ["not for images of 1 x 20 x 30"]),

@@ -43,6 +43,7 @@ def layers(symbol, **shapes):
     internals = symbol.get_internals()
     _, out_shapes, _ = internals.infer_shape(**shapes)
     by_name = dict(zip(internals.list_outputs(), out_shapes))
+    first_output = _first_outputs(internals)
     unused = set(symbol.list_arguments()) - set(shapes)
     nodes = json.loads(symbol.tojson())["nodes"]
     found = []
@@ -53,14 +54,21 @@ def layers(symbol, **shapes):
         own = unused.intersection(sources)
         unused -= own
         name, count = node["name"], 0
-        shape = by_name.get(f"{name}_output") or next(  # the first of several
-            shape for output, shape in by_name.items() if output.startswith(f"{name}_"))
+        shape = by_name[first_output[name]]
         if node["op"] in ("Convolution", "FullyConnected"):
             weight = by_name.get(sources[1]) or by_name[f"{sources[1]}_output"]  # if it is computed
             count = 2 * math.prod(shape) * math.prod(weight[1:])
         found.append(Layer(name, node["op"], shape,
                            sum(math.prod(by_name[one]) for one in own), count))
     return found
+
+
+def _first_outputs(internals):
+    """The name of each node's first output, by the node's own."""
+    names = {}
+    for number, output in enumerate(internals.list_outputs()):
+        names.setdefault(internals[number].name, output)
+    return names
 
 
 def flops(symbol, **shapes):
@@ -145,8 +153,8 @@ def draw(symbol, path, image_shape):
 
 
 def _shapes(symbol, image_shape):
-    """The shapes of an image (C, H, W) and its label."""
-    data = (1, *image_shape)
+    """The shapes of an image (C, H, W) and, where there is one, its label."""
+    data, names = (1, *image_shape), symbol.list_arguments()
     shapes, _, _ = symbol.infer_shape_partial(data=data)
-    label = dict(zip(symbol.list_arguments(), shapes)).get("softmax_label")
-    return {"data": data, "softmax_label": label or (1,)}
+    labels = {name: shape or (1,) for name, shape in zip(names, shapes) if name.endswith("_label")}
+    return {"data": data, **labels}

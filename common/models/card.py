@@ -18,7 +18,7 @@ from common.models import export_folder, trained
 from common.storage import checkpoint
 
 DATA = re.compile(r"([\w ,.-]{1,60}?)(?:, distorted by (\w{1,20}))?")
-NUMBER = r"(\d{1,9})\b"
+NUMBER = r"(\d{1,10})\b"
 SHAPE = r"([13]) x (\d{1,5}) x (\d{1,5})"
 
 

@@ -29,7 +29,7 @@ def paths(prefix, epoch):
 
 
 def _set(prefix, epoch):
-    """The files of a checkpoint, as ``manifest`` takes them."""
+    """The files of a checkpoint, as ``file_set`` takes them."""
     return f"{_stem(prefix, epoch)}.json", dict(zip(KINDS, paths(prefix, epoch)))
 
 

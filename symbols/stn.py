@@ -41,7 +41,7 @@ import numpy as np
 LIMIT = 1e4  # of theta: past it the sampler's weights overflow, and 0 * inf is NaN
 SMALLEST_DENOMINATOR = 1e-4
 OUTSIDE = ("zero", "border")  # what is sampled outside the source
-# Of points outside the last column or row: on it, MXNet would differentiate against a 0 beyond.
+# Where points beyond the last column or row go: on it, MXNet differentiates against a 0 beyond.
 LAST = 1 - 2**-23
 PACE, COMMON = 0.1, 0.01  # what the stable head takes of gradients: see ``localisation_head``
 

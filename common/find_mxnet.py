@@ -131,10 +131,9 @@ def mend_scipy(sparse):
 
 def mend_mxnet():
     """Has MXNet write options of operators as it did: NumPy 2 makes (np.int64(3),) of (3,)."""
-    import mxnet._ctypes.ndarray
-    import mxnet._ctypes.symbol
-    for module in (mxnet._ctypes.ndarray, mxnet._ctypes.symbol):
-        module.str = _as_text
+    for name in ("mxnet._ctypes.ndarray", "mxnet._ctypes.symbol"):
+        if name in sys.modules:
+            sys.modules[name].str = _as_text
 
 
 def _as_text(option):

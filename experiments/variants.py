@@ -27,7 +27,6 @@ from common.data.batches import PIXEL
 from common.graph import constants, padding, rewrite
 from common.models import predict, trained
 from common.provenance import provenance
-from experiments import benchmark
 from experiments.protocol import throughput
 from symbols import stn
 
@@ -151,6 +150,12 @@ def table(results):
     return markdown.table(["", "images/s", "of the first", "accuracy"], rows)
 
 
+def load(path):
+    """The groups that are measured, by name; ValueError for another file."""
+    return files.figures(path, "experiments.variants", lambda found: dict(found["groups"])).get(
+        "groups", {})
+
+
 def main():
     parser = cli.Parser(prog="experiments.variants", description=__doc__.splitlines()[0])
     flag = parser.add_argument
@@ -158,7 +163,7 @@ def main():
     flag("--result", default="results/variants.json", help="file of the figures")
     args = parser.parse_args()
     files.prepare_output(args.result)
-    results = benchmark.load(args.result).get("groups", {})
+    results = load(args.result)
     results.update({name: measure(variants) for name, variants in GROUPS.items()
                     if args.only in (None, name)})
     results = {name: results[name] for name in GROUPS if name in results}

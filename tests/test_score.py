@@ -202,7 +202,7 @@ def test_a_name_of_several_lines_is_said_in_one(trained, run, tmp_path):
 def test_the_names_of_the_classes_are_said(run, tmp_path):
     symbol = symbols.get_symbol("mlp", width=8)
     params = bound(symbol, (1, 28, 28), batch_size=2).get_params()
-    names = datasets.class_names("fashion-mnist", 10)
+    names = list(datasets.published_names("fashion-mnist"))
     export_folder.export(str(tmp_path / "a"), symbol, *params, (1, 28, 28), names)
     checkpoint.save(str(tmp_path / "b"), 1, symbol, *params, {},
                     {"flags": {"dataset": "fashion-mnist"}})

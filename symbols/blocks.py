@@ -119,6 +119,7 @@ def get_params(block, symbol):
     Returns:
         (arg_params, aux_params), name -> NDArray on the CPU.
     """
+    mx.nd.waitall()  # the engine does not know that BatchNorm's backward writes moving means
     parameters = block.collect_params()
     return tuple({name: parameters[name].data(parameters[name].list_ctx()[0]).copyto(mx.cpu())
                   for name in names if name in parameters}

@@ -296,3 +296,19 @@ def test_a_softmax_over_places_however_the_graph_says_it(written):
     scores = mx.nd.array(np.random.RandomState(0).randn(4, 3, 5))
     np.testing.assert_array_equal(as_block(symbol, ({}, {}), logits=False)(scores).asnumpy(),
                                   mx.nd.softmax(scores, axis=1).asnumpy())
+
+
+def test_moving_means_are_taken_as_the_last_step_left_them():
+    symbol = symbols.get_symbol("resnet", add_stn=False)
+    block = as_block(symbol, own_loss=True)
+    block.initialize(SeededInit(mx.init.Xavier(), 0))
+    block.hybridize(static_alloc=True, static_shape=True)
+    for _ in range(4):
+        with autograd.record():
+            output = block(images(128, (1, 28, 28)), mx.nd.arange(128) % 10)
+        autograd.backward(output)
+        taken = get_params(block, symbol)[1]
+        mx.nd.waitall()
+        for name, value in taken.items():
+            np.testing.assert_array_equal(value.asnumpy(),
+                                          block.collect_params()[name].data().asnumpy())

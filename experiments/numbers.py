@@ -52,7 +52,7 @@ def table(folder):
         folder: of the results; those that are not there yet are left out.
     """
     speed = files.figures(os.path.join(folder, SPEED), "experiments.numbers",
-                           lambda found: [1 / found["seconds"][row] for row in EXPERIMENT.rows])
+                          lambda found: [1 / found["seconds"][row] for row in EXPERIMENT.rows])
     times = speed.get("seconds")
     rows = []
     for row in EXPERIMENT.rows:

@@ -47,7 +47,7 @@ IN_STEPS = Recipe(16, 0.003)
 LONG, LONG_RATES = 160, {"cnn": 0.002}  # from so many epochs on; not of sums
 # The paper's length takes hours: two devices. And as 160 epochs know all training images by heart,
 # a weight decay; after 48 it makes no difference to held-out images.
-PAPERS = 640
+LONGEST = 640
 QUICK = {"columns": ["R"], "rows": ["FCN", "CNN", "ST-FCN affine", "ST-CNN affine"], "epochs": 3}
 
 
@@ -115,7 +115,7 @@ LONG_TABLES = {
         "CNN": (1.2, 0.8),
         "ST-CNN affine, stable": (0.7, 0.5),
         "ST-CNN affine, stable, 4 steps": (0.7, 0.5),
-    }, epochs=PAPERS, seeds=range(1)),
+    }, epochs=LONGEST, seeds=range(1)),
 }
 NETWORKS = {"FCN": "mlp", "CNN": "cnn", "ST-FCN": "mlp", "ST-CNN": "cnn", "2 x ST-FCN": "addition"}
 # So that in each column the FCNs have 400,000 parameters each, within 1%, and the CNNs as many as
@@ -132,7 +132,7 @@ POOLED = ("RTS", "TC", "addition")
 RESULTS = "results/paper"
 PAGE, PROGRAM = "docs/paper.md", "experiments/paper.py"
 SLOPES = "results/slopes.json"  # how much of a turn each transformer undoes
-EPOCHS_DRAWN = (4, None, 64, 160, PAPERS)  # None: those of the recipe
+EPOCHS_DRAWN = (4, None, 64, 160, LONGEST)  # None: those of the recipe
 
 
 def all_runs(tables):
@@ -175,7 +175,7 @@ def recipe_of(network, column, options, epochs=None):
         recipe = IN_STEPS if "steps" in options else RECIPES[network]
         if (epochs or 0) >= LONG:
             recipe = recipe._replace(lr=LONG_RATES.get(network, recipe.lr))
-    if epochs == PAPERS:
+    if epochs == LONGEST:
         recipe = recipe._replace(cpus=2, wd=0.0001)
     return recipe._replace(epochs=epochs or recipe.epochs)
 

@@ -148,9 +148,8 @@ def _boxes(path):
         raise ValueError(f"{path}: no pictures")
     for name, boxes in found:
         labels = boxes[:, FIELDS.index("label")]
-        if (os.path.basename(name) != name or not np.isfinite(boxes).all()
-                or not np.isin(labels, range(1, 11)).all() or boxes[:, 2:4].min(initial=1) <= 0
-                or not len(boxes)):
+        if (os.path.basename(name) != name or not len(boxes) or not np.isfinite(boxes).all()
+                or not np.isin(labels, range(1, 11)).all() or boxes[:, 2:4].min() <= 0):
             raise ValueError(f"{path}: not what SVHN has: the picture {cli.printable(name)!r} with "
                              f"boxes {', '.join(FIELDS)} {boxes.tolist()}")
     return found

@@ -18,7 +18,8 @@ KV_STORES = ("local", "device", *workers.KV_STORES)
 def add_training_flags(parser):
     """Adds the flags of training to a parser; upstream's names and meanings where it has them."""
     flag = parser.add_argument_group("training").add_argument
-    flag("--num-epochs", type=cli.number(int, least=1, most=9999), help="passes over the data")
+    flag("--num-epochs", type=cli.number(int, least=1, most=9999),  # four digits in files' names
+         help="passes over the data")
     flag("--batch-size", type=cli.number(int, least=1),
          help="images in a step, for each of several workers")
     flag("--lr", type=cli.number(float, above=0), help="peak learning rate")

@@ -68,6 +68,8 @@ class Trainer(mx.gluon.Trainer):
                 treated = parameter.lr_mult, decay, parameter.dtype
                 alike.setdefault(treated, []).append(parameter)
         self._arrays = [(parameter._data, parameter._grad) for parameter in self._params]
+        self._weights = [weight for parameters in alike.values() for parameter in parameters
+                         for weight in parameter.list_data()]
         self._multipliers = list(alike)
         self._vectors = [_vector(f"vector{number}", parameters)
                          for number, parameters in enumerate(alike.values())]
@@ -83,14 +85,12 @@ class Trainer(mx.gluon.Trainer):
 
     def _allreduce_grads(self):
         self._check_unchanged()
-        weights = [device for parameter in self._params if parameter.grad_req != "null"
-                   for device in parameter.list_data()]
-        if not all(weight._fresh_grad for weight in weights):
+        if not all(weight._fresh_grad for weight in self._weights):
             super()._update()  # says of which parameter
         for vector in self._vectors:
             vector.update(self._kvstore)
             self._updater.raise_kept()
-        for weight in weights:
+        for weight in self._weights:
             weight._fresh_grad = False
 
     def _update(self, ignore_stale_grad=False):

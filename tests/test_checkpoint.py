@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import itertools
 import json
@@ -127,6 +128,20 @@ def test_params_that_fit_another_symbol_are_refused(tmp_path):
     checkpoint.load_params(str(tmp_path / "a"), 1, other, **SHAPES)
 
 
+def test_one_of_a_run_stopped_before_its_renames_is_there(tmp_path, network, monkeypatch):
+    prefix = str(tmp_path / "a")
+    assert not checkpoint.begun(prefix)
+
+    def rename(_, targets, places):
+        if places != targets:
+            raise Killed
+    monkeypatch.setattr(file_set, "_rename", rename)
+    with pytest.raises(Killed):
+        save(prefix, network, epoch=checkpoint.STOPPED, updates=7)
+    assert checkpoint.check(prefix, checkpoint.STOPPED)["updates"] == 7
+    assert checkpoint.begun(prefix)
+
+
 def test_a_checkpoint_that_is_not_there(tmp_path, network):
     with pytest.raises(FileNotFoundError, match="a-0003.params: there is no such file"):
         checkpoint.load_params(str(tmp_path / "a"), 3, network[0], **SHAPES)
@@ -212,9 +227,30 @@ class Killed(BaseException):
     """In place of a SIGKILL: nothing is tidied up after it."""
 
 
+@contextlib.contextmanager
+def ending_at(step, error):
+    """Raises an error instead of a step of what is done to the disk; after a kill, of all others.
+    """
+    countdown = itertools.count(-step)
+
+    def call(real, *args):
+        now = next(countdown)
+        if now == 0 or now > 0 and error is Killed:
+            raise error
+        return real(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("replace", "fsync"):
+            patch.setattr(os, name, functools.partial(call, getattr(os, name)))
+        if error is Killed:
+            patch.setattr(files, "remove", lambda path: None)
+        with contextlib.suppress(error):
+            yield
+
+
+@pytest.mark.parametrize("error", [Killed, OSError])
 @pytest.mark.parametrize("older", [True, False])
-def test_killed_at_any_step_of_a_save_the_older_or_the_new_one_is_there(tmp_path, monkeypatch,
-                                                                        older):
+def test_ended_at_any_step_of_a_save_the_older_or_the_new_one_is_there(tmp_path, older, error):
     old, new = started(add_stn=False), started(add_stn=False)
     found, steps = [], itertools.count()
     while len(found) == next(steps):  # as long as the save is killed
@@ -224,22 +260,9 @@ def test_killed_at_any_step_of_a_save_the_older_or_the_new_one_is_there(tmp_path
         if older:
             save(prefix, old, number=0)
         before = loaded(prefix, old) if older else None
-        with monkeypatch.context() as patch:
-            countdown = itertools.count(-len(found))
-
-            def step(call, *args, countdown=countdown):
-                if next(countdown) >= 0:
-                    raise Killed
-                return call(*args)
-
-            for name in ("replace", "fsync"):
-                patch.setattr(os, name, functools.partial(step, getattr(os, name)))
-            patch.setattr(files, "remove", lambda path: None)
-            try:
-                save(prefix, new, number=1)
-                break
-            except Killed:
-                pass
+        with ending_at(len(found), error):
+            save(prefix, new, number=1)
+            break
         newest = checkpoint.newest(prefix)
         found.append(newest and loaded(prefix, new))
         assert newest or not older
@@ -254,6 +277,30 @@ def test_killed_at_any_step_of_a_save_the_older_or_the_new_one_is_there(tmp_path
     assert len(found) > 8
     switch = found.index(after)
     assert found == [before] * switch + [after] * (len(found) - switch)
+
+
+def test_killed_in_two_saves_one_after_another(tmp_path):
+    network = started(add_stn=False)
+    for steps in itertools.product(range(13), (1, 3, 5)):
+        prefix = str(tmp_path / str(steps))
+        save(prefix, network, number=0)
+        for number, step in enumerate(steps, 1):
+            with ending_at(step, Killed):
+                save(prefix, network, number=number)
+        assert checkpoint.newest(prefix) == 1
+        loaded(prefix, network)
+
+
+def test_killed_in_a_removal_no_damaged_checkpoint_is_left(tmp_path, network, monkeypatch):
+    real, prefix = files.remove, str(tmp_path / "a")
+    for count in range(8):
+        save(prefix, network)
+        left = [real] * count
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "remove", lambda path, left=left: left and left.pop()(path))
+            checkpoint.remove(prefix, 1)
+        checkpoint.locate(prefix, 1)
+    assert not checkpoint.begun(prefix)
 
 
 def test_a_damaged_checkpoint_is_replaced(tmp_path, network):

@@ -128,7 +128,13 @@ def is_file_of(prefix, path):
 
 def begun(prefix):
     """Whether there is any checkpoint."""
-    return bool(epochs(prefix) or os.path.exists(paths(prefix, STOPPED)[1]))
+    return bool(epochs(prefix)) or has_stopped(prefix)
+
+
+def has_stopped(prefix):
+    """Whether there are params, or a manifest, of a run that was stopped within an epoch."""
+    manifest, targets = _set(prefix, STOPPED)
+    return os.path.exists(targets["params"]) or os.path.exists(manifest)
 
 
 def newest(prefix):

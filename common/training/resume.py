@@ -256,8 +256,7 @@ def _differences_from_newest(prefix, recipe):
 def _later(prefix, epoch):
     """What ``checkpoint`` knows the checkpoints after an epoch by, rising; all if it is None."""
     later = [one for one in checkpoint.epochs(prefix) if epoch is None or one > epoch]
-    stopped = os.path.exists(checkpoint.paths(prefix, checkpoint.STOPPED)[1])
-    return [*later, checkpoint.STOPPED] if stopped else later
+    return [*later, checkpoint.STOPPED] if checkpoint.has_stopped(prefix) else later
 
 
 def _check_complete(path, meta):

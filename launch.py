@@ -26,6 +26,8 @@ HELD = 0.5  # seconds that a line of an error stream is held back: it may be a p
 LEAVING = 60  # seconds in which all have to leave once one worker is done
 ENDING = 2  # seconds for an agent to kill its process and say so
 STOPPED = (130, 143)  # exit statuses after Ctrl-C and SIGTERM
+# What an agent says, and the kinds of words behind it; any other line is of ssh or the shell there.
+SAID = {"out": [str], "err": [str], "ready": [str], "beat": [], "stopped": [int], "exit": [int]}
 FINAL = (2, 3)  # exit statuses that would come again: bad input, training became non-finite
 SSH = "ssh -o BatchMode=yes -o ConnectTimeout=10"
 
@@ -174,12 +176,20 @@ class Process:
 
 def _parsed(line):
     try:
-        words = json.loads(line.decode())
-        if isinstance(words, list) and words:
-            return words
-    except ValueError:
+        what, *words = json.loads(line.decode())
+        if SAID[what] == list(map(type, words)):
+            return [what, *words]
+    except (ValueError, TypeError, KeyError):
         pass
-    return ["err", line.decode(errors="replace")]  # of ssh, or of the shell there
+    return ["err", line.decode(errors="replace")]
+
+
+def _name_of(number):
+    """The name of a signal; those for real time have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class Group:
@@ -268,8 +278,7 @@ class Group:
         elif what == "ready":
             one.ready = True
         elif what == "stopped":
-            raise one.lost(f"does not go on: {signal.Signals(words[0]).name}",
-                           128 + signal.SIGKILL)
+            raise one.lost(f"does not go on: {_name_of(words[0])}", 128 + signal.SIGKILL)
         elif what == "exit":
             one.status = words[0]
             self._left(one)
@@ -285,7 +294,7 @@ class Group:
             lost = one.role != "worker" or one.status not in (0, *STOPPED)
             self.over = lost or all(worker.status is not None for worker in self.workers)
         elif one.status < 0:
-            raise one.lost(f"was killed by {signal.Signals(-one.status).name}", 128 - one.status)
+            raise one.lost(f"was killed by {_name_of(-one.status)}", 128 - one.status)
         elif one.status:
             raise one.lost(f"left with status {one.status}", one.status, one.status in FINAL)
         else:

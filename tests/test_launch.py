@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -132,7 +134,7 @@ def test_a_process_that_is_lost_in_a_stop_ends_all():
     code = ("import os, signal, time\nsignal.signal(signal.SIGTERM, lambda *_: print('heard'))\n"
             "fd = os.environ.get('LAUNCH_READY_FD'); os.write(int(fd), b'\\n')\n"
             "print('ready', flush=True)\nwhile True: time.sleep(0.1)")
-    launcher = groups.start(["-n", 2], ["python", "-uc", code])
+    launcher = groups.start(["-n", 2, "--restarts", 1], ["python", "-uc", code])
     members = groups.wait_for_members(launcher, 4)
     assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
     launcher.send_signal(signal.SIGTERM)
@@ -165,9 +167,30 @@ def test_restarts_are_counted_and_resume(tmp_path):
     assert len(stderr.splitlines()) == 3
 
 
-def test_bad_input_is_not_tried_again():
-    _, _, stderr = groups.run([*FREE, "--restarts", 2], ["python", "-c", "import sys; sys.exit(2)"])
+def test_a_signal_without_a_name_is_one_too():
+    number = signal.SIGRTMIN + 1
+    status, _, stderr = groups.run([*FREE, "--restarts", 1], [
+        "python", "-c", f"{SAY}if role == 'worker0': os.kill(os.getpid(), {number})\n"
+        "import time; time.sleep(100)"])
+    assert status == 128 + number
+    assert f"was killed by signal {number}; all are ended, and start again" in stderr
+
+
+@pytest.mark.parametrize("status", launch.FINAL)
+def test_what_would_come_again_is_not_tried_again(status):
+    _, _, stderr = groups.run([*FREE, "--restarts", 2],
+                              ["python", "-c", f"import sys; sys.exit({status})"])
+    assert f"left with status {status}" in stderr
     assert len(stderr.splitlines()) == 1
+
+
+def test_one_that_does_not_leave_after_another_ends_all(monkeypatch):
+    monkeypatch.setattr(launch, "LEAVING", 0.5)
+    args = SimpleNamespace(hosts=None, address=None, port=None, num_servers=1, num_workers=2,
+                           start_timeout=0)
+    code = SAY + "import time\nif role != 'worker0': time.sleep(100)"
+    with pytest.raises(launch.Lost, match="does not leave, although another one has"):
+        launch.Group(args, [sys.executable, "-c", code], []).run()
 
 
 @pytest.fixture
@@ -181,6 +204,27 @@ def test_by_ssh(ssh):
     status, stdout, stderr = groups.run([*FREE, *ssh], ["python", "-c", code])
     assert (status, stderr) == (0, "")
     assert sorted(stdout.splitlines()) == [f"worker{number} {os.getcwd()}" for number in (0, 1)]
+
+
+def test_machines_take_turns(tmp_path, ssh):
+    """What stands in for ssh notes where it goes; both names are of this machine."""
+    script = tmp_path / "noting"
+    script.write_text(f'#!/bin/sh\necho $1 >> {tmp_path}/hosts\nexec {ssh[-1]} "$@"\n')
+    script.chmod(0o755)
+    status, _, stderr = groups.run(["-n", 3, "-s", 2, "--start-timeout", 0, "--ssh", script, "-H",
+                                    "localhost,127.0.0.1"], ["true"])
+    assert (status, stderr) == (0, "")
+    assert Counter((tmp_path / "hosts").read_text().split()) == {"localhost": 3, "127.0.0.1": 2}
+
+
+@pytest.mark.parametrize("line", ['["err"]', '["exit", "0"]', '[["out"]]', "{}", "17", "Welcome"])
+def test_what_ssh_prints_is_not_taken_for_an_agents_words(ssh, line):
+    script = ssh[-1]
+    script.write_text(script.read_text().replace("import os,", f"print({line!r}, flush=True)\n"
+                                                 "import os,", 1))
+    status, stdout, stderr = groups.run([*FREE, *ssh], ["true"])
+    assert (status, stdout) == (0, "")
+    assert set(stderr.splitlines()) == {line, f"server 0: {line}"}
 
 
 def test_an_ssh_that_drops_ends_all(ssh):

@@ -1,4 +1,5 @@
 import functools
+import math
 import os
 import re
 import sys
@@ -6,6 +7,7 @@ import sys
 import mxnet as mx
 import pytest
 
+import symbols
 import train_mnist
 from common.graph import layers
 
@@ -78,6 +80,26 @@ def test_a_program_that_fails_and_a_missing_package(train, refused, tmp_path, pr
     monkeypatch.setitem(sys.modules, "graphviz", None)
     refused(train(*FLAGS, "--draw-graph", tmp_path / "net.dot"), "pip install graphviz")
     assert not list(tmp_path.glob("net*"))
+
+
+def test_weights_that_are_computed_and_shared():
+    data, weights = mx.sym.Variable("data"), mx.sym.Variable("w", shape=(6, 4))
+    first, second = mx.sym.split(weights, num_outputs=2, axis=0, name="ws")
+    hidden = mx.sym.FullyConnected(data, first, num_hidden=3, no_bias=True, name="a")
+    hidden = hidden + mx.sym.FullyConnected(data, second, num_hidden=3, no_bias=True, name="b")
+    found = layers.layers(mx.sym.FullyConnected(hidden, name="c", num_hidden=3), data=(1, 4))
+    assert [(layer.name, layer.parameters, layer.flops) for layer in found
+            if layer.operator != "elemwise_add"] == [
+        ("ws", 24, 0), ("a", 0, 24), ("b", 0, 24), ("c", 12, 18)]
+
+
+def test_parameters_that_steps_share_count_once():
+    symbol = symbols.get_symbol("lenet", add_stn=True, stn_steps=2)
+    shapes = dict(zip(symbol.list_arguments(), symbol.infer_shape(data=(1, 1, 28, 28))[0]))
+    own = sum(math.prod(shape) for name, shape in shapes.items()
+              if name not in ("data", "softmax_label"))
+    found = layers.layers(symbol, data=(1, 1, 28, 28), softmax_label=(1,))
+    assert sum(layer.parameters for layer in found) == own
 
 
 def test_a_network_whose_label_has_another_name():

@@ -76,6 +76,7 @@ PICKLE = npy(np.array([{}], object))
     [("meta.npy", npy(np.array('{"seconds": true}')))],
     [("meta.npy", npy(np.array('{"flags": {"dataset": []}}')))],
     [("meta.npy", npy(np.array('{"history": [{"test_accuracy": 1e300}]}')))],
+    [("meta.npy", npy(np.array('{"history": [{"validation_accuracy": 1, "test_accuracy": []}]}')))],
     [("meta.npy", npy(np.array('{"under_way": {"epoch": 0, "batch": 1000000000, "num_batches": 5,'
                                '"tally": {"count": 1, "correct": 1, "total_loss": 0}}}')))],
     [("meta.npy", npy(np.array('{"under_way": {"epoch": 0, "batch": 1, "num_batches": 5,'

@@ -42,33 +42,35 @@ def layers(symbol, **shapes):
     """
     internals = symbol.get_internals()
     _, out_shapes, _ = internals.infer_shape(**shapes)
-    by_name = dict(zip(internals.list_outputs(), out_shapes))
     first_output = _first_outputs(internals)
+
+    def shape_of(name, output=0):
+        return out_shapes[first_output[name] + output]
+
     unused = set(symbol.list_arguments()) - set(shapes)
     nodes = json.loads(symbol.tojson())["nodes"]
     found = []
     for node in nodes:
         if node["op"] == "null":
             continue
-        sources = [nodes[entry[0]]["name"] for entry in node["inputs"]]
-        own = unused.intersection(sources)
+        sources = [(nodes[index]["name"], output) for index, output, *_ in node["inputs"]]
+        own = unused.intersection(name for name, _ in sources)
         unused -= own
         name, count = node["name"], 0
-        shape = by_name[first_output[name]]
+        shape = shape_of(name)
         if node["op"] in ("Convolution", "FullyConnected"):
-            weight = by_name.get(sources[1]) or by_name[f"{sources[1]}_output"]  # if it is computed
-            count = 2 * math.prod(shape) * math.prod(weight[1:])
+            count = 2 * math.prod(shape) * math.prod(shape_of(*sources[1])[1:])
         found.append(Layer(name, node["op"], shape,
-                           sum(math.prod(by_name[one]) for one in own), count))
+                           sum(math.prod(shape_of(one)) for one in own), count))
     return found
 
 
 def _first_outputs(internals):
-    """The name of each node's first output, by the node's own."""
-    names = {}
-    for number, output in enumerate(internals.list_outputs()):
-        names.setdefault(internals[number].name, output)
-    return names
+    """The number of each node's first output among all, by the node's name."""
+    numbers = {}
+    for number in range(len(internals.list_outputs())):
+        numbers.setdefault(internals[number].name, number)
+    return numbers
 
 
 def flops(symbol, **shapes):

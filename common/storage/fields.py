@@ -57,8 +57,9 @@ def _is_history(value):
 def _is_figures(value):
     if not _is_object(value):
         return False
-    part = "validation" if "validation_accuracy" in value else "test"
-    return _is_share(value.get(f"{part}_accuracy")) and _is_number(value.get(f"{part}_loss", 0))
+    parts = [part for part in ("test", "validation") if f"{part}_accuracy" in value]
+    return bool(parts) and all(_is_share(value[f"{part}_accuracy"])
+                               and _is_number(value.get(f"{part}_loss", 0)) for part in parts)
 
 
 def _is_flags(value):

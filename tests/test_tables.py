@@ -126,6 +126,28 @@ def test_tables_of_training_and_test(tmp_path, square, monkeypatch, names, optio
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("name", ["pixel{}", "{}", "{0}x{0}", "{:b}"])
+def test_columns_in_another_order(tmp_path, square, name):
+    """By their number, or, where they have none or two, as in the training table."""
+    for part, images, labels, order in (("train", *square[:2], None), ("test", *square[2:], str)):
+        rows = [line.split(",") for line in table(images, labels).decode().split()]
+        rows[0][1:] = [name.format(number).replace("1", "i" if "b" in name else "1")
+                       for number in range(144)]
+        columns = [0, *sorted(range(1, 145), key=lambda one: order and order(one) or 0)]
+        (tmp_path / f"{part}.csv").write_text("\n".join(
+            ",".join(row[one] for one in columns) for row in rows))
+    for one, other in zip(load(tmp_path), square):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_header_of_numbers_as_pandas_makes_it(tmp_path, square):
+    header = ",".join(map(str, range(145))).encode() + b"\n"
+    for part, images, labels in (("train", *square[:2]), ("test", *square[2:])):
+        (tmp_path / f"{part}.csv").write_bytes(header + table(images, labels, header=False))
+    for one, other in zip(load(tmp_path), square):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("header", [True, False])
 def test_a_table_without_labels_is_no_test_set(run, tmp_path, square, caplog, header):
     caplog.set_level("INFO")
@@ -172,6 +194,8 @@ def test_tables_of_images_that_are_not_square(tmp_path):
     (b"label,a\n1,2\n-1,3\n", "row 3: the label '-1' is no"),
     (b"label,a\n1,2\n0,1,2\n", "row 3 has 3 columns, the first row has 2"),
     (b"label,a\n1,2,3\n0,1,2\n", "row 2 has 3 columns, the first row has 2"),
+    (b"id,label,pixel0,pixel1,pixel2\n7,1,2,3,4\n",
+     "the column 'id' is not named as the pixels are: a table has a label and pixels, and nothing"),
     (b"label;a\n1;2\n", "no table of a label and pixels, with commas"),
     (b"label,a\n1,\xff\n", "line 2 is not text in UTF-8"),
     (b"PAR1\0\0", "line 1 is no line of a table"),

@@ -1,8 +1,10 @@
 """Tables of grey images as CSV, raw or gzipped: a row an image, its label and its pixels.
 
-As Kaggle gives them (``label,pixel0,pixel1,...``), and without a header, where the label comes
-first. The pixels go along the lines of the image, whole numbers from 0 to 255.
+As Kaggle gives them (``label,pixel0,pixel1,...``, in any order), and without a header, or with one
+of 0, 1, 2, ... as pandas makes it, where the label comes first. The pixels go along the lines of
+the image, whole numbers from 0 to 255.
 """
+import collections
 import contextlib
 import csv
 import gzip
@@ -10,6 +12,7 @@ import itertools
 import logging
 import math
 import os
+import re
 import zlib
 
 import numpy as np
@@ -63,40 +66,44 @@ def read(train_path, test_path, image_shape=None):
         raise ValueError(f"{train_path}: its first row is neither of numbers alone nor a header "
                          f"with a column named {LABEL}: nothing to learn from")
     if test_path is not None:
-        test = _read(test_path, image_shape, columns=train[0][0].size)
+        test = _read(test_path, image_shape, like=train[2])
         if test is None:
             logging.info("%s: has no column named %s, so it is no test set: not read", test_path,
                          LABEL)
-    return (*train, *(test or (None, None)))
+    return (*train[:2], *(test[:2] if test else (None, None)))
 
 
-def _read(path, image_shape, columns=None):
-    """Images (N, H, W) and labels (N,) of a table; None if it has no labels.
+def _read(path, image_shape, like=()):
+    """Images (N, H, W) and labels (N,) of a table, and its columns of pixels; None without labels.
 
     Args:
-        columns: how many of pixels there are, which tells whether there are labels without a
-            header.
+        like: the columns of pixels of a table that it belongs to. How many there are tells whether
+            there are labels without names of the columns.
     """
     with _opened(path) as lines:
         first = next(csv.reader([next(lines, "")]), [])
-        header = not all(map(_is_number, first))
-        place = _label_column(first) if header else (None if len(first) == columns else 0)
+        names = [name.strip().lower() for name in first]
+        named = not all(map(_is_number, first))
+        header = named or names == list(map(str, range(len(names))))
         if len(first) < 2:
             raise ValueError(f"{path}: no table of a label and pixels, with commas between them")
-        if place is None:
+        if LABEL not in names if named else len(names) == len(like):
             return None
-        shape = _shape(path, len(first) - 1, image_shape)
+        place = names.index(LABEL) if named else 0
+        del names[place]
+        order = _order(path, names, like) if named else slice(None)
+        shape = _shape(path, len(names), image_shape)
         images, labels, count = [], [], 0
         rows = lines if header else itertools.chain([",".join(first)], lines)
         for block in iter(lambda: list(itertools.islice(rows, BLOCK)), []):
             pixels, numbers = _values(path, block, count + 1 + header, len(first), place)
             count += len(block)
             arrays.check_size(path, count, shape)
-            images.append(pixels.reshape(-1, *shape))
+            images.append(pixels[:, order].reshape(-1, *shape))
             labels.append(numbers)
     if not count:
         raise ValueError(f"{path}: has no rows of numbers")
-    return np.concatenate(images), np.concatenate(labels)
+    return np.concatenate(images), np.concatenate(labels), names
 
 
 @contextlib.contextmanager
@@ -132,10 +139,28 @@ def _is_number(word):
         return False
 
 
-def _label_column(header):
-    """The place of the labels, None if there are none."""
-    names = [name.strip().lower() for name in header]
-    return names.index(LABEL) if LABEL in names else None
+def _order(path, names, like):
+    """The places of the columns of pixels, along the lines of the image.
+
+    Columns whose names differ by one number go by it, and others as in ``like``, if it has them.
+    """
+    kind, count = collections.Counter(map(_kind, names)).most_common(1)[0]
+    if len(names) / 2 < count < len(names):
+        other = next(name for name in names if _kind(name) != kind)
+        raise ValueError(f"{path}: the column {other!r} is not named as the pixels are: a table "
+                         "has a label and pixels, and nothing else")
+    if count == len(names) and kind.count("#") == 1:
+        keys = [int(re.search("[0-9]+", name)[0]) for name in names]
+    elif set(like) == set(names):
+        places = dict(zip(like, itertools.count()))
+        keys = [places[name] for name in names]
+    else:
+        return slice(None)
+    return sorted(range(len(names)), key=keys.__getitem__)
+
+
+def _kind(name):
+    return re.sub("[0-9]+", "#", name)
 
 
 def _shape(path, pixels, image_shape):

@@ -27,7 +27,7 @@ def parse_flags():
     flag("--load-epoch", type=cli.number(int, least=0),
          help="epoch of the checkpoint; by default the newest")
     flag("--output", help="folder to write; by default <model>-export")
-    flag("--onnx", metavar="FILE",
+    flag("--onnx", type=cli.path_ending_in(".onnx"), metavar="FILE",
          help="write an ONNX model instead; needs onnx and onnxruntime")
     flag("--image-shape", type=cli.image_shape, metavar="C,H,W",
          help="of the images; by default the training's, or 1,28,28 if an old checkpoint does not "
@@ -65,7 +65,6 @@ def write_folder(args, network, image_shape, meta):
 
 def write_onnx(args, network, image_shape):
     """Writes an ONNX model."""
-    trained.check_not_file_of(args.model, args.onnx)
     files.prepare_output(args.onnx)
     params = network.checked_params(network.symbol, image_shape)
     difference = float(sandbox.run_in_child(network.path, lambda: to_onnx.save(

@@ -108,6 +108,18 @@ def number(kind, least=-math.inf, most=math.inf, above=-math.inf, below=math.inf
     return parse
 
 
+def path_ending_in(suffix):
+    """Returns an argparse type: the path of a file to write, which has to be named as its kind is.
+
+    So no file of another kind is lost to a slip.
+    """
+    def parse(text):
+        if not text.lower().endswith(suffix):
+            raise argparse.ArgumentTypeError(f"expected a name that ends in {suffix}, got {text!r}")
+        return text
+    return parse
+
+
 def flag_of(name):
     """The flag of an attribute of parsed flags: ``--lr-factor`` of ``lr_factor``."""
     return "--" + name.replace("_", "-")

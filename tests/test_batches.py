@@ -1,3 +1,5 @@
+import re
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -251,7 +253,7 @@ def test_the_test_images_are_distorted_by_the_seed_alone():
     assert datasets.for_evaluation(*given, 3)[0] is given[0]
 
 
-def test_the_last_training_images_are_held_out():
+def test_the_last_training_images_are_held_out(caplog):
     dataset = datasets.load("synthetic", num_examples=500)
     kept, held_out = datasets.hold_out(dataset, 60)
     assert (len(kept[0]), len(held_out[0])) == (440, 60)
@@ -259,3 +261,12 @@ def test_the_last_training_images_are_held_out():
         np.testing.assert_array_equal(np.concatenate(parts), whole)
     with pytest.raises(ValueError, match="--validation 500 leaves none of 500 training images"):
         datasets.hold_out(dataset, 500)
+    assert not caplog.records
+
+
+def test_images_that_are_sorted_by_their_classes_are_noticed(caplog):
+    dataset = datasets.load("synthetic", num_examples=500)
+    dataset = dataset._replace(train_labels=np.sort(dataset.train_labels))
+    datasets.hold_out(dataset, 100)
+    assert re.search("--validation 100 holds out all training images of [12] classes, such as [89]",
+                     caplog.text)

@@ -152,12 +152,11 @@ def bad_files(tmp_path, bad_files_once):
     (["good", "--class-names", "twice"], ["twice: a is there twice"]),
     (["good", "--output", "good"], ["good: the prefix of checkpoints", "would hide"]),
     (["good", "--output", "half/"], ["half/: the prefix of checkpoints", "would hide"]),
-    (["good", "--onnx", "./good-symbol.json"], ["a file of good itself, which would be lost"]),
-    (["export", "--onnx", "export/model-0000.params"], ["a file of export itself"]),
+    (["good", "--onnx", "good-symbol.json"], ["--onnx", "expected a name that ends in .onnx"]),
     (["good", "--output", "."], [".: holds something else than an export"]),
     (["good", "--output", "three"], ["three"]),
     (["export/model"], ["an export already"]),
-    (["good", "--onnx", "/dev/null"], ["/dev/null: cannot be written"]),
+    (["good", "--onnx", "/proc/a.onnx"], ["/proc/a.onnx: cannot be written"]),
     (["good", "--output", "/proc/out"], ["/proc/out"]),
 ])
 def test_bad_input_is_refused(run, refused, tmp_path, bad_files, flags, words):

@@ -337,6 +337,11 @@ def hold_out(dataset, count):
     if count >= len(images):
         raise ValueError(f"--validation {count} leaves none of {len(images)} training images")
     left = len(images) - count
+    gone = np.setdiff1d(labels[left:], labels[:left]) if labels.ndim == 1 else ()
+    if len(gone):
+        logging.warning("--validation %d holds out all training images of %d classes, such as %s: "
+                        "if they are sorted by their classes, mix them", count, len(gone),
+                        dataset.class_names[gone[0]])
     return (images[:left], labels[:left]), (images[left:], labels[left:])
 
 

@@ -52,7 +52,8 @@ def parse_flags():
               "grey or in colour as the network wants them, and in their own size unless those of "
               "the training were resized; digits white on black, as MNIST's are")
     flag("--invert", action="store_true", help="the pictures are black on white")
-    flag("--csv", type=cli.path_ending_in(".csv"), metavar="FILE", help="file to write the predictions to, as CSV")
+    flag("--csv", type=cli.path_ending_in(".csv"), metavar="FILE",
+         help="file to write the predictions to, as CSV")
     args = parser.parse_args()
     useless = [cli.flag_of(name) for name in (SCORING if args.predict else PREDICTING)
                if getattr(args, name) != parser.get_default(name)]

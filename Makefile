@@ -12,7 +12,7 @@
 # make recover     how well each transform learns to undo a distortion
 # make robustness  short trainings with and without a transformer, by many optimizers: three hours
 # make signs       a residual network on drawn traffic signs, with none, one and two transformers
-# make numbers     the paper's network for house numbers on drawn ones: an hour of one core
+# make numbers     the paper's network for house numbers on drawn ones: 3 hours of one core
 # make rotation    digits turned by any angle: a CNN, and transformers before it; an hour of two cores
 # make colocalise  where digits are, found without labels: the paper's co-localisation
 # make doctor      what is there and what is broken: belongs into a bug report; sets nothing up

@@ -23,6 +23,12 @@ def blocks(page):
     return re.findall(r"^```python\n(.*?)^```", PAGES[page], flags=re.M | re.S)
 
 
+def test_the_examples_can_import_mxnet():
+    examples = [example for page in PAGES for example in blocks(page) if "import " in example]
+    assert len(examples) > 8
+    assert all(example.startswith("from common import find_mxnet ") for example in examples)
+
+
 @pytest.mark.slow
 def test_the_examples_run(train, tmp_path, monkeypatch, capsys):
     done = train("--add-stn", "--num-examples", 2000, "--num-epochs", 1, "--data-dir",
@@ -85,6 +91,9 @@ def test_every_flag_in_the_pages_exists(run_main):
     assert all(helps)
     used = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", "".join(PAGES.values())))
     assert used <= set(re.findall(r"--[a-z-]+", "".join(helps)))
+    of_training = re.findall("^  (--[a-z-]+)", helps[scripts.index("train_mnist")], flags=re.M)
+    assert len(of_training) > 60
+    assert set(of_training) <= used
 
 
 def test_the_tables_are_those_of_the_results():
@@ -95,7 +104,8 @@ def test_the_tables_are_those_of_the_results():
     assert paper.gains(os.path.join(folder, "paper")) in PAGES["README.md"]
     with open(os.path.join(folder, "gluon.json"), encoding="utf-8") as file:
         assert gluon.table(json.load(file)["images_per_second"]) in PAGES["gluon.md"]
-    assert results.table(os.path.join(folder, "fine-tuning")) in PAGES["fine-tuning.md"]
+    for page in ("fine-tuning", "own-pictures"):
+        assert results.table(os.path.join(folder, page)) in PAGES[f"{page}.md"]
     measured = benchmark.load(os.path.join(folder, "benchmark.json"))
     assert set(measured) >= {benchmark.key(*case) for case in benchmark.cases()}
     assert benchmark.report(measured) in PAGES["speed.md"]

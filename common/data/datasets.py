@@ -136,9 +136,9 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
         raise ValueError(f"{where}: all images are of one class: a network needs two or more")
     dataset = Dataset(images[0], labels[0], images[1], labels[1], origin, names, first)
     if origin == mnist.OWN:
-        logging.info("%s: %d training and %d test images of %s, %d classes: %s", where,
-                     *map(len, images), arrays.in_words(images[0].shape[1:]), len(names),
-                     class_list.some(names))
+        training = "" if test_only else f"{len(images[0])} training and "
+        logging.info("%s: %s%d test images of %s, %d classes: %s", where, training, len(images[1]),
+                     arrays.in_words(images[1].shape[1:]), len(names), class_list.some(names))
     available = len(dataset.train_images)
     if num_examples and num_examples > available:
         raise ValueError(f"{where} has {available} training images, {num_examples} were asked for")

@@ -66,9 +66,9 @@ def add_training_flags(parser):
 
     flag = parser.add_argument_group("checkpoints and logs").add_argument
     flag("--model-prefix", help="path and start of the names of all files written; by default "
-                                "models/<dataset>-<network>[-stn][-<transform>][-bounded]"
-                                "[-stable][-<outside>][-<places>][-<steps>], <dataset> being the "
-                                "name of your own data where there are such")
+                                "models/<dataset>[-<distortion>]-<network>[-stn][-<transform>]"
+                                "[-bounded][-stable][-<outside>][-<places>][-<steps>], <dataset> "
+                                "being the name of your own data where there are such")
     flag("--save-period", type=cli.number(int, least=1), default=1,
          help="epochs between checkpoints; the last epoch always has one")
     flag("--load-epoch", type=cli.number(int, least=1),

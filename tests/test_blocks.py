@@ -279,6 +279,16 @@ def test_what_is_no_network_of_classes_is_refused():
         as_block(symbol, ({}, {}))
 
 
+def test_an_export_gives_what_goes_into_its_softmax():
+    symbol, *params = mx.model.load_checkpoint("published/mnist-lenet-stn/model", 0)
+    batch = images(shape=(1, 28, 28))
+    scores = as_block(symbol, params)(batch)
+    assert (np.abs(scores.asnumpy().sum(axis=1) - 1) > 0.1).all()
+    np.testing.assert_allclose(
+        mx.nd.softmax(scores).asnumpy(),
+        as_block(symbol, params, logits=False)(batch).asnumpy(), atol=1e-6)
+
+
 @pytest.mark.parametrize("options", [{"temperature": 3.0}, {"axis": 0}, {"axis": 1}])
 def test_the_probabilities_are_those_of_the_symbol_s_own_softmax(options):
     scores = np.random.RandomState(0).randn(4, 3, 5)

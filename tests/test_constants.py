@@ -76,6 +76,18 @@ def test_what_is_drawn_stays():
     assert (one[0] != other[0]).any()
 
 
+def test_parts_of_a_weight_are_right():
+    data, weights = mx.sym.Variable("data"), mx.sym.Variable("w", shape=(6, 4))
+    parts = mx.sym.split(weights, num_outputs=2, axis=0)
+    net = mx.sym.Group([mx.sym.FullyConnected(data, part, num_hidden=3, no_bias=True)
+                        for part in parts])
+    params = {"w": mx.nd.array(np.arange(24).reshape(6, 4))}
+    folded, left = constants.fold(net, params, mx.cpu(), [(2, 4)])
+    for one, other in zip(net.eval(data=mx.nd.ones((2, 4)), **params),
+                          folded.eval(data=mx.nd.ones((2, 4)), **left)):
+        np.testing.assert_array_equal(one.asnumpy(), other.asnumpy())
+
+
 def test_operators_with_several_outputs_and_outputs_without_data_are_right():
     weight = mx.sym.Variable("weight", shape=(4, 28))
     first, second = mx.sym.split(weight + 1, num_outputs=2, axis=0)

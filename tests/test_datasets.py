@@ -213,6 +213,18 @@ def test_sizes_that_are_unequal_are_said(caplog):
     assert "c has 0 training images" in caplog.text
 
 
+def test_fractions_of_255_are_their_pixels_in_float16_too():
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    for kind in (np.float16, np.float32, np.float64):
+        found, = arrays.as_images("a", (pixels / 255).astype(kind))
+        np.testing.assert_array_equal(found, pixels)
+
+
+def test_what_is_shrunk_is_averaged():
+    checkered = (np.indices((1, 32, 32)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    assert np.abs(arrays.resize(checkered, (1, 8, 8))[:, 1:-1, 1:-1] - 127.5).max() <= 1.5
+
+
 def test_images_are_resized_smoothly():
     images, _ = drawn(4, shape=(40, 40))
     assert arrays.resize(images, (1, 40, 40)) is images

@@ -115,6 +115,19 @@ def test_digits_are_placed_where_they_fit(name):
     assert (furthest <= size / 2 + 1e-6).all()
 
 
+def test_pictures_that_are_not_square_stay_inside():
+    shape = np.array([20, 36])
+    theta = distort("RTS", np.zeros((700, *shape), np.uint8), 0, with_theta=True)[1]
+    half = np.array([41, 41]) / 2
+    linear, moved = theta.reshape(-1, 2, 3)[:, :, :2], theta.reshape(-1, 2, 3)[:, :, 2:]
+    centre = np.linalg.solve(linear, -moved)[..., 0] * half  # x and y, in pixels of the target
+    to_source = linear * ((shape[::-1] - 1) / 2)[:, None] / half
+    scale = np.linalg.det(to_source)[:, None] ** -0.5
+    reach = np.abs(centre) + scale * shape[::-1] / 2
+    assert (reach <= np.maximum(21, scale * shape[::-1] / 2) + 1e-6).all()
+    assert (reach.max(axis=0) > 20.5).all()
+
+
 def test_corners_move_by_5_pixels_and_nothing_folds():
     theta = distort("P", IMAGES, 0, with_theta=True)[1]
     matrix = np.concatenate([theta, np.ones((700, 1))], axis=1).reshape(-1, 3, 3)
@@ -132,6 +145,7 @@ def test_the_lattice_moves_by_a_pixel_and_a_half():
     lattice = np.array(stn.get_transform("tps").identity).reshape(2, 16)
     scale = np.einsum("nij,ij->n", theta, lattice) / (lattice ** 2).sum()  # least squares
     assert 0.97 < np.percentile(scale, 5) < 1.05
+    assert abs((1 / scale).mean() - 0.875) < 0.01
     assert 1.28 < np.percentile(scale, 95) < 1.4
     moves = (theta - scale[:, None, None] * lattice) * CENTRE
     assert 1.4 < moves.std() < 1.6
@@ -155,6 +169,14 @@ def test_crops_are_of_other_digits():
     assert max(crops) == CROPS
 
 
+def test_crops_are_of_the_middle_of_digits():
+    digits = np.zeros((200, 28, 28), np.uint8)
+    digits[:, 7:21, 7:21] = 255
+    plain, cluttered = distort("T", digits, 0), distort("TC", digits, 0)
+    crops = (cluttered != plain).sum(axis=(1, 2))
+    assert np.median(crops) > (CROPS - 2) * CROP ** 2  # whole ones; some lie on the digit
+
+
 def test_a_distortion_of_ones_own():
     wide = DISTORTIONS["TC"]._replace(target_shape=(84, 70), crops=16)
     cluttered, theta = distort(wide, IMAGES, 0, with_theta=True)
@@ -176,6 +198,8 @@ def test_pairs_are_added():
     np.testing.assert_array_equal(pairs[:, 1], distort("RTS", IMAGES[partner], 9))
     np.testing.assert_array_equal(sums, LABELS + LABELS[partner])
     assert set(sums) <= set(range(19))
+    _, sums = addition_pairs(IMAGES[:2], np.array([200, 200], np.uint8), 7)
+    assert sums.tolist() == [400, 400]  # no byte holds it
 
 
 @pytest.mark.parametrize("count", [1, 2, 500, 501])

@@ -80,6 +80,22 @@ def test_it_goes_on_from_saved_states(tmp_path):
     check_equal(first, second)
 
 
+def test_saved_states_do_not_bring_their_rates(tmp_path):
+    path = str(tmp_path / "states")
+    block, trainer = two_layers(Trainer)
+    backward(block)
+    trainer.step(2)
+    trainer.save_states(path)
+    block, trainer = two_layers(Trainer)
+    kept, moved = block.collect_params().values()
+    kept.lr_mult = 0
+    trainer.load_states(path)
+    backward(block)
+    trainer.step(2)
+    assert kept.data().asscalar() == 1
+    assert moved.data().asscalar() != 1
+
+
 def test_parameters_may_be_set_between_steps():
     """Upstream makes a new kvstore then; what the optimizer remembers stays."""
     fused, plain = Run(Trainer, "adam"), Run(gluon.Trainer, "adam")

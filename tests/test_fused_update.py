@@ -83,6 +83,15 @@ def test_it_trains_as_mxnets_own_does(network, optimizer, devices, wd):
     assert any((value != start[name]).any() for name, value in parameters(ours).items())
 
 
+def test_parameters_of_three_devices_are_those_of_each_to_the_bit():
+    module = started(Module, "lenet", "adam", 3)
+    step(module, 0)
+    for name, (first, *others) in zip(module._param_names, module._exec_group.param_arrays):
+        found = module.get_params()[0][name].asnumpy()
+        for copy in (first, *others):
+            np.testing.assert_array_equal(copy.asnumpy(), found, err_msg=name)
+
+
 def test_fixed_parameters_stay():
     module = started(Module, "lenet", "sgd", 2, fixed=["conv1_weight", "fc2_bias"])
     before = parameters(module)

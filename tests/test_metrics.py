@@ -126,6 +126,16 @@ def test_what_is_most_probable_and_what_is_most_wrong():
     assert metrics.worst_mistakes(answers[:50], labels[:50], 5).size == 0
 
 
+def test_of_equal_answers_the_first_class_is_the_guess():
+    found = metrics.evaluate(np.full((3, 4), 0.25), np.array([0, 1, 3]), top_k=2)
+    assert (found["correct"], found["top_k_accuracy"]) == (1, pytest.approx(2 / 3))
+
+
+def test_labels_of_other_classes_are_refused():
+    with pytest.raises(ValueError, match="the label 4 is none of the network's 4 classes, 0 to 3"):
+        metrics.evaluate(np.full((3, 4), 0.25), np.array([0, 1, 4]), top_k=2)
+
+
 def test_labels_of_another_number_of_places_are_refused():
     answers, labels = whole_numbers()
     for other in (labels[:, :2], labels[:, 0]):

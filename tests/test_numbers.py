@@ -52,6 +52,35 @@ def test_the_digits_can_be_told_apart():
         assert differing > 0.2 * max(inked[one].sum(), inked[other].sum()), (one, other)
 
 
+class Middle:
+    """In place of a random generator: the middle of what it may draw."""
+
+    def uniform(self, low, high, size):
+        return np.full(size, (low + high) / 2)
+
+
+def test_each_digit_of_a_number_is_drawn_in_its_place(monkeypatch):
+    """Upright, on white and a fifth of the picture wide, it is as it is by itself."""
+    def upright(_, half_widths):
+        maps = np.broadcast_to(np.eye(2) * 4, (len(half_widths), 2, 2))
+        return maps, np.ones((len(half_widths), 2))
+    monkeypatch.setattr(numbers, "_maps", upright)
+    monkeypatch.setattr(numbers.scene, "background", lambda _, n, x, y: np.ones((n, 100, 100, 3)))
+    monkeypatch.setattr(numbers.scene, "photographed", lambda _, picture, x, y: picture)
+    labels = np.full((12, numbers.PLACES), numbers.BLANK)
+    labels[:10, 0], labels[10:] = np.arange(10), [[3, 1, 4, 0, 5], [9, 2, 6, 8, 7]]
+    pictures = numbers._draw(labels, Middle(), (100, 100))
+    alone = pictures[:10, :, 40:60]
+    assert pictures[:10].sum() - alone.sum() == 10 * 100 * 80 * 3  # nothing beside it
+    assert (alone.min(axis=(1, 2, 3)) < 0.2).all()  # dark ink, as the background is bright
+    for number in (0, 8):
+        np.testing.assert_allclose(alone[number], alone[number, :, ::-1], atol=0.02)
+    for number, picture in zip(labels[10:], pictures[10:]):
+        for place, digit in enumerate(number):
+            np.testing.assert_allclose(picture[:, 20 * place:20 * place + 20], alone[digit],
+                                       atol=1e-5)
+
+
 def test_distances_are_sampled_smoothly():
     u, v = np.array([0.0, 0.0, 0.3, 5.0]), np.array([0.0, -0.95, 0.0, 0.0])
     found = numbers._distances(np.zeros(4, int), u, v)

@@ -124,6 +124,20 @@ def test_it_must_end_where_it_ends(tmp_path, whole):
             read(tmp_path, whole[:length])
 
 
+def test_a_file_that_becomes_shorter_while_it_is_read_is_refused(tmp_path, whole, monkeypatch):
+    path = tmp_path / "a.params"
+    path.write_bytes(whole)
+    real = params_file._named_places
+
+    def shortened(cursor):
+        places = real(cursor)
+        path.write_bytes(whole[:-100])
+        return places
+    monkeypatch.setattr(params_file, "_named_places", shortened)
+    with pytest.raises(ValueError, match="became shorter meanwhile"):
+        params_file.read(str(path))
+
+
 def test_a_name_that_two_arrays_have_is_refused(tmp_path, whole):
     with pytest.raises(ValueError, match="two of its arrays have the same name"):
         read(tmp_path, whole[:-len("aux:mean") - 8] + struct.pack("<Q", 10) + b"arg:weight")

@@ -336,6 +336,14 @@ def test_a_stream_needs_the_memory_of_its_batches(tmp_path):
     assert peak < count * np.prod(shape) / 2
 
 
+def test_streams_of_other_pictures_have_other_identities(packed, noise, monkeypatch):
+    monkeypatch.setattr(records, "IN_MEMORY", 0)
+    images, _ = records.load(packed)
+    same, _ = records.load(packed)
+    assert images.identity() == same.identity()
+    assert images[:5].identity() != images.identity() != images[::-1].identity()
+
+
 def test_large_sets_are_streamed(packed, noise, monkeypatch):
     assert isinstance(records.load(packed)[0], np.ndarray)
     monkeypatch.setattr(records, "IN_MEMORY", noise[0].size - 1)

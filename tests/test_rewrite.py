@@ -196,6 +196,24 @@ def test_pixels_are_scaled_as_numpy_scales_them(dtype):
     np.testing.assert_array_equal(found.asnumpy(), pixels * np.dtype(dtype).type(1 / 255))
 
 
+@pytest.mark.parametrize("operator", ["Activation", "BatchNorm", "Dropout", "LeakyReLU", "_copy",
+                                      "clip", "relu"])
+def test_sums_with_convolutions_are_seen_behind_what_is_fused(operator):
+    data, attrs = mx.sym.Variable("data"), {"clip": {"a_min": 0, "a_max": 6},
+                                            "Activation": {"act_type": "relu"}}
+    convolved = mx.sym.Convolution(data, num_filter=1, kernel=(1, 1))
+    passed = getattr(mx.sym, {"_copy": "identity"}.get(operator, operator))(
+        convolved, **attrs.get(operator, {}))
+    assert rewrite.sums_convolutions(passed + data)
+    assert not rewrite.sums_convolutions(mx.sym.sin(passed) + data)
+
+
+def test_a_leaky_relu_may_be_random():
+    data = mx.sym.Variable("data")
+    assert rewrite.uses_random_numbers(mx.sym.LeakyReLU(data, act_type="rrelu"))
+    assert not rewrite.uses_random_numbers(mx.sym.Activation(data, act_type="relu"))
+
+
 @pytest.mark.parametrize(("text", "value"), [
     ("True", True), ("false", False), ("1", 1), ("(2, 3)", (2, 3)), ("[2,3]", (2, 3)),
     ("(2L, 3L)", (2, 3)), ("None", None), ("1e-05", 1e-5), ("relu", "relu"), (" 3", 3),

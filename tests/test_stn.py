@@ -373,6 +373,21 @@ def test_a_horizon_in_the_picture_gives_finite_pictures(slope):
         assert np.isfinite(warped).all()
 
 
+@pytest.mark.parametrize("denominator", [1e-3, 2e-4, 5e-5, 1e-6, 0, -1e-6, -5e-5, -2e-4, -1e-3])
+def test_denominators_are_kept_away_from_0(denominator):
+    """That of the point at the right is g + 1, and the point that it is sampled at 1 / (g + 1)."""
+    theta = [[1, 0, 0, 0, 1, 0, denominator - 1, 0]]
+    far = 1 / (stn.source_points(theta, (3, 3), (3, 3), "projective")[0, 1, 2, 0] - 1)
+    assert abs(far) >= 0.99e-4
+    if abs(denominator) > 1e-4:
+        assert far == pytest.approx(denominator, rel=1e-2)
+
+
+def test_a_pool_that_does_not_divide_the_target_leaves_the_rest_out():
+    symbol = transform_symbol("affine", (28, 28), pool=3)
+    assert symbol.infer_shape(data=(2, 1, 28, 28), theta=(2, 6))[1] == [(2, 1, 9, 9)]
+
+
 def test_a_theta_that_is_not_a_number_shows():
     assert np.isnan(transformed("affine", pictures(1, 1, 5, 5), [[np.nan] * 6], (5, 5))).any()
 

@@ -128,6 +128,22 @@ def test_what_is_in_extra_is_trained_on_too(tmp_path):
     assert labels.shape == (0, 5)
 
 
+def test_parts_are_mixed_and_the_test_is_none_of_them(tmp_path):
+    for part, digit in (("train", 1), ("extra", 2), ("test", 3)):
+        write_part(tmp_path / part, [(20, 20, [(digit, 5, 5, 8, 10)])] * 20)
+    (_, labels, _, test_labels), _ = svhn.read(str(tmp_path))
+    assert sorted(labels[:, 0]) == [1] * 20 + [2] * 20
+    assert set(labels[:20, 0]) == set(labels[20:, 0]) == {1, 2}
+    assert set(test_labels[:, 0]) == {3}
+
+
+def test_of_both_formats_the_whole_numbers_are_read(tmp_path):
+    for part in ("train", "test"):
+        write_part(tmp_path / part)
+        write_digits(tmp_path / f"{part}_32x32.mat", [1, 2])
+    assert datasets.load("mnist", str(tmp_path)).train_labels.shape == (4, 5)
+
+
 def test_single_digits(tmp_path):
     train = write_digits(tmp_path / "train_32x32.mat", [10, 1, 2, 9, 1])
     write_digits(tmp_path / "test_32x32.mat", [3, 10])

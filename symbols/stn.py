@@ -515,7 +515,7 @@ def _staying(control):
 def _square(theta):
     theta = theta.asnumpy() if isinstance(theta, mx.nd.NDArray) else theta
     theta = np.asarray(theta, dtype=np.float64)
-    if theta.shape[-1:] != (6,):
+    if theta.ndim != 2 or theta.shape[1] != 6:
         raise ValueError(f"an affine theta is (N, 6), got {theta.shape}")
     rows = theta.reshape(-1, 2, 3)
     return np.concatenate([rows, np.tile([[[0, 0, 1]]], (len(rows), 1, 1))], axis=1)

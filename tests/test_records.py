@@ -451,7 +451,9 @@ def test_quality(folder, tmp_path):
     ("c.png", ["a.rec"], "pictures/c.png: in no class"),
     ("b/c.png", ["a.rec"], "pictures/b/c.png: not a whole picture"),
     ("c/.hidden", ["a.rec"], "pictures/c: holds no pictures"),
-    ("c/d/e", ["a.rec"], "pictures/c/d: "),
+    ("c/d/e", ["a.rec"], "pictures/c/d: a folder within that of a class: put its pictures into"),
+    (None, ["pictures/a.rec"], "where it would be taken for a picture: write it elsewhere"),
+    (None, ["pictures/b/a.rec"], "where it would be taken for a picture: write it elsewhere"),
     ("b/\n.png", ["a.rec"], "a name that a .lst cannot hold: rename it"),
 ])
 def test_what_cannot_be_packed_is_refused(folder, run_main, refused, tmp_path, make, flags, words):

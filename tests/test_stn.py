@@ -789,7 +789,7 @@ def test_a_family_of_one_s_own_may_have_any_constants():
     assert found.asnumpy().tolist() == [[-1, 0, 0.25, 0, 0.5, 0]]
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (3, 8), (2, 3), (6, 2), ()])
+@pytest.mark.parametrize("shape", [(3, 4), (3, 8), (2, 3), (6, 2), (6,), (2, 3, 6), ()])
 def test_thetas_that_are_not_affine_are_not_calculated_with(shape):
     for calculate in (stn.invert, lambda theta: stn.compose(theta, theta)):
         with pytest.raises(ValueError, match=r"an affine theta is \(N, 6\), got"):

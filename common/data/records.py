@@ -320,6 +320,9 @@ def write(folder, path, image_shape=None, encoding=None, quality=None, overwrite
                          "--format jpg or --image-shape")
     if not path.endswith(".rec"):
         raise ValueError(f"{path!r}: expected the name of a .rec file")
+    if os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), "")):
+        raise ValueError(f"{path}: within {folder}, where it would be taken for a picture: write "
+                         "it elsewhere")
     index, listing = _beside(path, ".idx"), _beside(path, ".lst")
     there = [one for one in (path, index, listing) if os.path.lexists(one)]
     if there and not overwrite:
@@ -371,6 +374,10 @@ def _listed(folder):
         if not entries:
             raise ValueError(f"{os.path.join(folder, name)}: holds no pictures: remove it, or put "
                              "some there")
+        deeper = [entry for entry in entries if os.path.isdir(os.path.join(folder, name, entry))]
+        if deeper:
+            raise ValueError(f"{os.path.join(folder, name, deeper[0])}: a folder within that of a "
+                             f"class: put its pictures into {os.path.join(folder, name)} itself")
         pictures += [(label, f"{name}/{entry}") for entry in entries]
     if not pictures:
         raise ValueError(f"{folder}: holds no folders of pictures, one for each class")

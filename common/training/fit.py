@@ -295,7 +295,7 @@ def _draw_again(module, batches, count):
     statistics, batch = module.statistics(), next(batches)
     for _ in range(count):
         module.forward(batch, is_train=True)
-    module.set_statistics(statistics)  # forward moves the means of BatchNorm
+    module.set_statistics(statistics)  # which forward may move, where backward does not
 
 
 def _to_stop(position, interruption, workers):

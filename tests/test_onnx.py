@@ -320,6 +320,14 @@ def test_the_answers_are_those_of_the_training_symbol(tmp_path, loss, attrs, sha
     np.testing.assert_allclose(answers_of(tmp_path / "a.onnx", images), expected, atol=1e-5)
 
 
+def test_what_onnxruntime_refuses_is_one_line(tmp_path, capfd):
+    pooled = mx.sym.Pooling(mx.sym.Variable("data"), pool_type="max", kernel=(2, 2), stride=(3, 3),
+                            pooling_convention="full")
+    with pytest.raises(ValueError, match="ONNX does not take this network"):
+        to_onnx.save(str(tmp_path / "a.onnx"), pooled, {}, {}, (1, 12, 9))
+    assert capfd.readouterr().err == ""
+
+
 def test_a_softmax_over_several_axes_is_refused(tmp_path):
     data = mx.sym.Reshape(mx.sym.Variable("data"), shape=(0, 4, -1))
     with pytest.raises(ValueError, match="not written: onnxruntime's answers differ"):

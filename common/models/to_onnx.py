@@ -54,7 +54,7 @@ def save(path, symbol, arg_params, aux_params, image_shape, raw_input=False):
     try:
         onnx.checker.check_model(model, full_check=True)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors alone
+        options.log_severity_level = 4  # it raises its errors, too
         session = onnxruntime.InferenceSession(model.SerializeToString(), options,
                                                providers=["CPUExecutionProvider"])
         answers, = session.run(None, {"data": images * np.float32(255 if raw_input else 1)})

@@ -17,7 +17,7 @@ from common.data.augment import Jitter
 from common.data.batches import ImageIter
 from common.models import devices
 from common.storage import checkpoint, state_file
-from common.training import fit, flags
+from common.training import fit, flags, resume
 from common.training.recipe import INITIALIZERS, SeededInit
 
 COUNT, BATCH = 200, 25
@@ -220,9 +220,11 @@ def test_two_epochs_are_one_and_one_more_where_the_schedule_does_not_look_ahead(
     flags = ["--lr-schedule", "constant"]
     run(parsed(tmp_path, *flags))
     other = [*flags, "--model-prefix", str(tmp_path / "b")]
-    run(parsed(tmp_path, *other, "--num-epochs", "1"))
-    run(parsed(tmp_path, *other, "--load-epoch", "1"))
+    _, before = run(parsed(tmp_path, *other, "--num-epochs", "1"))
+    _, after = run(parsed(tmp_path, *other, "--load-epoch", "1"))
     assert same(tmp_path, "a", "b")
+    first, second = (epoch["seconds"] for epoch in after["history"])
+    assert first == before["seconds"] < second == after["seconds"]
 
 
 def test_seeds_decide_everything(tmp_path):
@@ -274,6 +276,15 @@ def test_it_is_overwritten_where_that_is_asked_for(tmp_path, flags):
     run(args)
     assert checkpoint.epochs(args.model_prefix) == [1, 2]
     assert same(tmp_path, "a", "b")
+
+
+def test_the_newest_checkpoints_are_removed_first(tmp_path, monkeypatch):
+    """So a kill leaves an earlier state of the run."""
+    run(parsed(tmp_path, "--num-epochs", "3"))
+    removed = []
+    monkeypatch.setattr(checkpoint, "remove", lambda _, name: removed.append(name))
+    resume.clear(str(tmp_path / "a"), 1)
+    assert removed == [3, 2]
 
 
 def test_devices_change_the_last_bits_only(tmp_path, caplog):

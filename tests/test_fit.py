@@ -322,6 +322,16 @@ def test_a_checkpoint_without_state_goes_on_with_a_warning(tmp_path, caplog):
     assert "the optimizer starts anew" in caplog.text
 
 
+def test_a_state_that_is_not_of_a_training_is_refused(tmp_path):
+    run(parsed(tmp_path, "--num-epochs", "1"))
+    prefix = str(tmp_path / "a")
+    arrays, meta = checkpoint.load_state(prefix, 1)
+    (tmp_path / "a-0001.json").unlink()
+    state_file.write(f"{prefix}-0001.state", arrays, {"params_sha256": meta["params_sha256"]})
+    with pytest.raises(ValueError, match="it does not say recipe, seconds, updates: not the state"):
+        run(parsed(tmp_path, "--load-epoch", "1"))
+
+
 def test_the_state_of_another_optimizer_is_refused(tmp_path):
     run(parsed(tmp_path, "--num-epochs", "1"))
     with pytest.raises(ValueError, match="of another optimizer"):

@@ -181,6 +181,15 @@ def stopped(tmp_path):
     run_until(parsed(tmp_path), symbols.get_symbol("lenet"), 1, 3)
 
 
+def say_where(tmp_path, place):
+    """Lets what a run left within an epoch say something else of where that was."""
+    prefix = str(tmp_path / "a")
+    arrays, meta = checkpoint.load_state(prefix, checkpoint.STOPPED)
+    (tmp_path / "a-stopped.json").unlink()  # as a foreign one has none
+    state_file.write(f"{prefix}-stopped.state", arrays,
+                     dict(meta, under_way=place and dict(meta["under_way"], **place)))
+
+
 def test_a_damaged_stop_is_passed_over(tmp_path, caplog):
     caplog.set_level("INFO")
     stopped(tmp_path)
@@ -192,17 +201,19 @@ def test_a_damaged_stop_is_passed_over(tmp_path, caplog):
     assert "Resumes from the checkpoint after 1 epochs" in caplog.text
 
 
-@pytest.mark.parametrize("under_way", [
-    None, {"epoch": 2, "batch": 3, "num_batches": 8,
-           "tally": {"count": 0, "correct": 0, "total_loss": 0.0}}])
-def test_a_stop_that_says_no_place_in_the_run_is_passed_over(tmp_path, caplog, under_way):
+@pytest.mark.parametrize("place", [None, {"epoch": 2}])
+def test_a_stop_that_says_no_place_in_the_run_is_passed_over(tmp_path, caplog, place):
     stopped(tmp_path)
-    prefix = str(tmp_path / "a")
-    arrays, meta = checkpoint.load_state(prefix, checkpoint.STOPPED)
-    (tmp_path / "a-stopped.json").unlink()  # as a foreign one has none
-    state_file.write(f"{prefix}-stopped.state", arrays, dict(meta, under_way=under_way))
+    say_where(tmp_path, place)
     run(parsed(tmp_path, "--resume"))
     assert "a-stopped.state: it does not say where the run was stopped" in caplog.text
+
+
+def test_a_stop_in_an_epoch_of_other_batches_is_refused(tmp_path):
+    stopped(tmp_path)
+    say_where(tmp_path, {"num_batches": 9})
+    with pytest.raises(ValueError, match="stopped in an epoch of 9 batches, where there are 8 now"):
+        run(parsed(tmp_path, "--resume"))
 
 
 def test_a_stop_before_a_newer_checkpoint_is_not_gone_back_to(tmp_path, caplog):
@@ -374,6 +385,14 @@ def test_old_checkpoints_are_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"a-000{epoch}.{suffix}" for epoch in (4, 5) for suffix in ("json", "params", "state")
     ] + ["a-symbol.json"]
+
+
+def test_a_damaged_later_checkpoint_does_not_drive_out_a_new_one(tmp_path):
+    run(parsed(tmp_path, "--num-epochs", "3"))
+    (tmp_path / "a-0003.params").write_bytes(b"")
+    output = flags.output(parsed(tmp_path, "--keep-last", "1"), str(tmp_path / "a"))
+    fit.remove_old(output, resume.RunSoFar(epochs=2))
+    assert checkpoint.epochs(output.prefix) == [2, 3]
 
 
 @pytest.mark.parametrize(("accuracies", "left"), [

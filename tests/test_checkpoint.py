@@ -295,7 +295,7 @@ def test_killed_in_a_removal_no_damaged_checkpoint_is_left(tmp_path, network, mo
     real, prefix = files.remove, str(tmp_path / "a")
     for count in range(8):
         save(prefix, network)
-        left = [real] * count
+        left = [real] * count  # calls that are made before the kill
         with monkeypatch.context() as patch:
             patch.setattr(files, "remove", lambda path, left=left: left and left.pop()(path))
             checkpoint.remove(prefix, 1)

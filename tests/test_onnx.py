@@ -376,6 +376,7 @@ def test_the_script_writes_a_model(run, saved, tmp_path, model, flags):
 
 @pytest.mark.parametrize(("flags", "words"), [
     (["a", "--onnx", "file/a.onnx"], ["file"]),
+    (["a", "--onnx", "."], ["expected a name that ends in .onnx"]),
     (["a", "--onnx", "folder.onnx"], ["names no file"]),
     (["a", "--onnx", "a.onnx", "--output", "c"], ["--output", "no meaning with --onnx"]),
     (["a", "--onnx", "a.onnx", "--image-shape", "2,28,28"], ["not for images of 2 x 28 x 28"]),

@@ -126,16 +126,18 @@ def test_tables_of_training_and_test(tmp_path, square, monkeypatch, names, optio
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("name", ["pixel{}", "{}", "{0}x{0}", "{:b}"])
+@pytest.mark.parametrize("name", [
+    "pixel{}".format, str, "{0}x{0}".format, lambda number: "abcdefghijkl"[number // 12] * (
+        number % 12 + 1)], ids=["named and numbered", "numbered", "two numbers", "none"])
 def test_columns_in_another_order(tmp_path, square, name):
     """By their number, or, where they have none or two, as in the training table."""
-    for part, images, labels, order in (("train", *square[:2], None), ("test", *square[2:], str)):
+    in_order = range(145)  # the label's, and those of the pixels
+    for part, images, labels, columns in (("train", *square[:2], in_order),
+                                          ("test", *square[2:], sorted(in_order, key=str))):
         rows = [line.split(",") for line in table(images, labels).decode().split()]
-        rows[0][1:] = [name.format(number).replace("1", "i" if "b" in name else "1")
-                       for number in range(144)]
-        columns = [0, *sorted(range(1, 145), key=lambda one: order and order(one) or 0)]
+        rows[0][1:] = map(name, range(144))
         (tmp_path / f"{part}.csv").write_text("\n".join(
-            ",".join(row[one] for one in columns) for row in rows))
+            ",".join(row[column] for column in columns) for row in rows))
     for one, other in zip(load(tmp_path), square):
         np.testing.assert_array_equal(one, other)
 

@@ -374,7 +374,8 @@ def source_points(theta, target_shape, source_shape, transform="affine"):
     transform, theta = get_transform(transform), mx.nd.array(theta, mx.cpu(), "float64")
     if theta.ndim != 2 or theta.shape[1] != len(transform.identity):
         raise ValueError(f"theta must be (N, {len(transform.identity)}), got {theta.shape}")
-    grid = transform.grid(mx.sym.Variable("theta"), _checked(target_shape))
+    limited = mx.sym.clip(mx.sym.Variable("theta"), a_min=-LIMIT, a_max=LIMIT)
+    grid = transform.grid(limited, _checked(target_shape))
     grid = grid.bind(mx.cpu(), {"theta": theta}).forward()[0].asnumpy()
     height, width = source_shape
     return (grid.transpose(0, 2, 3, 1) + 1) / 2 * (width - 1, height - 1)

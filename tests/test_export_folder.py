@@ -197,6 +197,19 @@ def test_the_card_says_what_mxnet_alone_gets_wrong(tmp_path):
         assert told == (name == "sum")
 
 
+def test_a_softmax_over_unknown_axes_is_refused(tmp_path):
+    """MXNet takes it over all axes but the first, and a softmax without the label over the last."""
+    net = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=10, name="fc")
+    net = mx.sym.reshape(net, shape=(0, 10, 1))
+    params = {"fc_weight": mx.nd.ones((10, 784)), "fc_bias": mx.nd.ones(10)}
+    said = mx.sym.SoftmaxOutput(net, name="softmax", multi_output=True)
+    export_folder.export(str(tmp_path), said, params, {}, (1, 28, 28))
+    unsaid = mx.sym.SoftmaxOutput(net, name="softmax")
+    with pytest.raises(ValueError, match=r"softmax: a softmax of \(N, 10, 1\) that does not say over "
+                                         "which axis: give it multi_output=True"):
+        export_folder.export(str(tmp_path), unsaid, params, {}, (1, 28, 28))
+
+
 def test_classes_have_their_names(tmp_path):
     words = datasets.published_names("fashion-mnist")
     assert class_list.fitting(words, 10)[9] == "ankle boot"

@@ -18,7 +18,7 @@ from common.data.batches import ImageIter
 from common.models import devices
 from common.storage import checkpoint, state_file
 from common.training import fit, flags, resume
-from common.training.recipe import INITIALIZERS, SeededInit
+from common.training.recipe import INITIALIZERS, Recipe, SeededInit
 
 COUNT, BATCH = 200, 25
 
@@ -488,6 +488,13 @@ def test_schedules(tmp_path, schedule, expected):
     rate = flags.recipe(args).optimizer_params(100)["lr_scheduler"]
     rates = [rate(step) for step in (100, 201, 500)]
     np.testing.assert_allclose(rates, expected, rtol=0.02)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("lr_schedule", "cosin"), ("optimizer", "adm"), ("initializer", "xavir")])
+def test_what_a_recipe_does_not_know_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"no {name} '{value}': there is .*, "):
+        Recipe(**{name: value})
 
 
 def test_initial_values_hang_on_the_name_alone():

@@ -30,6 +30,16 @@ def test_a_probability_of_zero_is_finite_and_nan_is_not():
     assert math.isnan(tally.loss)
 
 
+def test_nan_is_no_answer():
+    """Of a row of NaN, NumPy's argmax is 0."""
+    answers, labels = whole_numbers()
+    answers[0, :, 1], labels[0, 1] = math.nan, 0
+    answers[1, 2, 0], labels[1, 0] = math.nan, 2
+    tally = metrics.Tally()
+    tally.add(answers[:3], labels[:3])
+    assert (tally.count, tally.correct) == (3, 1)
+
+
 def test_batches_that_are_added_together_count_as_each_by_itself():
     answers, labels = whole_numbers()
     parts = [slice(0, 70), slice(70, 140), slice(140, 200)]
@@ -134,6 +144,14 @@ def test_of_equal_answers_the_first_class_is_the_guess():
 def test_labels_of_other_classes_are_refused():
     with pytest.raises(ValueError, match="the label 4 is none of the network's 4 classes, 0 to 3"):
         metrics.evaluate(np.full((3, 4), 0.25), np.array([0, 1, 4]), top_k=2)
+    with pytest.raises(ValueError, match="the label -1 is none of the network's 4 classes"):
+        metrics.evaluate(np.full((3, 4), 0.25), np.array([0, -1, 3]), top_k=2)
+
+
+@pytest.mark.parametrize("top_k", [-1, 0, 5])
+def test_guesses_that_an_image_cannot_have_are_refused(top_k):
+    with pytest.raises(ValueError, match=f"--top-k {top_k}: the network has 4 classes"):
+        metrics.evaluate(np.full((3, 4), 0.25), np.array([0, 1, 3]), top_k)
 
 
 def test_labels_of_another_number_of_places_are_refused():

@@ -644,6 +644,16 @@ def test_source_points_are_the_grid_in_pixels(transform):
     np.testing.assert_allclose(points, (expected + 1) / 2 * (10, 20), atol=1e-9)
 
 
+@pytest.mark.parametrize(("transform", "theta"), [
+    ("rotation", [2e4]), ("affine", [2e4, 0, 1e4, 0, 1, 0]), ("translation", [-3e4, 0])])
+def test_source_points_are_those_of_a_theta_within_the_limit(transform, theta):
+    """As the transformer itself clips it."""
+    limited = np.clip([theta], -stn.LIMIT, stn.LIMIT)
+    points, expected = (stn.source_points(each, (5, 8), (21, 11), transform)
+                        for each in ([theta], limited))
+    np.testing.assert_array_equal(points, expected)
+
+
 def test_the_outline_of_the_identity_goes_around_the_picture():
     border = stn.outline(thetas("affine", 1), (3, 4), (3, 4))[0]
     np.testing.assert_allclose(border, [

@@ -64,6 +64,10 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
         symbol = rewrite.with_raw_input(symbol)
     deployed = rewrite.label_free(symbol)
     answer = answer_shape(deployed, image_shape)
+    ambiguous = rewrite.ambiguous_softmax(symbol, data=(1, *image_shape))
+    if ambiguous:
+        raise ValueError(f"{ambiguous}: a softmax of (N, {', '.join(map(str, answer))}) that does "
+                         "not say over which axis: give it multi_output=True")
     count = answer[0]
     classes = class_list.fitting((), count) if classes is None else classes
     if len(classes) != count:

@@ -76,24 +76,26 @@ def evaluate(answers, labels, top_k):
     Args:
         answers: probabilities (N, classes), or (N, classes, places).
         labels: true classes (N,), or (N, places).
-        top_k: how many guesses an image has; equal probabilities are guessed in order of class.
+        top_k: how many guesses an image has; equal probabilities are guessed in order of class,
+            where there is one place.
 
     Returns:
         The figures, as JSON can hold them; ``confusion`` has the true classes down and the
         predicted ones across, and counts places.
 
     Raises:
-        ValueError: there are more guesses than classes, or labels of other classes.
+        ValueError: there are more guesses than classes, or none, or labels of other classes.
     """
     if answers.ndim != labels.ndim + 1 or answers.shape[2:] != labels.shape[1:]:
         raise ValueError(f"the network gives {_per_image(answers.shape[2:])}, but there "
                          f"{'is' if labels.ndim == 1 else 'are'} {_per_image(labels.shape[1:])}")
     classes = answers.shape[1]
-    if top_k > classes:
+    if not 1 <= top_k <= classes:
         raise ValueError(f"--top-k {top_k}: the network has {classes} classes")
-    if labels.max() >= classes:
-        raise ValueError(f"the label {labels.max()} is none of the network's {classes} classes, "
-                         f"0 to {classes - 1}")
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < classes:
+            raise ValueError(f"the label {label} is none of the network's {classes} classes, "
+                             f"0 to {classes - 1}")
     tally = Tally()
     tally.add(answers, labels)
     confusion = np.zeros((classes, classes), int)
@@ -131,8 +133,12 @@ def worst_mistakes(answers, labels, most):
 
 
 def are_right(answers, labels):
-    """Whether the most probable class is the true one, in all places if there are several, (N,)."""
-    return _by_place(answers.argmax(axis=1) == labels).all(axis=1)
+    """Whether the most probable class is the true one, in all places if there are several, (N,).
+
+    Of NaN there is no most probable one, though ``argmax`` says 0.
+    """
+    known = ~np.isnan(answers.max(axis=1))
+    return _by_place((answers.argmax(axis=1) == labels) & known).all(axis=1)
 
 
 def _by_place(values):

@@ -36,7 +36,8 @@ class Recipe:
         Others are as the flags of the same names.
 
     Raises:
-        ValueError: schedule, steps, warm-up and epochs do not fit together.
+        ValueError: no such schedule, optimizer or initialiser; or schedule, steps, warm-up and
+            epochs do not fit together.
     """
 
     num_epochs: int = 20
@@ -64,6 +65,10 @@ class Recipe:
     def __post_init__(self):
         if self.lr_schedule is None:
             self._complete(lr_schedule="step" if self.lr_step_epochs else "linear")
+        for name, known in (("lr_schedule", SCHEDULES), ("optimizer", OPTIMIZERS),
+                            ("initializer", INITIALIZERS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"no {name} {getattr(self, name)!r}: there is {', '.join(known)}")
         if (self.lr_schedule == "step") != bool(self.lr_step_epochs):
             raise ValueError("--lr-schedule step and --lr-step-epochs go together")
         if self.warmup_epochs is None:

@@ -170,11 +170,27 @@ def check_output(path, args, pretrained, prefix):
         trained.check_not_file_of(pretrained.path[:-len("-0000.params")], path)
 
 
-def made_of(args, dataset):
-    """What decides the network and the images, for the recipe: flags, and the images' SHA-256."""
+def names_of_answers(dataset, distort, count):
+    """The names of a network's ``count`` classes: those of the images, or of their sums.
+
+    Raises ValueError if the images' cannot be added.
+    """
+    if distort != "addition":
+        return list(dataset.class_names)
+    digits = dataset.data_classes
+    first = int(digits[0]) if class_list.are_numbers(digits) else 0
+    if digits != class_list.numbers(first, len(digits)):
+        raise ValueError("--distort addition adds digits, and the classes are not numbers in a "
+                         f"row: {class_list.some(digits)}")
+    return list(class_list.numbers(2 * first, count))
+
+
+def made_of(args, dataset, classes):
+    """What decides the network and the images, for the recipe: flags, names, images' SHA-256."""
     drawn = dataset.origin in datasets.DRAWN
     given = {name: getattr(args, name) for name in DECISIVE}
-    return dict(given, image_shape=args.image_shape and list(args.image_shape),  # as JSON has it
+    return dict(given, classes=classes,
+                image_shape=args.image_shape and list(args.image_shape),  # as JSON has it
                 num_classes=len(dataset.class_names),
                 data_sha256=None if drawn else dataset.sha256)
 
@@ -218,19 +234,21 @@ def train_network(args, recipe, prefix, group, started):
                                 class_names=class_list.given_names(args.class_names),
                                 **datasets.options(args))
     class_list.note_sizes(dataset.train_labels, dataset.class_names)
-    recipe = dataclasses.replace(recipe, made_of=made_of(args, dataset))
-    group.check_alike(recipe)
+    options = options_for(dataset.train_labels, args)
     distortion, num_classes = augmentation(args.distort, len(dataset.class_names))
-    classes = class_list.fitting(dataset.class_names, num_classes)
+    classes, in_data = names_of_answers(dataset, args.distort, num_classes), dataset.data_classes
+    recipe = dataclasses.replace(recipe, made_of=made_of(args, dataset, classes))
+    group.check_alike(recipe)
     about = dict(vars(args), model_prefix=prefix, data_origin=dataset.origin, classes=classes,
-                 first_label=dataset.first_label)
+                 labels_from=dataset.labels_from,
+                 data_classes=list(in_data) if dataset.named and classes != list(in_data) else None)
     train, validation, test = iterators(args, dataset, distortion, group)
     if args.test_io:
         print(f"{fit.reading_speed(train):.0f} images/s read")
         return
     symbol = symbols.get_symbol(args.network, num_classes=num_classes, add_stn=args.add_stn,
                                 image_shape=train.image_shape, **network_options(vars(args)),
-                                **options_for(dataset.train_labels, args))
+                                **options)
     if is_described(args):
         describe(args, symbol, train.image_shape)
         return

@@ -104,6 +104,8 @@ def test_black_and_white_images(white):
     (lambda images: images[0], "expected images"),
     (lambda images: images[:0], r"expected images .* got uint8 \(0, 18, 20\)"),
     (lambda images: images.astype(str), "of numbers"),
+    (lambda images: images // 255, "whole numbers up to 1, which is black"),
+    (lambda images: (images > 99).astype(int), "whole numbers up to 1, which is black"),
 ])
 def test_pixels_whose_meaning_is_not_clear_are_refused(white, make, words):
     with pytest.raises(ValueError, match=f"^a: .*{words}"):
@@ -130,6 +132,9 @@ def test_one_scale_for_training_and_test(white, make):
 
 def test_black_and_white_images_beside_greys(white):
     train, test = arrays.as_images("a", white, white > 99)
+    np.testing.assert_array_equal(train, white)
+    np.testing.assert_array_equal(test, 255 * (white > 99))
+    test, train = arrays.as_images("a", white > 99, white / 255)
     np.testing.assert_array_equal(train, white)
     np.testing.assert_array_equal(test, 255 * (white > 99))
 

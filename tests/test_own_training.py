@@ -156,7 +156,7 @@ def test_labels_that_name_no_classes_are_said_to_be_taken_for_the_network_s(
     os.remove(tmp_path / "val.lst")
     accuracy(run(*packed, *QUICK, "--class-names", "fox,dog,cat"))
     scored = run_main(score, tmp_path / "models" / "train-mlp", "--data-val", packed[3])
-    assert "val.rec: does not name its classes: its labels 0 to 2 are taken for fox, dog, cat" \
+    assert "val.rec: its classes 0, 1, 2 are taken for fox, dog, cat" \
         in caplog.text
     assert scored.returncode == 0
 

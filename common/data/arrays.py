@@ -36,13 +36,22 @@ def as_images(path, *parts):
             fractions from 0 to 1.
 
     Returns:
-        A list of them as uint8 (N, H, W) or (N, 3, H, W). Fractions are multiplied by 255.
+        A list of them as uint8 (N, H, W) or (N, 3, H, W). Fractions are multiplied by 255, and so
+        are booleans.
 
     Raises:
         ValueError: they are something else; the message says what to do.
     """
     parts = [_channels_first(path, part) for part in parts]
-    parts = [part * np.uint8(255) if part.dtype == bool else part for part in parts]
+    shades = iter(_shades(path, [part for part in parts if part.dtype != bool]))
+    return [part * np.uint8(255) if part.dtype == bool else next(shades) for part in parts]
+
+
+def _shades(path, parts):
+    """As ``as_images``, of parts of numbers."""
+    if parts and all(part.dtype.kind != "f" for part in parts) and max(map(np.max, parts)) == 1:
+        raise ValueError(f"{path}: the pixels are whole numbers up to 1, which is black in all of "
+                         "0 to 255: give them as booleans, or multiply them by 255")
     if all(part.dtype == np.uint8 for part in parts):
         return parts
     lows, highs = zip(*((part.min(), part.max()) for part in parts))

@@ -98,8 +98,7 @@ def from_zero(path, train_labels, test_labels, count=None):
     if first:
         logging.info("%s: the labels are 1 to %d: classes 0 to %d, named 1 to %d", path, most,
                      most - 1, most)
-    names = tuple(str(first + number) for number in range(count or most - first + 1))
-    return train_labels - first, test_labels - first, names
+    return train_labels - first, test_labels - first, numbers(first, count or most - first + 1)
 
 
 def renumbered(path, labels, names, wanted):
@@ -123,6 +122,23 @@ def renumbered(path, labels, names, wanted):
     table = np.zeros(max(present, default=0) + 1, np.int64)
     table[list(present)] = [numbers[name] for name in present.values()]
     return table[labels]
+
+
+def complete(names, count):
+    """The names of ``count`` classes as a tuple.
+
+    Args:
+        names: number of a class -> name. The others are named by their numbers or, if any name is a
+            number, by words: it would be taken for another class.
+        count: at least that of ``names``.
+    """
+    word = "unnamed " if any(map(str.isdecimal, names.values())) else ""
+    return tuple(names.get(number, f"{word}{number}") for number in range(count))
+
+
+def numbers(first, count):
+    """The names of classes whose labels are numbers in a row."""
+    return tuple(map(str, range(first, first + count)))
 
 
 def are_numbers(names):

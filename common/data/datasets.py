@@ -44,7 +44,15 @@ class Dataset(NamedTuple):
     test_labels: np.ndarray
     origin: str  # one of DATASETS, or as of ``mnist.load_with_origin``
     class_names: Tuple[str, ...]  # words or numbers
-    first_label: int = 0  # the label that class 0 has in the data
+    data_classes: Tuple[str, ...]  # what the data call the classes: names, or else labels
+    named: bool  # whether the data name their classes
+
+    @property
+    def labels_from(self):
+        """The label of class 0, where classes have labels in a row and no names; else None."""
+        first = None if self.named else int(self.data_classes[0])
+        in_a_row = class_list.numbers(first or 0, len(self.data_classes))
+        return first if self.data_classes == in_a_row else None
 
     @property
     def sha256(self):
@@ -124,6 +132,7 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
         found, origin, names = _read(name, data_dir, image_shape, skip_broken, test_only)
     where = data_train or data_val or data_dir or name
     names = names or published_names(origin)
+    named = names is not None
     places = numbers.PLACES if names == class_list.DIGITS else 1
     images = list(found[::2])
     labels = [class_list.as_labels(where, part, places) for part in found[1::2]]
@@ -131,10 +140,11 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
     if image_shape is not None:
         images = [arrays.resize(part, image_shape) if isinstance(part, np.ndarray) else part
                   for part in images]
-    labels, names, first = _classes(where, labels, names, num_classes, class_names)
+    _check_sizes(where, *images)
+    labels, names, data_classes = _classes(where, labels, names, num_classes, class_names)
     if len(names) < 2 and not test_only:
         raise ValueError(f"{where}: all images are of one class: a network needs two or more")
-    dataset = Dataset(images[0], labels[0], images[1], labels[1], origin, names, first)
+    dataset = Dataset(images[0], labels[0], images[1], labels[1], origin, names, data_classes, named)
     if origin == mnist.OWN:
         training = "" if test_only else f"{len(images[0])} training and "
         logging.info("%s: %s%d test images of %s, %d classes: %s", where, training, len(images[1]),
@@ -157,7 +167,7 @@ def _packed(data_dir, train_path, test_path, image_shape, test_only):
     test = records.Reader(test_path, image_shape)
     train = test if train_path is None else records.Reader(train_path, image_shape)
     named, test_named, test_labels = train.class_names(), test.class_names(), test.labels
-    names = [named.get(label, str(label)) for label in range(train.labels.max() + 1)]
+    names = class_list.complete(named, train.labels.max() + 1)
     if named and test_named:
         test_labels = class_list.renumbered(test_path, test_labels, test_named, names)
     elif named and test_labels.max() >= len(names):
@@ -166,7 +176,7 @@ def _packed(data_dir, train_path, test_path, image_shape, test_only):
     images, test_images = (_without_channel(records.pixels(part)) for part in (train, test))
     count = 0 if train is test else None
     return ((images[:count], train.labels[:count], test_images, test_labels),
-            tuple(names) if named else None)
+            names if named else None)
 
 
 def _without_channel(images):
@@ -257,14 +267,17 @@ def _check_together(where, images, labels, test_only):
             raise ValueError(f"{where}: no {part} images")
         if count != other:
             raise ValueError(f"{where}: {count} {part} images but {other} labels")
+
+
+def _check_sizes(where, *images):
     train, test = (part.shape[1:] for part in images)
     if train != test:
         raise ValueError(f"{where}: training images have {arrays.in_words(train)} pixels, test "
-                         f"images {arrays.in_words(test)}")
+                         f"images {arrays.in_words(test)}: --image-shape C,H,W resizes all")
 
 
 def _classes(where, labels, names, num_classes, wanted):
-    """Labels that are numbers of classes, the names of these, and what label was the first's.
+    """Labels that are numbers of classes, the names of these, and what the data call them.
 
     Args:
         where: the data come from, for the messages.
@@ -272,22 +285,22 @@ def _classes(where, labels, names, num_classes, wanted):
         names: of the classes, None for their numbers.
         num_classes, wanted: what was asked for, or None.
     """
-    count, first = num_classes or (len(wanted) if wanted else None), 0
+    count = num_classes or (len(wanted) if wanted else None)
     if wanted and num_classes not in (None, len(wanted)):
         raise ValueError(f"--num-classes {num_classes}, but --class-names has {len(wanted)} names")
     if not names:
         *labels, names = class_list.from_zero(where, *labels, count)
-        first = int(names[0])
     if wanted and (set(names) <= set(wanted) or not class_list.are_numbers(names)):
         labels = [class_list.renumbered(where, part, names, wanted) for part in labels]
-    names = wanted or (*names, *map(str, range(len(names), count or 0)))
+        names = wanted
+    names = class_list.complete(dict(enumerate(names)), max(len(names), count or 0))
     most = int(np.concatenate(labels).max())
     if most >= (count or len(names)):
         flag = f"--num-classes {count}" if num_classes else f"--class-names of {len(wanted)} names"
         raise ValueError(f"{where}: the label {most} is not one of 0 to {count - 1}, so {flag} is "
                          "too few")
     small = np.uint8 if len(names) <= 256 else np.int32
-    return [part.astype(small) for part in labels], names, first
+    return [part.astype(small) for part in labels], wanted or names, names
 
 
 def check_not_read(path, args):

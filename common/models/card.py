@@ -19,6 +19,7 @@ from common.storage import checkpoint
 
 DATA = re.compile(r"([\w ,.-]{1,60}?)(?:, distorted by (\w{1,20}))?")
 NUMBER = r"(\d{1,10})\b"
+TAKEN = "%s: its classes %s are taken for %s"
 SHAPE = r"([13]) x (\d{1,5}) x (\d{1,5})"
 
 
@@ -75,44 +76,73 @@ def test_images(args):
         same = (was == taken and loaded.origin in datasets.DATASETS  # own files may be others
                 and (dataset not in datasets.DRAWN or count == known.get("num_examples")))
         words += ", as in the training" if same else f"; the network was trained on {was}"
-    labels = loaded.test_labels
-    if distort != "addition":  # whose classes are sums
-        labels = _as_numbered_by(args.model, args.load_epoch, loaded,
-                                 args.data_dir or args.data_val, known.get("first_label"))
+    names = tuple(known_names(args.model, args.load_epoch) or ())
+    if distort == "addition" and names:  # whose classes are the sums of those in the data
+        names = _in_data(class_list.numbers(0, len(names) // 2 + 1), known)
+    labels = _as_numbered_by(names, loaded, args.data_dir or args.data_val, known,
+                             packed=args.data_val is not None)
     images, labels = datasets.for_evaluation(loaded.test_images, labels, seed,
                                              augmentation(distort)[0])
     return TestImages(images, labels, loaded.origin, distort, seed, words)
 
 
-def _as_numbered_by(model, epoch, dataset, where, first):
-    """The test labels of a ``Dataset`` in the numbers that a model has for classes of these names.
+def _as_numbered_by(names, dataset, where, known, packed):
+    """The test labels of a ``Dataset`` in the numbers that a model has for its classes.
 
-    ``first`` is the label that class 0 had in its training, None if that is not known. Raises
-    ValueError if it lacks a class that one's own data have.
+    Classes have the names that they had in the training's data, and those that were given to them.
+    The former decide where either both data name their classes or neither does.
+
+    Args:
+        names: of the model's classes; there may be none.
+        where: the data come from, for the messages.
+        known: as of ``trained_on``.
+        packed: whether they are RecordIO, whose labels are the numbers of classes.
+
+    Raises:
+        ValueError: the model lacks a class that one's own data have.
     """
-    names, own = known_names(model, epoch) or (), dataset.class_names
+    labels, own = dataset.test_labels, dataset.class_names
     if len(set(names)) < len(names):
         names = ()  # which say nothing
-    if not set(own) <= set(names):
-        if not names or dataset.origin in datasets.DATASETS:
-            return dataset.test_labels
-        if class_list.are_numbers(own) and not class_list.are_numbers(names):
-            return _as_named(where, dataset, names, first)
-    return class_list.renumbered(where, dataset.test_labels, own, names)
+    if not names:
+        return labels
+    was_named = "labels_from" not in known
+    if dataset.named or not (packed and was_named):
+        in_data = _in_data(names, known)
+        for either in (in_data, names) if dataset.named == was_named else (names, in_data):
+            if set(own) <= set(either):
+                if either != names and dataset.origin not in datasets.DATASETS:
+                    logging.info(TAKEN, where, *map(class_list.some, (either, names)))
+                return class_list.renumbered(where, labels, own, either)
+    if dataset.origin in datasets.DATASETS:
+        return labels
+    if dataset.named or (class_list.are_numbers(names) and not packed and was_named):
+        return class_list.renumbered(where, labels, own, names)  # which says what is missing
+    return _by_number(where, dataset, names, known.get("labels_from"))
 
 
-def _as_named(where, dataset, names, first):
-    """Labels of data that do not name their classes, as the numbers of a model's names."""
-    labels = dataset.test_labels.astype(np.int64) + dataset.first_label  # as the data have them
+def _in_data(names, known):
+    """What the training's data called a model's classes, as far as is ``known``; else ``names``."""
+    if "labels_from" in known:
+        return class_list.numbers(known["labels_from"], len(names))
+    return known.get("data_classes", names)
+
+
+def _by_number(where, dataset, names, first):
+    """Labels of data that do not name their classes, as the numbers of a model's names.
+
+    ``first`` is the label of the first of them, None if that is not known.
+    """
+    labels = np.array([int(label) for label in dataset.data_classes])[dataset.test_labels]
     if first is None:
         first = int(labels.max() >= len(names))
-    last = first + len(names) - 1
-    logging.warning("%s: does not name its classes: its labels %d to %d are taken for %s", where,
-                    first, last, class_list.some(names))
+    in_data = class_list.numbers(first, len(names))
+    if in_data != names:
+        logging.warning(TAKEN, where, *map(class_list.some, (in_data, names)))
     for label in (labels.min(), labels.max()):
-        if not first <= label <= last:
-            raise ValueError(f"{where}: the label {label} is none of {first} to {last}, which the "
-                             "network knows")
+        if str(label) not in in_data:
+            raise ValueError(f"{where}: the label {label} is none of {first} to {in_data[-1]}, "
+                             "which the network knows")
     return labels - first
 
 
@@ -138,9 +168,9 @@ def trained_on(path, epoch=None):
 
     Returns:
         ``{"origin": as of ``datasets.Dataset``, "distort": a name or None, "seed": of the
-        training}``, "num_examples" where not all training images were used, "first_label" where
-        the labels in the data did not begin at 0, and "image_shape" where they were resized; empty
-        if it says nothing.
+        training}``, "num_examples" where not all training images were used, "labels_from" where
+        the data did not name their classes: the label of class 0, "data_classes" where they had
+        other names, and "image_shape" where they were resized; empty if it says nothing.
     """
     told = _told(path, epoch)
     said = DATA.fullmatch(told.get("Data", ""))
@@ -153,9 +183,11 @@ def trained_on(path, epoch=None):
                   or re.search(rf"--{name.replace('_', '[-_]')}[ =]{NUMBER}", command))
         if number:
             found[name] = int(number[1])
-    first = re.fullmatch(r"from ([0-9]+)", told.get("Labels", ""))
+    first = re.fullmatch(rf"from {NUMBER}", told.get("Labels", ""))
     if first:
-        found["first_label"] = int(first[1])
+        found["labels_from"] = int(first[1])
+    if told.get("Classes in the data"):
+        found["data_classes"] = tuple(told["Classes in the data"].split(", "))
     shape = re.fullmatch(SHAPE, told.get("Resized to", ""))
     if shape:
         found["image_shape"] = tuple(map(int, shape.groups()))

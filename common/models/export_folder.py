@@ -213,8 +213,11 @@ def about(meta):
         if flags.get("num_examples"):
             told["Training images"] = str(flags["num_examples"])
         told["Seed"] = str(flags.get("seed", 0))
-        if flags.get("first_label"):
-            told["Labels"] = f"from {flags['first_label']}"
+        first = flags.get("labels_from", flags.get("first_label") or None)  # older: 0 for names, too
+        if first is not None:
+            told["Labels"] = f"from {first}"
+        if flags.get("data_classes"):
+            told["Classes in the data"] = ", ".join(flags["data_classes"])
         if flags.get("image_shape"):
             told["Resized to"] = " x ".join(map(str, flags["image_shape"]))
     figures = {**(meta.get("history") or [{}])[-1], **meta}

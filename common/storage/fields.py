@@ -68,7 +68,8 @@ def _is_flags(value):
                     for name in ("network", "transform", "dataset", "data_origin", "distort"))
             and ("image_shape" not in value or value["image_shape"] is None
                  or is_image_shape(value["image_shape"]))
-            and _is_names(value.get("classes", [])))
+            and _is_names(value.get("classes", []))
+            and _is_names(value.get("data_classes") or []))
 
 
 def _is_names(value):

@@ -5,6 +5,7 @@ import os
 from typing import Any, Mapping, NamedTuple, Optional
 
 from common import cli
+from common.data import class_list
 from common.models.metrics import Tally
 from common.provenance import provenance
 from common.storage import checkpoint
@@ -286,6 +287,8 @@ def differences(recipe, meta, apart=()):
              if name not in alike and name in there and there[name] != here[name]]
     if set(names) & {"dataset", *ORIGINS}:
         names = [name for name in names if name != "data_sha256"]
+    if "num_classes" in names:
+        names.remove("classes")
     if "pretrained" in names:
         names = [name for name in names if name != "pretrained_sha256"]
     return [f"{_as_flag(name, there[name])} there, {_as_flag(name, here[name])} here"
@@ -302,6 +305,8 @@ def _as_flag(name, value):
         return f"--pretrained of the SHA-256 {str(value)[:8]}..."
     if name == "data_sha256":
         return f"images with the SHA-256 {str(value)[:8]}..."
+    if name == "classes":
+        return f"the classes {class_list.some(value)}"
     if name == "num_workers":
         return f"{value} workers" if value > 1 else "one worker"
     flag = "on" if name == "devices" else cli.flag_of(name)

@@ -213,6 +213,8 @@ def main():
     recipe, prefix = flags.recipe(args), model_prefix(args)
     if recipe.pretrained:
         check_not_written(recipe.pretrained, prefix)
+    if not (args.test_io or is_described(args)):
+        datasets.check_not_among(prefix, args)
     for path in filter(None, (args.result, args.draw_graph)):
         check_output(path, args, recipe.pretrained, prefix)
     with workers.join(args.kv_store, args.patience) as group:

@@ -246,7 +246,13 @@ def printable(text):
 
 
 def _tame(record):
-    """Lets a warning say what it says in one line."""
+    """Lets a warning say what it says in one line, and nothing say what a terminal would obey."""
+    said = record.getMessage()
     if record.levelno >= logging.WARNING:
-        record.msg, record.args = one_line(record.getMessage()), ()
+        said = one_line(said)
+    record.msg, record.args = _shown(said), ()
     return True
+
+
+def _shown(text):
+    return "".join(letter if letter in "\t\n" else printable(letter) for letter in text)

@@ -93,6 +93,11 @@ def test_warnings_and_refused_flags_are_printable_and_short(capsys, caplog):
     with pytest.raises(SystemExit):
         cli.run(lambda: logging.warning("of %s", "\x1b[31m" + "x" * 88000))
     assert caplog.messages == ["of \\x1b[31m" + "x" * 239 + " ... " + "x" * 250]
+    caplog.clear()
+    caplog.set_level("INFO")
+    with pytest.raises(SystemExit):
+        cli.run(lambda: logging.info("Epoch\t%s\nof", "\x1b[31m"))
+    assert caplog.messages == ["Epoch\t\\x1b[31m\nof"]
     parser = cli.Parser(prog="program")
     parser.add_argument("--flag", choices=["a"])
     with pytest.raises(SystemExit):

@@ -90,6 +90,18 @@ def test_pixels_of_other_types(white, make):
     np.testing.assert_array_equal(found, white)
 
 
+def test_parts_of_several_sizes_and_colours_are_made_alike(tmp_path):
+    images, labels = drawn(20)
+    path = str(tmp_path / "a.npz")
+    np.savez(path, x_train=images, y_train=labels, y_test=labels,
+             x_test=coloured(images)[:, :, 1:])
+    with pytest.raises(ValueError, match="a.npz: training images have 18 x 20 pixels, test images "
+                                         "3 x 17 x 20: --image-shape C,H,W resizes all"):
+        datasets.load("mnist", path)
+    found = datasets.load("mnist", path, image_shape=(3, 9, 10))
+    assert found.train_images.shape == found.test_images.shape == (20, 3, 9, 10)
+
+
 def test_black_and_white_images(white):
     np.testing.assert_array_equal(arrays.as_images("a", white > 99)[0], 255 * (white > 99))
 

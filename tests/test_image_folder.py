@@ -1,4 +1,5 @@
 """Folders of pictures as people have them, and models of them."""
+import os
 import re
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 import score
 import train_mnist
 import visualize_stn
-from common.data import arrays
+from common.data import arrays, class_list
 from tests.conftest import run_script
 from tests.own_data import SHAPE, TRAIN, coloured, drawn, load
 
@@ -173,6 +174,36 @@ def test_a_class_may_be_named_train(tmp_path):
     assert load(tmp_path).class_names == ("car", "train")
 
 
+def test_classes_may_have_the_same_folders_in_them(tmp_path):
+    for name in ("cat", "test_bench"):
+        folder_of(tmp_path / name, drawn(4)[0], np.arange(4) % 2, ("left", "right"))
+    with pytest.raises(ValueError, match="cat, test_bench hold the same folders"):
+        load(tmp_path)
+    os.rename(tmp_path / "test_bench", tmp_path / "bench")
+    assert load(tmp_path).class_names == ("bench", "cat")
+
+
+def test_names_of_classes_in_scripts_that_join_letters(tmp_path):
+    names = ("\u0645\u06cc\u200c\u0634", "b\u00a0:", "\u3000\u732b")
+    folder_of(tmp_path, drawn(6)[0], np.arange(6) % 3, names)
+    assert set(load(tmp_path).class_names) == set(names)
+    (tmp_path / "names").write_text("\n".join(names), encoding="utf-8")
+    assert class_list.read_names(str(tmp_path / "names")) == names
+
+
+def test_a_run_does_not_write_among_its_classes(tmp_path, run_main, refused):
+    folder_of(tmp_path, drawn(20)[0], np.arange(20) % 2, "ab")
+    refused(run_main(train_mnist, *TRAIN, "--data-dir", "."),
+            "models/", "would be among the classes in .: go to another folder")
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+    outside = ["--model-prefix", tmp_path.parent / f"{tmp_path.name}-model"]
+    assert run_main(train_mnist, *TRAIN, "--data-dir", ".", *outside).returncode == 0
+    (tmp_path / "train").mkdir()
+    for name in "ab":
+        os.rename(tmp_path / name, tmp_path / "train" / name)
+    assert run_main(train_mnist, *TRAIN, "--data-dir", ".").returncode == 0
+
+
 def test_classes_that_are_numbers_are_in_their_order(tmp_path):
     names = [str(number) for number in range(12)]
     folder_of(tmp_path, drawn(24)[0], np.arange(24) % 12, names)
@@ -244,7 +275,31 @@ def make_something_else(folder):
     (folder / "texts" / "a.txt").write_text("a")
 
 
+def make_lost(folder):
+    folder_of(folder, drawn(6)[0], np.arange(6) % 3, "abc")
+    os.symlink(folder / "nowhere", folder / "d")
+
+
+def make_blank(folder):
+    folder_of(folder, drawn(4)[0], np.arange(4) % 2, ("a", " "))
+
+
+def make_parts(folder):
+    for name in ("training_set", "test_set"):
+        folder_of(folder / name, drawn(4)[0], np.arange(4) % 2, "ab")
+
+
+def make_both(folder):
+    folder_of(folder, drawn(4)[0], np.arange(4) % 2, ("figures", "plots"))
+    (folder / "train.csv").write_text("label,pixel0\n1,2\n")
+
+
 @pytest.mark.parametrize(("make", "words"), [
+    (make_lost, "/d: a link to what is not there: remove it"),
+    (make_blank, "the name of a class, ' ', is no text in UTF-8, or blank"),
+    (make_parts, "test_set, training_set hold the same folders, so they are no classes: name them "
+                 "train and test"),
+    (make_both, "a table to learn from, train.csv, beside folders of pictures: give the path"),
     (make_loose, "train/c.png: not in the folder of a class, such as .*train/cat"),
     (make_empty, "c: no pictures in it"),
     (make_unknown, "test: c is no class of the training pictures: a, b"),

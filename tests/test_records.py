@@ -218,6 +218,17 @@ def test_class_names(tmp_path):
             reader.class_names()
 
 
+def test_class_names_are_composed_and_can_be_shown(tmp_path):
+    (tmp_path / "a.rec").write_bytes(WHOLE)
+    reader = Reader(str(tmp_path / "a.rec"))
+    (tmp_path / "a.lst").write_text("1\t0\te\u0301/a.jpg\n", "utf-8")  # as macOS has it
+    assert reader.class_names() == {0: "\u00e9"}
+    for name in ("\033[31mx", " ", "a\u2028b"):
+        (tmp_path / "a.lst").write_text(f"1\t0\t{name}/a.jpg\n", "utf-8")
+        with pytest.raises(ValueError, match="a.lst: line 1: '.* cannot be the name of a class"):
+            reader.class_names()
+
+
 @pytest.mark.parametrize("lines", [
     "1\t0\ta/1.jpg\n2\t0\tb/1.jpg\n3\t2\tc/2.jpg\n",  # a label in two folders
     "1\t0\ta/1.jpg\n2\t2\ta/2.jpg\n", "1\t0\t1.jpg\n2\t2\t2.jpg\n",
@@ -452,6 +463,7 @@ def test_quality(folder, tmp_path):
     ("b/c.png", ["a.rec"], "pictures/b/c.png: not a whole picture"),
     ("c/.hidden", ["a.rec"], "pictures/c: holds no pictures"),
     ("c/d/e", ["a.rec"], "pictures/c/d: a folder within that of a class: put its pictures into"),
+    ("train/d/e", ["a.rec"], "pictures: holds train, with a folder for each class: pack "),
     (None, ["pictures/a.rec"], "where it would be taken for a picture: write it elsewhere"),
     (None, ["pictures/b/a.rec"], "where it would be taken for a picture: write it elsewhere"),
     ("b/\n.png", ["a.rec"], "a name that a .lst cannot hold: rename it"),

@@ -126,6 +126,16 @@ def test_tables_of_training_and_test(tmp_path, square, monkeypatch, names, optio
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("names", [("cats_train.csv", "dogs_train.csv", "dogs_test.csv"),
+                                   ("cats_train.csv", "dogs_test.csv"),
+                                   ("train.csv", "dogs_train.csv.gz")])
+def test_tables_of_several_sets_are_not_put_together(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=f"tables of several sets, {', '.join(sorted(names))}: "):
+        table_files.find(str(tmp_path))
+
+
 @pytest.mark.parametrize("name", [
     "pixel{}".format, str, "{0}x{0}".format, lambda number: "abcdefghijkl"[number // 12] * (
         number % 12 + 1)], ids=["named and numbered", "numbered", "two numbers", "none"])

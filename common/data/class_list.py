@@ -1,6 +1,7 @@
 """Classes: their names, and the labels that are their numbers."""
 import logging
 import os
+import unicodedata
 from collections import Counter
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from common import cli, files
 
 MOST = 2**16  # classes
+JOINERS = "\u200c\u200d"  # and what keeps letters apart
 NOTHING = "none"  # the class of a place in which a whole number has no digit
 DIGITS = (*"0123456789", NOTHING)  # the classes of each of its places
 UNEQUAL = 5  # times as many images as the smallest class has are worth a line
@@ -22,9 +24,19 @@ def read_names(path):
         names = files.read(path).decode("utf-8-sig").splitlines()  # leaves out Windows' mark
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not UTF-8 text") from None
-    if not all(name.strip() and name.isprintable() for name in names):
+    if not all(map(is_name, names)):
         raise ValueError(f"{path}: a line without a name, or with control characters")
     return tuple(names)
+
+
+def is_name(text):
+    """Whether a text may be the name of a class: not blank, nor with what changes how it is shown.
+
+    Spaces of all widths may be in it, and what joins letters or keeps them apart, as in Persian.
+    """
+    return bool(text.strip()) and all(
+        letter.isprintable() or letter in JOINERS or unicodedata.category(letter) == "Zs"
+        for letter in text)
 
 
 def given_names(text):
@@ -47,7 +59,7 @@ def given_names(text):
 def checked_names(where, names):
     """Those names; ValueError if there are fewer than two, or one of them is there twice."""
     twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice or len(names) < 2 or not all(name and name.isprintable() for name in names):
+    if twice or len(names) < 2 or not all(map(is_name, names)):
         problem = f"{twice[0]} is there twice" if twice else "two names or more are needed"
         raise ValueError(f"{where}: {problem}")
     return names

@@ -144,7 +144,8 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
     labels, names, data_classes = _classes(where, labels, names, num_classes, class_names)
     if len(names) < 2 and not test_only:
         raise ValueError(f"{where}: all images are of one class: a network needs two or more")
-    dataset = Dataset(images[0], labels[0], images[1], labels[1], origin, names, data_classes, named)
+    dataset = Dataset(images[0], labels[0], images[1], labels[1], origin, names, data_classes,
+                      named)
     if origin == mnist.OWN:
         training = "" if test_only else f"{len(images[0])} training and "
         logging.info("%s: %s%d test images of %s, %d classes: %s", where, training, len(images[1]),
@@ -214,13 +215,17 @@ def _read(name, data_dir, image_shape, skip_broken, test_only):
         found, names = svhn.read(data_dir, image_shape, skip_broken, test_only)
         return found, mnist.OWN, names
     if image_folder.is_one(data_dir):
+        table = table_files.find(data_dir)[0] if image_folder.is_flat(data_dir) else None
+        if table:
+            raise ValueError(f"{data_dir}: a table to learn from, {os.path.basename(table)}, "
+                             "beside folders of pictures: give the path of the table, or move it")
         found, names = image_folder.read(data_dir, image_shape, skip_broken, test_only)
         return found, mnist.OWN, names
     if data_dir.lower().endswith(".npz"):
         return _with_test(data_dir, *npz_file.read(data_dir)), mnist.OWN, None
-    train_table, test_table = table_files.find(data_dir)
-    if train_table:
-        found = table_files.read(train_table, test_table, image_shape)
+    tables = table_files.find(data_dir)
+    if tables[0]:
+        found = table_files.read(*tables, image_shape)
         return _with_test(data_dir, *found), mnist.OWN, None
     raise ValueError(f"{data_dir}: none of what --data-dir takes: {', '.join(FORMATS)}; or an "
                      f"empty folder, to fetch {name} into{_hint(data_dir)}")
@@ -313,6 +318,16 @@ def check_not_read(path, args):
         if target == source or _is_in(source, target):
             raise ValueError(f"{path}: is read, by {cli.flag_of(name)}, and would be lost: write "
                              "elsewhere")
+
+
+def check_not_among(prefix, args):
+    """Raises ValueError if the files of a run would be among the classes of its data."""
+    if args.data_dir is None or not image_folder.is_one(args.data_dir):
+        return
+    inside = os.path.realpath(prefix).startswith(os.path.realpath(args.data_dir) + os.sep)
+    if inside and image_folder.is_flat(args.data_dir):
+        raise ValueError(f"{prefix}: would be among the classes in {args.data_dir}: go to another "
+                         "folder, or give another --model-prefix")
 
 
 def _is_in(folder, path):

@@ -10,6 +10,7 @@ test part. The order of everything follows from the names alone. Nothing is writ
 import contextlib
 import logging
 import os
+import re
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
@@ -33,6 +34,11 @@ def is_one(path):
     """Whether a path is a folder with pictures in folders."""
     return os.path.isdir(path) and any(
         any(map(is_picture, _files(folder))) for folder in _folders(path).values())
+
+
+def is_flat(path):
+    """Whether the folders of the classes are right in a folder of pictures, for all parts."""
+    return not any(_part_of(_halves(path), names) for names in (TRAINS, TESTS))
 
 
 def read(path, image_shape=None, skip_broken=False, test_only=False):
@@ -66,15 +72,8 @@ def read(path, image_shape=None, skip_broken=False, test_only=False):
 
 def _parts(path, may_lack_training):
     """The (file, label) of the training pictures and of the test pictures, and the class names."""
-    folders = _folders(path)
-    parts = {}
-    for name, folder in folders.items():
-        if _folders(folder):
-            if name.lower() in parts:
-                raise ValueError(f"{path}: two folders are named {name.lower()}, in small letters")
-            parts[name.lower()] = folder
-    train_name, test_name = (next((name for name in names if name in parts), None)
-                             for names in (TRAINS, TESTS))
+    folders, parts = _folders(path), _halves(path)
+    train_name, test_name = (_part_of(parts, names) for names in (TRAINS, TESTS))
     if train_name or test_name:
         others = [name for name in parts if name not in (train_name, test_name)]
         if others:
@@ -83,6 +82,7 @@ def _parts(path, may_lack_training):
         if all(name.lower().rstrip("0123456789") in (*TRAINS, *TESTS) for name in folders):
             raise ValueError(f"{path}: its pictures are in {class_list.some([*folders])}, without "
                              "a folder for each class in there")
+        _check_no_parts(path, folders)
         train, names = _classes(path)
     elif train_name:
         train, names = _classes(parts[train_name])
@@ -103,6 +103,33 @@ def _parts(path, may_lack_training):
     return [train[index] for index in order], test, names
 
 
+def _halves(path):
+    """The folders in a folder that hold folders themselves, by their names in small letters."""
+    found = {}
+    for name, folder in _folders(path).items():
+        if _folders(folder):
+            key = name.lower().strip()
+            if key in found:
+                raise ValueError(f"{path}: two folders are named {key}, in small letters")
+            found[key] = folder
+    return found
+
+
+def _part_of(halves, names):
+    """The first of the names of a part that is there, or None."""
+    return next((name for name in names if name in halves), None)
+
+
+def _check_no_parts(path, folders):
+    """Raises ValueError if folders that are taken for classes are parts under other names."""
+    inner = [set(_folders(folder)) for folder in folders.values()]
+    named = [name for name in folders
+             if {*TRAINS, *TESTS} & set(re.split("[^a-z]+", name.lower()))]
+    if named and len(inner[0]) > 1 and all(found == inner[0] for found in inner):
+        raise ValueError(f"{path}: {class_list.some([*folders])} hold the same folders, so they "
+                         f"are no classes: name them {TRAINS[0]} and {TESTS[0]}")
+
+
 def _classes(path, may_be_empty=False):
     """The (file, label) of all pictures in the folders of classes, and the names of these."""
     loose = [file for file in _files(path, deep=False) if is_picture(file)]
@@ -111,15 +138,15 @@ def _classes(path, may_be_empty=False):
                          f"{os.path.join(path, 'cat')}")
     folders, found, others = _folders(path), [], []
     for label, (name, folder) in enumerate(folders.items()):
-        if not name.isprintable():
-            raise ValueError(f"{path}: the name of a class, {name!a}, is no text in UTF-8, or has "
-                             "control characters")
+        if not class_list.is_name(name):
+            raise ValueError(f"{path}: the name of a class, {name!a}, is no text in UTF-8, or "
+                             "blank, or has control characters: rename the folder")
         paths = _files(folder, above=(_identity(path),))
         pictures = [file for file in paths if is_picture(file)]
         others += [file for file in paths if not is_picture(file)]
         if not pictures and not may_be_empty:
-            raise ValueError(f"{folder}: no pictures in it ({', '.join(SUFFIXES)}): remove the "
-                             "folder, or put some there")
+            raise ValueError(f"{folder}: no pictures in it ({', '.join(SUFFIXES)}): move it "
+                             "elsewhere, or put some there")
         found += [(file, label) for file in pictures]
     if others:
         logging.info("%s: %d files are no pictures by their names, such as %s: not read", path,
@@ -141,6 +168,9 @@ def _folders(path):
     """The folders in a folder, name -> path, in order: by number where all names are numbers."""
     found = {}
     for entry in _entries(path):
+        broken = entry.is_symlink() and not os.path.exists(entry.path)
+        if broken and not is_picture(entry.name):  # else it is a broken picture
+            raise ValueError(f"{entry.path}: a link to what is not there: remove it")
         if entry.is_dir():
             name = unicodedata.normalize("NFC", entry.name)  # some systems take letters apart
             if name in found:

@@ -17,11 +17,12 @@ import io
 import math
 import os
 import struct
+import unicodedata
 
 import numpy as np
 
 from common import cli, files
-from common.data import arrays, image_files, image_folder
+from common.data import arrays, class_list, image_files, image_folder
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 PART = struct.Struct("<4sI")
@@ -122,7 +123,10 @@ class Reader:
             except ValueError:
                 raise ValueError(f"{path}: line {number} is not of a picture in {self.path}: "
                                  "remove it, as it only names the classes") from None
-            found.add((int(float(label)), os.path.dirname(picture)))
+            name = unicodedata.normalize("NFC", os.path.dirname(picture))  # as folders' are
+            if name and not class_list.is_name(name):
+                raise ValueError(f"{path}: line {number}: {name!a} cannot be the name of a class")
+            found.add((int(float(label)), name))
         names = dict(sorted(found))
         is_one_to_one = len(names) == len(set(names.values())) == len(found) == len(labels)
         return names if is_one_to_one and all(names.values()) else {}
@@ -375,6 +379,9 @@ def _listed(folder):
             raise ValueError(f"{os.path.join(folder, name)}: holds no pictures: remove it, or put "
                              "some there")
         deeper = [entry for entry in entries if os.path.isdir(os.path.join(folder, name, entry))]
+        if deeper and name.lower() in (*image_folder.TRAINS, *image_folder.TESTS):
+            raise ValueError(f"{folder}: holds {name}, with a folder for each class: pack "
+                             f"{os.path.join(folder, name)}, and other parts by themselves")
         if deeper:
             raise ValueError(f"{os.path.join(folder, name, deeper[0])}: a folder within that of a "
                              f"class: put its pictures into {os.path.join(folder, name)} itself")
@@ -389,7 +396,7 @@ def _entries(folder):
     """The names in a folder, sorted, without hidden ones."""
     names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     for name in names:
-        if not name.isprintable():
+        if not class_list.is_name(name):
             raise ValueError(f"{os.path.join(folder, name)}: a name that a .lst cannot hold: "
                              "rename it")
     return names

@@ -35,14 +35,29 @@ def find(path):
 
     Returns:
         Two paths; None for a table that is not there.
+
+    Raises:
+        ValueError: there are tables of several sets.
     """
     if not os.path.isdir(path):
         return (path if path.lower().endswith(SUFFIXES) else None), None
-    names = sorted(os.listdir(path))
-    return tuple(next((os.path.join(path, name) for name in names for suffix in SUFFIXES
-                       if name.lower() == part + suffix
-                       or name.lower().endswith(f"_{part}{suffix}")), None)
-                 for part in ("train", "test"))
+    trains, tests = (_tables(path, part) for part in ("train", "test"))
+    both = sorted([*trains.values(), *tests.values()])
+    if trains and len({*trains, *tests}) > 1:
+        raise ValueError(f"{path}: tables of several sets, {class_list.some(both)}: give each set "
+                         "a folder of its own")
+    return tuple(next((os.path.join(path, name) for name in found.values()), None)
+                 for found in (trains, tests))
+
+
+def _tables(path, part):
+    """The names of the tables of a part in a folder, by what comes before its name."""
+    found = {}
+    for name in sorted(os.listdir(path), reverse=True):  # so that raw ones come before gzipped
+        table = re.fullmatch(rf"(.*_)?{part}\.csv(\.gz)?", name, flags=re.I)
+        if table:
+            found[(table[1] or "").lower()] = name
+    return found
 
 
 def read(train_path, test_path, image_shape=None):

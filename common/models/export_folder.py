@@ -213,7 +213,7 @@ def about(meta):
         if flags.get("num_examples"):
             told["Training images"] = str(flags["num_examples"])
         told["Seed"] = str(flags.get("seed", 0))
-        first = flags.get("labels_from", flags.get("first_label") or None)  # older: 0 for names, too
+        first = flags.get("labels_from", flags.get("first_label") or None)  # older: 0 of names
         if first is not None:
             told["Labels"] = f"from {first}"
         if flags.get("data_classes"):

@@ -1,0 +1,168 @@
+"""The same class has the same number in training and in scoring, whatever the data call it."""
+import argparse
+import functools
+import io
+import os
+
+import numpy as np
+import pytest
+
+import train_mnist
+from common.data import arrays, datasets, records
+from common.models import card, export_folder
+
+QUICK = ["--network", "mlp", "--width", 4, "--batch-size", 8, "--cpus", 1, "--num-epochs", 1,
+         "--model-prefix", "a"]
+
+
+@pytest.fixture
+def run(run_main):
+    return functools.partial(run_main, train_mnist, *QUICK)
+
+
+def image(number):
+    """As bright as the number says, which all data of a test mean by it."""
+    return np.full((28, 28), 20 * number, np.uint8)
+
+
+def png(number):
+    file = io.BytesIO()
+    arrays.to_pillow(image(number)).save(file, "PNG")
+    return file.getvalue()
+
+
+def folder(path, train, test):
+    """A folder for each number; returns the flags to read them by."""
+    for part, numbers in (("train", 4 * train), ("test", 2 * test)):
+        for copy, number in enumerate(numbers):
+            os.makedirs(f"{path}/{part}/{number}", exist_ok=True)
+            with open(f"{path}/{part}/{number}/{copy}.png", "wb") as file:
+                file.write(png(number))
+    return ["--data-dir", path]
+
+
+def npz(path, train, test):
+    """The numbers are the labels."""
+    found = {}
+    for part, labels in (("train", 4 * train), ("test", 2 * test)):
+        found[f"x_{part}"], found[f"y_{part}"] = np.stack(list(map(image, labels))), labels
+    np.savez(f"{path}.npz", **found)
+    return ["--data-dir", f"{path}.npz"]
+
+
+def rec(path, train, test, named=(True, True)):
+    """Of (label, number): the numbers are the names in the .lst, if a part is to have one."""
+    for part, rows, has_names in zip(("train", "test"), (4 * train, 2 * test), named):
+        with open(f"{path}-{part}.rec", "wb") as file:
+            for label, number in rows:
+                file.write(records.frame(records.HEADER.pack(0, label, 0, 0) + png(number)))
+        if has_names:
+            with open(f"{path}-{part}.lst", "w", encoding="utf-8") as file:
+                file.writelines(f"0\t{label}\t{number}/a.png\n" for label, number in rows)
+    return ["--data-train", f"{path}-train.rec", "--data-val", f"{path}-test.rec"]
+
+
+def numbering(flags):
+    """The class that the picture of each number has in scoring, by model and by export."""
+    parser = argparse.ArgumentParser()
+    card.add_flags(parser.add_argument)
+    args, found = parser.parse_args(flags), []
+    for args.model in ("a", "a-export"):
+        args.load_epoch = None
+        images, labels = card.test_images(args)[:2]
+        found.append({int(picture.flat[0]) // 20: int(label)
+                      for picture, label in zip(images, labels)})
+    assert found[0] == found[1]
+    return found[0]
+
+
+ALL = [(0, 1), (1, 2), (2, 3), (3, 4)]
+WORDS = ["--class-names", "one,two,three,four"]
+
+
+@pytest.mark.parametrize(("trained_on", "flags", "scored_on", "expected"), [
+    # labels, with names that are other numbers
+    (lambda: npz("x", [0, 1, 2, 3], [0, 3]), ["--class-names", "10,20,50,100"],
+     lambda: npz("y", [0], [0, 1, 2, 3]), {0: 0, 1: 1, 2: 2, 3: 3}),
+    (lambda: npz("x", [0, 1, 2, 3], [0, 3]), ["--class-names", "1,2,3,4"],
+     lambda: npz("y", [1], [1, 2, 3]), {1: 1, 2: 2, 3: 3}),
+    (lambda: npz("x", [0, 1, 2, 3], [0, 3]), ["--class-names", "1,2,3,4"],
+     lambda: folder("y", [], [1, 3]), {1: 0, 3: 2}),  # whose names are those of the classes
+    # labels in another order
+    (lambda: npz("x", [1, 2, 3, 4], [1, 4]), ["--class-names", "4,3,2,1"],
+     lambda: npz("y", [1], [1, 2]), {1: 3, 2: 2}),
+    # labels that got words
+    (lambda: npz("x", [0, 1, 2, 3], [0, 3]), WORDS, lambda: folder("y", [], [1, 3]), {1: 1, 3: 3}),
+    # folders that got words, or other numbers, or an order
+    (lambda: folder("x", [1, 2, 3, 4], [2]), WORDS, lambda: folder("y", [], [2, 4]), {2: 1, 4: 3}),
+    (lambda: folder("x", [1, 2, 3, 4], [2]), WORDS, lambda: npz("y", [1], [2, 4]), {2: 1, 4: 3}),
+    (lambda: folder("x", [0, 1, 2, 3], [2]), ["--class-names", "1,2,3,4"],
+     lambda: folder("y", [], [1, 2]), {1: 1, 2: 2}),
+    (lambda: folder("x", [1, 2, 3, 4], [2]), ["--class-names", "4,3,2,1"],
+     lambda: folder("y", [], [2, 4]), {2: 2, 4: 0}),
+    # more classes than folders
+    (lambda: folder("x", [1, 2, 3], [2]), ["--num-classes", "5"],
+     lambda: folder("y", [], [2, 3]), {2: 1, 3: 2}),
+    # RecordIO whose .lst is gone: its labels are numbers of classes
+    (lambda: rec("x", ALL, ALL), [], lambda: rec("y", ALL, ALL[1:], (False, False)),
+     {2: 1, 3: 2, 4: 3}),
+    (lambda: rec("x", ALL, ALL, (True, False)), [], lambda: rec("y", ALL, ALL[2:], (True, False)),
+     {3: 2, 4: 3}),
+    # RecordIO without pictures of a class
+    (lambda: rec("x", [ALL[0], *ALL[2:]], [ALL[0], *ALL[2:]]), [],
+     lambda: rec("y", ALL, [(0, 3), (1, 4)]), {3: 2, 4: 3}),
+])
+def test_a_picture_has_the_class_of_its_kind(run, tmp_path, trained_on, flags, scored_on, expected):
+    os.chdir(tmp_path)
+    assert run(*trained_on(), *flags).returncode == 0
+    assert numbering(scored_on()) == expected
+
+
+def test_labels_that_the_data_lacked_are_refused(run, tmp_path):
+    os.chdir(tmp_path)
+    assert run(*npz("x", [0, 1, 2, 3], [0]), *WORDS).returncode == 0
+    with pytest.raises(ValueError, match=r"^y.npz: the label 4 is none of 0 to 3, which the net"):
+        numbering(npz("y", [0], [0, 4]))
+
+
+def test_no_class_without_a_name_has_that_of_another(run, tmp_path):
+    os.chdir(tmp_path)
+    assert run(*folder("x", [1, 2, 3], [2]), "--num-classes", 5).returncode == 0
+    with open(os.path.join("a-export", export_folder.CLASSES), encoding="utf-8") as file:
+        assert file.read().splitlines() == ["1", "2", "3", "unnamed 3", "unnamed 4"]
+
+
+def test_packed_classes_without_pictures_keep_their_place(tmp_path):
+    os.chdir(tmp_path)
+    rows = [ALL[0], *ALL[2:]]
+    _, train, _, test = rec("x", rows, rows)
+    found = datasets.load("mnist", data_train=train, data_val=test)
+    assert found.class_names == ("1", "unnamed 1", "3", "4")
+    assert [int(picture.flat[0]) // 20 for picture in found.test_images] == [1, 3, 4] * 2
+    assert found.test_labels.tolist() == [0, 2, 3] * 2
+
+
+def test_digits_that_begin_at_one_have_sums_from_two(run, run_main, tmp_path, refused):
+    os.chdir(tmp_path)
+    added = ["--network", "addition", "--distort", "addition", "--add-stn", "--width", 16]
+    flags = [*folder("x", [1, 2, 3], [2]), *added]
+    assert run(*flags).returncode == 0
+    with open(os.path.join("a-export", export_folder.CLASSES), encoding="utf-8") as file:
+        assert file.read().splitlines() == ["2", "3", "4", "5", "6"]
+    parser = argparse.ArgumentParser()
+    card.add_flags(parser.add_argument)
+    args = parser.parse_args(folder("y", [], [3]))
+    args.model, args.load_epoch = "a", None
+    assert set(card.test_images(args).labels.tolist()) == {4}  # 3 + 3
+    os.rename("x/train/3", "x/train/4")
+    refused(run(*flags, "--overwrite"), "--distort addition adds digits, and the classes are not "
+                                        "numbers in a row: 1, 2, 4")
+
+
+def test_a_run_goes_on_with_the_names_that_it_began_with(run, tmp_path, refused):
+    os.chdir(tmp_path)
+    flags = folder("x", [1, 2, 3], [2])
+    assert run(*flags).returncode == 0
+    assert run(*flags, "--resume").returncode == 0
+    refused(run(*flags, "--resume", "--class-names", "one,two,three"),
+            "the classes 1, 2, 3 there, the classes one, two, three here")

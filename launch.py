@@ -18,7 +18,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
-from common import agent, cli
+from common import agent, cli, files
 
 LOOPBACK = "127.0.0.1"
 TICK = 0.2  # seconds
@@ -131,7 +131,7 @@ class Process:
         self.ready, self.status = False, None
         self.partial, self.last, self.held = b"", "", collections.deque()
         self.tell(json.dumps({"environment": environment, "command": command,
-                              "folder": os.getcwd()}))
+                              "folder": args.folder}))
 
     def tell(self, line):
         """Writes to the agent, if it is still there."""
@@ -207,11 +207,13 @@ class Group:
         self.begun = self.beaten = time.monotonic()
         self.deadline, self.why = None, None
         self.stopping, self.over = 0, False
+        self.unwritable = None
 
     def run(self):
         """Runs all to their end; returns 0, or the status after a stop.
 
-        Raises ``Lost`` if one is lost. Whatever happens, nothing is left running.
+        Raises ``Lost`` if one is lost, and at the end an OSError if what they printed could not be
+        written. Whatever happens, nothing is left running.
         """
         address = self.args.address or _own_address(self.args.hosts)
         with _free_port(address, self.args.port) as port:
@@ -224,6 +226,8 @@ class Group:
                 self._print_held(0)
             finally:
                 self._end()
+        if self.unwritable and not self.stopping:
+            raise self.unwritable
         return self.stopping
 
     @property
@@ -271,7 +275,10 @@ class Group:
 
     def _take(self, one, what, *words):
         if what == "out" and one.role == "worker":
-            print(words[0], flush=True)
+            try:
+                print(words[0], flush=True)
+            except OSError as error:  # which is no reason to end the training
+                self.unwritable = error
         elif what in ("out", "err"):
             one.last = words[0]
             one.held.append((time.monotonic(), words[0]))
@@ -334,8 +341,7 @@ class Group:
         for one in self.processes:
             while one.held and time.monotonic() - one.held[0][0] >= age:
                 line = one.held.popleft()[1]
-                print(line if one.role == "worker" else f"{one.name}: {line}", file=sys.stderr,
-                      flush=True)
+                _log(line if one.role == "worker" else f"{one.name}: {line}")
 
     def _end(self):
         """Kills what is still running."""
@@ -344,6 +350,12 @@ class Group:
         end = time.monotonic() + ENDING
         for one in self.processes:
             one.end(end - time.monotonic())
+
+
+def _log(line):
+    """Writes a line to stderr; one that nobody can read ends no training."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _own_address(hosts):
@@ -385,16 +397,19 @@ def _free_port(address, port):
 def main():
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
-    parser = cli.Parser(prog="launch.py", description=__doc__.splitlines()[0],
+    parser = cli.Parser(prog="launch.py", description=(__doc__ or "").partition("\n")[0],
                         usage="launch.py -n WORKERS [flags] -- COMMAND ...")
     add_flags(parser)
     args, command = parser.parse_args(words[:cut]), words[cut + 1:]
     check(args, command)
     if command[0] in ("python", "python3"):
         command[0] = args.python
+    with files.name_os_errors("the working directory"):
+        args.folder = os.getcwd()
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: signals.append(number))
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda number, _: signals.append(number))
     left = args.restarts
     while True:
         group = Group(args, command, signals)
@@ -402,10 +417,10 @@ def main():
             return group.run()
         except Lost as lost:
             if lost.final or not left or signals or group.stopping:
-                print(f"launch.py: error: {cli.one_line(lost)}; all are ended", file=sys.stderr)
+                _log(f"launch.py: error: {cli.one_line(lost)}; all are ended")
                 return lost.status
-            print(f"launch.py: {cli.one_line(lost)}; all are ended, and start again with --resume "
-                  f"({left} more times)", file=sys.stderr, flush=True)
+            _log(f"launch.py: {cli.one_line(lost)}; all are ended, and start again with --resume "
+                 f"({left} more times)")
             command, left = again(command), left - 1
 
 

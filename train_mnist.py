@@ -189,7 +189,7 @@ def made_of(args, dataset, classes):
     """What decides the network and the images, for the recipe: flags, names, images' SHA-256."""
     drawn = dataset.origin in datasets.DRAWN
     given = {name: getattr(args, name) for name in DECISIVE}
-    return dict(given, classes=classes,
+    return dict(given, classes=classes, threads=int(os.environ["OMP_NUM_THREADS"]),
                 image_shape=args.image_shape and list(args.image_shape),  # as JSON has it
                 num_classes=len(dataset.class_names),
                 data_sha256=None if drawn else dataset.sha256)

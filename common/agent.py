@@ -33,7 +33,7 @@ class Agent:
         self.process = subprocess.Popen(
             task["command"], cwd=task["folder"], env=environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[writing],
-            start_new_session=True, preexec_fn=_die_with(os.getpid()))
+            start_new_session=True, preexec_fn=die_with(os.getpid()))
         os.close(writing)
         streams = ((self.process.stdout.fileno(), "out"), (self.process.stderr.fileno(), "err"),
                    (ready, "ready"), (sys.stdin.fileno(), "in"))
@@ -118,7 +118,7 @@ def say(*words):
     os.write(sys.stdout.fileno(), (json.dumps(words) + "\n").encode())
 
 
-def _die_with(parent):
+def die_with(parent):
     """A function for a new process: on Linux it is killed when its parent ends."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 
@@ -131,9 +131,11 @@ def _die_with(parent):
 
 
 def main():
-    task = json.loads(sys.stdin.buffer.raw.readline())
+    line = sys.stdin.buffer.raw.readline()
+    if not line:  # launch.py is gone already
+        return
     try:
-        agent = Agent(task)
+        agent = Agent(json.loads(line))
     except OSError as error:
         say("err", f"{error.filename}: {error.strerror}")
         say("exit", 127)

@@ -159,10 +159,9 @@ def write_json(path, value):
 def prepare_output(path):
     """Makes the folder of ``path``; raises OSError or ValueError if no file can be written there.
     """
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{path!a}: not a name in UTF-8, which MXNet wants") from None
+    if not _is_utf8(path):
+        raise ValueError(f"{path!a}: not a name in UTF-8, which MXNet wants, or not by this "
+                         "locale: give another name, or set LC_ALL=C.UTF-8")
     special = os.path.exists(path) and not os.path.isfile(path)  # root could replace /dev/null
     if special or not os.path.basename(path):
         raise OSError(errno.EINVAL, "cannot be written: it names no file", path or "''")
@@ -173,6 +172,14 @@ def prepare_output(path):
             os.remove(probe)
     except OSError as error:
         raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
+
+
+def _is_utf8(path):
+    """Whether the system has a path by the bytes that MXNet will write it in."""
+    try:
+        return os.fsencode(path) == path.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 @contextlib.contextmanager
@@ -191,8 +198,10 @@ def exclusive(path):
     try:
         yield
     finally:
-        remove(path)  # before the lock ends, lest it be the next one's file
-        os.close(handle)
+        try:
+            remove(path)  # before the lock ends, lest it be the next one's file
+        finally:
+            os.close(handle)
 
 
 def _locked(path):

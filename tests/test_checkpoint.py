@@ -6,6 +6,8 @@ import os
 import pathlib
 import pickle
 import resource
+import subprocess
+import sys
 from random import Random
 
 import mxnet as mx
@@ -16,6 +18,7 @@ import symbols
 from common import files
 from common.models import trained
 from common.storage import checkpoint, file_set
+from tests.conftest import ROOT
 
 SHAPES = {"data": (2, 1, 28, 28), "softmax_label": (2,)}
 
@@ -374,3 +377,15 @@ def test_what_cannot_be_written_is_said_early(tmp_path):
             files.prepare_output(str(path))
     with pytest.raises(ValueError, match="not a name in UTF-8"):
         files.prepare_output(os.fsdecode(bytes(tmp_path) + b"/\xff"))
+
+
+def test_names_that_this_locale_spells_otherwise_are_refused(tmp_path):
+    """MXNet would write them in UTF-8, and Python not find them."""
+    code = "import sys; from common import files; files.prepare_output(sys.argv[1])"
+    for encoding, name in (("utf-8", "\u00fc"), ("ascii", "\u00fc"), ("ascii", "u")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path / name], cwd=ROOT, stderr=subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C.UTF-8" if encoding == "utf-8" else "C",
+                 "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+        refused = b"or not by this locale: give another name" in done.stderr
+        assert refused == ((encoding, name) == ("ascii", "\u00fc")), done.stderr

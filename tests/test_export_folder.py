@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import symbols
+from common import files
 from common.data import class_list, datasets, synthetic
 from common.models import export_folder, trained
 from symbols import stn
@@ -195,6 +196,16 @@ def test_the_card_says_what_mxnet_alone_gets_wrong(tmp_path):
                              *bound(symbol, (1, 28, 28), 7).get_params(), (1, 28, 28))
         told = "MXNET_DISABLE_MKLDNN_FUSE_CONV_SUM=1" in (tmp_path / name / "README.md").read_text()
         assert told == (name == "sum")
+
+
+def test_one_export_at_a_time(tmp_path):
+    symbol, module = network()
+    folder = str(tmp_path / "a")
+    with files.exclusive(os.path.join(folder, ".lock")), \
+            pytest.raises(ValueError, match="a/.lock: held by another run"):
+        export_folder.export(folder, symbol, *module.get_params(), (1, 28, 28))
+    export_folder.export(folder, symbol, *module.get_params(), (1, 28, 28))
+    assert sorted(os.listdir(folder)) == sorted(NAMES)
 
 
 def test_a_softmax_over_unknown_axes_is_refused(tmp_path):

@@ -204,6 +204,14 @@ def test_a_notebook_s_backend_does_not_matter(backend):
     assert done.stdout == f"{backend} {backend == 'pdf'}\n"
 
 
+def test_pictures_look_the_same_whatever_ones_settings(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 30\n")
+    code = ("from common.reports import pictures; import matplotlib; "
+            "print(matplotlib.rcParams['text.usetex'], matplotlib.rcParams['font.size'])")
+    done = run(sys.executable, "-c", code, MATPLOTLIBRC=str(tmp_path / "matplotlibrc"))
+    assert done.stdout == "False 10.0\n"
+
+
 def test_sums_are_not_fused_unless_mxnet_has_read_that_already():
     code = ("from common import find_mxnet; import importlib, os; name = find_mxnet.UNFUSED_SUMS; "
             "print(os.environ[name]); os.environ[name] = '0'; importlib.reload(find_mxnet); "

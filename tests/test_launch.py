@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from types import SimpleNamespace
@@ -65,6 +66,42 @@ def test_a_process_that_fails_is_named_with_its_last_words():
     assert f"launch.py: error: worker 1 on {host} left with status 5: last words" in stderr
     assert stderr.count("last words") == 1
     assert "not to be seen" not in stderr
+
+
+@pytest.mark.parametrize(("stream", "status"), [("stdout", 2), ("stderr", 0)])
+def test_output_that_cannot_be_written_ends_no_training(tmp_path, stream, status):
+    code = SAY + ("import time\nfor _ in range(3): print('a'); print('b', file=sys.stderr); "
+                  "sys.stdout.flush(); sys.stderr.flush(); time.sleep(0.6)\n"
+                  "open(role, 'w')")
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, os.path.join(ROOT, "launch.py"), *map(str, FREE), "--", "python", "-c",
+             code], cwd=tmp_path, stdin=subprocess.DEVNULL, universal_newlines=True,
+            timeout=groups.LIMIT, **{**streams, stream: full})
+    assert done.returncode == status, done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["scheduler", "server", "worker0", "worker1"]
+    if stream == "stdout":
+        assert "launch.py: error: standard output: No space left on device" in done.stderr
+
+
+def test_a_hangup_is_ignored_under_nohup():
+    launcher = groups.start(FREE, SLEEP, preexec_fn=lambda: signal.signal(signal.SIGHUP,
+                                                                          signal.SIG_IGN))
+    members = groups.wait_for_members(launcher, 4)
+    launcher.send_signal(signal.SIGHUP)
+    launcher.send_signal(signal.SIGTERM)
+    assert ended(launcher, members)[0] == 128 + signal.SIGTERM
+
+
+def test_a_working_directory_that_is_gone():
+    folder = tempfile.mkdtemp()
+    done = subprocess.run(["sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', folder, sys.executable,
+                           os.path.join(ROOT, "launch.py"), "-n", "1", "--", "x"],
+                          stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          universal_newlines=True, timeout=groups.LIMIT)
+    assert done.returncode == 2
+    assert done.stderr == "launch.py: error: the working directory: No such file or directory\n"
 
 
 def test_a_program_that_is_not_there():
@@ -187,7 +224,7 @@ def test_what_would_come_again_is_not_tried_again(status):
 def test_one_that_does_not_leave_after_another_ends_all(monkeypatch):
     monkeypatch.setattr(launch, "LEAVING", 0.5)
     args = SimpleNamespace(hosts=None, address=None, port=None, num_servers=1, num_workers=2,
-                           start_timeout=0)
+                           start_timeout=0, folder=os.getcwd())
     code = SAY + "import time\nif role != 'worker0': time.sleep(100)"
     with pytest.raises(launch.Lost, match="does not leave, although another one has"):
         launch.Group(args, [sys.executable, "-c", code], []).run()

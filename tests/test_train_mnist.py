@@ -466,3 +466,11 @@ def test_interrupted_while_it_imports_it_leaves_no_traceback(tmp_path, library):
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr
+
+
+def test_threads_change_the_last_bits_only(tmp_path, run_main, monkeypatch, caplog):
+    flags = [*QUICK, "--network", "mlp", "--lr-schedule", "constant", "--model-prefix", "a"]
+    assert run_main(train_mnist, *flags).returncode == 0
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert run_main(train_mnist, *flags, "--resume", "--num-epochs", 3).returncode == 0
+    assert "one thread on each device there, 3 threads on each device here" in caplog.text

@@ -80,6 +80,23 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_figures(tmp_path, stop, erro
         assert figures[0][name] == figures[1][name]
 
 
+@pytest.mark.slow
+def test_a_run_does_not_outlive_what_started_it(tmp_path):
+    run = run_of("a", epochs=4)
+    folders = [str(tmp_path / "results"), str(tmp_path / "scratch")]
+    code = (f"from common import find_mxnet; from common.reports import training_runs; "
+            f"training_runs.train([training_runs.Run(*{tuple(run)})], *{folders})")
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    while not os.path.exists(os.path.join(folders[1], "a-0001.params")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    time.sleep(0.1)  # the system ends the training
+    training_runs.train([run], *folders)
+    assert os.path.exists(training_runs.result_path(folders[0], "a"))
+
+
 def test_failed_runs_are_reported_and_the_others_done(tmp_path, capsys):
     wrong = run_of("wrong", "--pool", "2")
     with pytest.raises(ValueError, match="1 of 2 runs failed: see .*wrong.log"):

@@ -34,6 +34,7 @@ FILES = {
 }
 ORDER = (*(name for name in FILES if name != PARAMS), SUMS, CARD, PARAMS)  # of their renaming
 NEW = ".new"  # the folder in which they wait for that
+LOCK = ".lock"  # held meanwhile
 
 
 def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, raw_input=False,
@@ -56,7 +57,8 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
         The paths of the JSON and the params.
 
     Raises:
-        ValueError: more or fewer names than classes, or the output is no class probabilities.
+        ValueError: more or fewer names than classes, or the output is no class probabilities, or
+            another process is writing there.
         OSError: a file cannot be written, or the folder has other things in it than an export.
     """
     check_free(folder)
@@ -81,7 +83,7 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
     if rewrite.sums_convolutions(deployed):
         told["On a CPU"] = (f"set {UNFUSED_SUMS}=1 before MXNet is imported, or it may predict "
                             "wrongly: it fuses some sums with convolutions as it should not")
-    with _replacing(folder) as new:
+    with files.exclusive(os.path.join(folder, LOCK)), _replacing(folder) as new:
         checkpoint.save_params(os.path.join(new, PARAMS),
                                *map(_float32, (arg_params, aux_params)))
         _write(new, {
@@ -121,7 +123,7 @@ def check_free(folder):
     if checkpoint.begun(folder.rstrip(os.sep)):
         raise ValueError(f"{folder}: the prefix of checkpoints, which a folder of that name would "
                          "hide: give another one")
-    if (os.path.isdir(folder) and set(os.listdir(folder)) - {NEW}
+    if (os.path.isdir(folder) and set(os.listdir(folder)) - {NEW, LOCK}
             and not os.path.exists(os.path.join(folder, SYMBOL))):
         raise FileExistsError(f"{folder}: holds something else than an export: give a folder that "
                               "is empty or new")

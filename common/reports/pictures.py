@@ -20,6 +20,8 @@ from matplotlib.colors import PowerNorm  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from PIL import Image  # noqa: E402
 
+matplotlib.rcdefaults()  # one's own settings may want LaTeX, or other sizes
+
 from common import files  # noqa: E402
 
 INCH = 1.0  # of a picture in a grid

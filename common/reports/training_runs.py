@@ -10,7 +10,7 @@ import sys
 import time
 from typing import List, NamedTuple
 
-from common import cli, files
+from common import agent, cli, files
 from common.storage import checkpoint, fields
 
 CHECKOUT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
@@ -145,7 +145,7 @@ def _start(run, results, prefix):
     with open(f"{prefix}.log", "a", encoding="utf-8") as log, \
             _handled(signal.SIGINT, signal.SIG_IGN):
         return subprocess.Popen([sys.executable, SCRIPT, *flags], stdout=log, stderr=log,
-                                stdin=subprocess.DEVNULL)
+                                stdin=subprocess.DEVNULL, preexec_fn=agent.die_with(os.getpid()))
 
 
 def _last_line(path):

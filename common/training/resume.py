@@ -11,7 +11,7 @@ from common.provenance import provenance
 from common.storage import checkpoint
 from common.training.recipe import LOOKING_AHEAD
 
-ROUNDING = ("devices", "kv_store")  # they change a run in its last bits alone
+ROUNDING = ("devices", "kv_store", "threads")  # they change a run in its last bits alone
 # Where the images are from; where their SHA-256 is the same, that does not matter.
 ORIGINS = ("data_dir", "data_train", "data_val", "image_shape", "num_examples")
 # What runs did before their recipes had a word for it:
@@ -305,6 +305,8 @@ def _as_flag(name, value):
         return f"--pretrained of the SHA-256 {str(value)[:8]}..."
     if name == "data_sha256":
         return f"images with the SHA-256 {str(value)[:8]}..."
+    if name == "threads":
+        return f"{value} threads on each device" if value > 1 else "one thread on each device"
     if name == "classes":
         return f"the classes {class_list.some(value)}"
     if name == "num_workers":

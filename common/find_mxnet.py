@@ -1,7 +1,7 @@
 """Makes ``import mxnet`` work on this Python and NumPy; every script imports it first.
 
 MXNet 1.9.1 is its last release and predates Python 3.12 and NumPy 1.24. Importing this module puts
-back the few names that MXNet misses, and changes none that exists. In the zoo it also sets the
+back the few names that MXNet misses, and changes none of NumPy's. In the zoo it also sets the
 number of threads, which MXNet reads when it is imported; what the user has set in the environment
 stays. A copy of this file elsewhere leaves that to MXNet: a single device wants other settings.
 
@@ -40,6 +40,8 @@ def unsuitable(version, bits, system, machine):
 
 def this_python():
     """Says in one line why this Python is unsuitable; None if it is not."""
+    if sys.flags.optimize > 1:
+        return "MXNet 1.9.1 needs docstrings: leave out -OO and PYTHONOPTIMIZE=2"
     bits = 64 if sys.maxsize > 2**32 else 32
     return unsuitable(sys.version_info, bits, platform.system(), platform.machine())
 
@@ -124,8 +126,11 @@ def _distutils():
 
 
 def mend_scipy(sparse):
-    """Gives scipy.sparse, if it is there, the name that ``nd.array`` looks up and SciPy 2 drops."""
-    if sparse and not hasattr(sparse, "csr"):
+    """Gives scipy.sparse, if it is there, the name that ``nd.array`` looks up.
+
+    SciPy 2 drops it, and before it warns of it whenever it is used.
+    """
+    if sparse:
         sparse.csr = sparse
 
 
@@ -245,7 +250,15 @@ def _set_for_many_devices():
     os.environ.setdefault("MXNET_CPU_PRIORITY_NTHREADS", "1")
 
 
+def drop_empty(environment):
+    """Drops settings of MXNet that are "": it crashes on most of them, where it wants numbers."""
+    for name in [name for name, value in environment.items()
+                 if not value and name.startswith(("MXNET_", "DMLC_"))]:
+        del environment[name]
+
+
 def _prepare():
+    drop_empty(os.environ)
     complaint = mend_threads(os.environ)
     if complaint:
         _leave(complaint)

@@ -35,9 +35,25 @@ def test_unsuitable_pythons_are_told_what_works(version, bits, system, machine):
 
 
 def test_import_is_silent_even_where_warnings_are_errors():
-    code = "from common import find_mxnet; import mxnet; print(mxnet.nd.ones(2).shape)"
+    code = "from common import find_mxnet; import mxnet; print(mxnet.nd.array([0, 1]).shape)"
     done = run(sys.executable, "-W", "error", "-c", code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(2,)\n", "")
+
+
+def test_without_docstrings_it_says_what_to_do():
+    done = run(sys.executable, "-OO", "score.py", "published/mnist-lenet-stn")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2, "", "MXNet 1.9.1 needs docstrings: leave out -OO and PYTHONOPTIMIZE=2\n")
+
+
+def test_settings_that_are_empty_are_none():
+    code = ("from common import find_mxnet; import mxnet, os; mxnet.nd.ones(2).wait_to_read(); "
+            "print(sorted(name for name, value in os.environ.items() if not value))")
+    done = run(sys.executable, "-c", code, MXNET_ENGINE_TYPE="", DMLC_ROLE="", OTHER="",
+               MXNET_CPU_WORKER_NTHREADS="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "'OTHER'" in done.stdout
+    assert "MXNET" not in done.stdout
 
 
 def test_numpy_names_that_exist_are_left_alone():

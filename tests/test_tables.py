@@ -210,6 +210,8 @@ def test_tables_of_images_that_are_not_square(tmp_path):
      "the column 'id' is not named as the pixels are: a table has a label and pixels, and nothing"),
     (b"label;a\n1;2\n", "no table of a label and pixels, with commas"),
     (b"label,a\n1,\xff\n", "line 2 is not text in UTF-8"),
+    (b"label,pixel0,pixel0\n1,2,3\n", "two columns are named 'pixel0'"),
+    (b"label,pixel0,Label\n1,2,3\n", "two columns are named 'label'"),
     (b"PAR1\0\0", "line 1 is no line of a table"),
     (b"0," * 2**23 + b"0\n", "line 1 is no line of a table"),
 ], ids=words_alone)

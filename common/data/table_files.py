@@ -104,6 +104,9 @@ def _read(path, image_shape, like=()):
             raise ValueError(f"{path}: no table of a label and pixels, with commas between them")
         if LABEL not in names if named else len(names) == len(like):
             return None
+        twice = [name for name, count in collections.Counter(names).items() if name and count > 1]
+        if named and twice:
+            raise ValueError(f"{path}: two columns are named {twice[0]!r}")
         place = names.index(LABEL) if named else 0
         del names[place]
         order = _order(path, names, like) if named else slice(None)

@@ -43,7 +43,9 @@ def run_in_child(path, action):
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == REFUSED:
         raise ValueError(said)
     if status != DONE:
-        raise ValueError(f"{path}: MXNet crashes or hangs on this network")
+        limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+        raise ValueError(f"{path}: MXNet crashes or hangs on this network"
+                         + (", or has too little memory: see `ulimit -v`" if limited else ""))
     return said
 
 

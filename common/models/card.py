@@ -106,17 +106,17 @@ def _as_numbered_by(names, dataset, where, known, packed):
         names = ()  # which say nothing
     if not names:
         return labels
-    was_named = "labels_from" not in known
-    if dataset.named or not (packed and was_named):
-        in_data = _in_data(names, known)
-        for either in (in_data, names) if dataset.named == was_named else (names, in_data):
-            if set(own) <= set(either):
-                if either != names and dataset.origin not in datasets.DATASETS:
-                    logging.info(TAKEN, where, *map(class_list.some, (either, names)))
-                return class_list.renumbered(where, labels, own, either)
+    in_data, was_named = _in_data(names, known), "labels_from" not in known
+    if packed and was_named and not dataset.named:
+        return _by_number(where, dataset, names, None)
+    for either in (in_data, names) if dataset.named == was_named else (names, in_data):
+        if set(own) <= set(either):
+            if either != names and dataset.origin not in datasets.DATASETS:
+                logging.info(TAKEN, where, *map(class_list.some, (either, names)))
+            return class_list.renumbered(where, labels, own, either)
     if dataset.origin in datasets.DATASETS:
         return labels
-    if dataset.named or (class_list.are_numbers(names) and not packed and was_named):
+    if dataset.named or (was_named and class_list.are_numbers(names)):
         return class_list.renumbered(where, labels, own, names)  # which says what is missing
     return _by_number(where, dataset, names, known.get("labels_from"))
 

@@ -109,6 +109,7 @@ def test_black_and_white_images(white):
 @pytest.mark.parametrize(("make", "words"), [
     (lambda images: images - 1.0, "the pixels are from -1 to 254"),
     (lambda images: images.astype(int) * 2, "the pixels are from 0 to 510"),
+    (lambda images: np.where(images, np.inf, 0), "the pixels are from 0 to inf"),
     (lambda images: images / 2, "some pixels are above 1 and some no whole numbers"),
     (lambda images: np.where(images, np.nan, 0), "the pixels are from nan to nan"),
     (lambda images: np.stack([images] * 2, axis=1), "the channels, 1 or 3, .* neither is"),
@@ -125,11 +126,12 @@ def test_pixels_whose_meaning_is_not_clear_are_refused(white, make, words):
 
 
 def test_a_pixel_that_is_no_number_is_refused_in_any_part(white):
-    broken = white / 255
-    broken[0, 0, 0] = np.nan
-    for parts in ((white / 255, broken), (broken, white / 255)):
-        with pytest.raises(ValueError, match="the pixels are from nan to nan"):
-            arrays.as_images("a", *parts)
+    for value, words in ((np.nan, "from nan to nan"), (np.inf, "from 0 to inf")):
+        broken = white / 255
+        broken[0, 0, 0] = value
+        for parts in ((white / 255, broken), (broken, white / 255)):
+            with pytest.raises(ValueError, match=f"the pixels are {words}"):
+                arrays.as_images("a", *parts)
 
 
 @pytest.mark.parametrize("make", [lambda images: images / 255, lambda images: images // 255 * 1.0])

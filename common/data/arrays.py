@@ -58,12 +58,12 @@ def _shades(path, parts):
     low, high = np.min(lows), np.max(highs)  # NaN stays
     are_fractions = [part.dtype.kind == "f" and 0 < most <= 1 for part, most in zip(parts, highs)]
     fractions = any(are_fractions)
-    if fractions and high > 1:
-        raise ValueError(f"{path}: training and test images are of different scales: up to "
-                         f"{highs[0]:g}, and up to {highs[1]:g}; convert them to uint8")
     if not (low >= 0 and high <= 255):  # nor is NaN
         raise ValueError(f"{path}: the pixels are from {low:g} to {high:g}: expected 0 to 255, or "
                          "fractions from 0 to 1; convert them to uint8")
+    if fractions and high > 1:
+        raise ValueError(f"{path}: training and test images are of different scales: up to "
+                         f"{highs[0]:g}, and up to {highs[1]:g}; convert them to uint8")
     for part in parts:
         check_size(path, len(part), part.shape[1:])
     return [_as_uint8(path, part, fractions) for part in parts]

@@ -408,7 +408,7 @@ def main():
         args.folder = os.getcwd()
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # by nohup
             signal.signal(number, lambda number, _: signals.append(number))
     left = args.restarts
     while True:

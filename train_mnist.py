@@ -173,16 +173,16 @@ def check_output(path, args, pretrained, prefix):
 def names_of_answers(dataset, distort, count):
     """The names of a network's ``count`` classes: those of the images, or of their sums.
 
-    Raises ValueError if the images' cannot be added.
+    Of words, the numbers are added. Raises ValueError if those of the images leave some out.
     """
     if distort != "addition":
         return list(dataset.class_names)
-    digits = dataset.data_classes
-    first = int(digits[0]) if class_list.are_numbers(digits) else 0
-    if digits != class_list.numbers(first, len(digits)):
+    names = dataset.data_classes
+    digits = list(map(int, names)) if class_list.are_numbers(names) else list(range(len(names)))
+    if digits != list(range(digits[0], digits[0] + len(digits))):
         raise ValueError("--distort addition adds digits, and the classes are not numbers in a "
-                         f"row: {class_list.some(digits)}")
-    return list(class_list.numbers(2 * first, count))
+                         f"row: {class_list.some(names)}")
+    return list(class_list.numbers(2 * digits[0], count))
 
 
 def made_of(args, dataset, classes):
@@ -242,7 +242,7 @@ def train_network(args, recipe, prefix, group, started):
     recipe = dataclasses.replace(recipe, made_of=made_of(args, dataset, classes))
     group.check_alike(recipe)
     about = dict(vars(args), model_prefix=prefix, data_origin=dataset.origin, classes=classes,
-                 labels_from=dataset.labels_from,
+                 labels=dataset.labels,
                  data_classes=list(in_data) if dataset.named and classes != list(in_data) else None)
     train, validation, test = iterators(args, dataset, distortion, group)
     if args.test_io:

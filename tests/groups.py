@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from tests.conftest import ROOT, hear_interrupts
+from tests.conftest import ROOT
 
 LIMIT = 90  # seconds after which a test gives up; launch.py's death ends all that it has started
 TRAIN = ["python", os.path.join(ROOT, "train_mnist.py"), "--dataset", "synthetic",
@@ -30,7 +30,6 @@ os._exit(there.wait())
 
 def start(flags, command, **options):
     """Starts ``launch.py``."""
-    options.setdefault("preexec_fn", hear_interrupts)
     return subprocess.Popen(
         [sys.executable, os.path.join(ROOT, "launch.py"), *map(str, flags), "--",
          *map(str, command)],

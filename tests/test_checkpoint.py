@@ -381,6 +381,10 @@ def test_what_cannot_be_written_is_said_early(tmp_path):
 
 def test_names_that_this_locale_spells_otherwise_are_refused(tmp_path):
     """MXNet would write them in UTF-8, and Python not find them."""
+    with pytest.MonkeyPatch.context() as patch:  # where no locale of 8 bits is installed
+        patch.setattr(os, "fsencode", lambda path: path.encode("latin-1"))
+        with pytest.raises(ValueError, match="not by this locale: give another name, or set LC_A"):
+            files.prepare_output(str(tmp_path / "\u00fc"))
     code = "import sys; from common import files; files.prepare_output(sys.argv[1])"
     for encoding, name in (("utf-8", "\u00fc"), ("ascii", "\u00fc"), ("ascii", "u")):
         done = subprocess.run(

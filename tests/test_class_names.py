@@ -10,6 +10,7 @@ import pytest
 import train_mnist
 from common.data import arrays, datasets, records
 from common.models import card, export_folder
+from tests.conftest import ROOT
 
 QUICK = ["--network", "mlp", "--width", 4, "--batch-size", 8, "--cpus", 1, "--num-epochs", 1,
          "--model-prefix", "a"]
@@ -62,21 +63,22 @@ def rec(path, train, test, named=(True, True)):
     return ["--data-train", f"{path}-train.rec", "--data-val", f"{path}-test.rec"]
 
 
-def numbering(flags):
-    """The class that the picture of each number has in scoring, by model and by export."""
+def numbering(flags, models=("a", "a-export")):
+    """The class that the picture of each number has in scoring, which is the same by all models."""
     parser = argparse.ArgumentParser()
     card.add_flags(parser.add_argument)
     args, found = parser.parse_args(flags), []
-    for args.model in ("a", "a-export"):
+    for args.model in models:
         args.load_epoch = None
         images, labels = card.test_images(args)[:2]
         found.append({int(picture.flat[0]) // 20: int(label)
                       for picture, label in zip(images, labels)})
-    assert found[0] == found[1]
+    assert found[0] == found[-1]
     return found[0]
 
 
 ALL = [(0, 1), (1, 2), (2, 3), (3, 4)]
+NAMELESS = (False, False)
 WORDS = ["--class-names", "one,two,three,four"]
 
 
@@ -104,13 +106,26 @@ WORDS = ["--class-names", "one,two,three,four"]
     (lambda: folder("x", [1, 2, 3], [2]), ["--num-classes", "5"],
      lambda: folder("y", [], [2, 3]), {2: 1, 3: 2}),
     # RecordIO whose .lst is gone: its labels are numbers of classes
-    (lambda: rec("x", ALL, ALL), [], lambda: rec("y", ALL, ALL[1:], (False, False)),
+    (lambda: rec("x", ALL, ALL), [],
+     lambda: rec("y", ALL, ALL[1:], NAMELESS)[2:],
      {2: 1, 3: 2, 4: 3}),
-    (lambda: rec("x", ALL, ALL, (True, False)), [], lambda: rec("y", ALL, ALL[2:], (True, False)),
+    (lambda: rec("x", ALL, ALL, (True, False)), [],
+     lambda: rec("y", ALL, ALL[2:], (True, False))[2:],
      {3: 2, 4: 3}),
     # RecordIO without pictures of a class
     (lambda: rec("x", [ALL[0], *ALL[2:]], [ALL[0], *ALL[2:]]), [],
-     lambda: rec("y", ALL, [(0, 3), (1, 4)]), {3: 2, 4: 3}),
+     lambda: rec("y", ALL, [(0, 3), (1, 4)])[2:], {3: 2, 4: 3}),
+    # RecordIO with labels alone, in another order
+    (lambda: rec("x", ALL, ALL, NAMELESS), ["--class-names", "3,2,1,0"],
+     lambda: rec("y", ALL, ALL[1:], NAMELESS)[2:], {2: 2, 3: 1, 4: 0}),
+    (lambda: npz("x", [1, 2, 3, 4], [1]), ["--class-names", "4,3,2,1"],
+     lambda: rec("y", ALL, [(1, 1), (2, 2)], NAMELESS)[2:], {1: 3, 2: 2}),
+    # folders that are not all numbers in a row
+    (lambda: folder("x", [0, 2, 4], [2]), ["--class-names", "a,b,c"],
+     lambda: npz("y", [0], [0, 2]), {0: 0, 2: 1}),
+    # folders that are named as the classes, not as those of the training
+    (lambda: folder("x", [1, 2, 3], [2]), ["--class-names", "7,8,9"],
+     lambda: folder("y", [], [7, 9]), {7: 0, 9: 2}),
 ])
 def test_a_picture_has_the_class_of_its_kind(run, tmp_path, trained_on, flags, scored_on, expected):
     os.chdir(tmp_path)
@@ -118,11 +133,33 @@ def test_a_picture_has_the_class_of_its_kind(run, tmp_path, trained_on, flags, s
     assert numbering(scored_on()) == expected
 
 
-def test_labels_that_the_data_lacked_are_refused(run, tmp_path):
+@pytest.mark.parametrize(("trained_on", "flags", "scored_on", "words"), [
+    (lambda: npz("x", [0, 1, 2, 3], [0]), WORDS, lambda: npz("y", [0], [0, 4]),
+     "the label 4 is none of 0 to 3, which the network knows"),
+    (lambda: npz("x", [0, 1, 2, 3], [0]), ["--class-names", "1,2,3,4"],
+     lambda: npz("y", [1], [1, 2, 3, 4]), "the label 4 is none of 0 to 3"),
+    (lambda: folder("x", [1, 2, 3, 4], [1]), WORDS, lambda: folder("y", [], [1, 2, 5]),
+     "the class 5 is none of 1, 2, 3, 4"),
+    (lambda: folder("x", [0, 1, 2], [1]), [], lambda: rec("y", ALL, [(1, 1), (3, 3)],
+                                                          NAMELESS)[2:],
+     "the label 3 is none of 0 to 2"),
+])
+def test_classes_that_the_training_lacked_are_refused(run, tmp_path, trained_on, flags, scored_on,
+                                                      words):
     os.chdir(tmp_path)
-    assert run(*npz("x", [0, 1, 2, 3], [0]), *WORDS).returncode == 0
-    with pytest.raises(ValueError, match=r"^y.npz: the label 4 is none of 0 to 3, which the net"):
-        numbering(npz("y", [0], [0, 4]))
+    assert run(*trained_on(), *flags).returncode == 0
+    with pytest.raises(ValueError, match=words):
+        numbering(scored_on())
+
+
+def test_a_model_that_does_not_say_what_its_data_called_the_classes(tmp_path):
+    """Its names decide, and labels beyond them are refused."""
+    os.chdir(tmp_path)
+    published = os.path.join(ROOT, "published", "mnist-lenet")
+    rows = [(label, label) for label in range(1, 10)]
+    assert numbering(rec("y", ALL, rows, NAMELESS)[2:], (published,)) == dict(rows)
+    with pytest.raises(ValueError, match="the class 10 is none of 0, 1, 2"):
+        numbering(rec("y", ALL, [*rows, (10, 10)], NAMELESS)[2:], (published,))
 
 
 def test_no_class_without_a_name_has_that_of_another(run, tmp_path):
@@ -157,6 +194,31 @@ def test_digits_that_begin_at_one_have_sums_from_two(run, run_main, tmp_path, re
     os.rename("x/train/3", "x/train/4")
     refused(run(*flags, "--overwrite"), "--distort addition adds digits, and the classes are not "
                                         "numbers in a row: 1, 2, 4")
+
+
+@pytest.mark.parametrize(("names", "sums"), [(("00", "01", "02"), "01234"), ("abc", "01234")])
+def test_classes_are_added_by_their_numbers(tmp_path, names, sums):
+    for name in names:
+        for part in ("train", "test"):
+            os.makedirs(tmp_path / part / name)
+            (tmp_path / part / name / "a.png").write_bytes(png(1))
+    dataset = datasets.load("mnist", str(tmp_path))
+    assert train_mnist.names_of_answers(dataset, "addition", 5) == list(sums)
+
+
+def test_older_sums_are_scored_by_the_numbers_of_classes(tmp_path, run):
+    os.chdir(tmp_path)
+    assert run(*folder("x", [1, 2, 3], [2]), "--network", "addition", "--distort", "addition",
+               "--add-stn", "--width", 16).returncode == 0
+    path = os.path.join("a-export", export_folder.CARD)
+    with open(path, encoding="utf-8") as file:
+        lines = [line for line in file if not line.startswith(("- Labels", "- Classes in the"))]
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(lines)
+    args = argparse.Namespace(model="a-export", load_epoch=None, dataset=None, data_dir="x",
+                              data_train=None, data_val=None, image_shape=None, broken="fail",
+                              num_examples=None, distort=None, seed=None)
+    assert set(card.test_images(args).labels.tolist()) == {2}  # of class 1 and class 1
 
 
 def test_a_run_goes_on_with_the_names_that_it_began_with(run, tmp_path, refused):

@@ -216,9 +216,12 @@ def test_a_softmax_over_unknown_axes_is_refused(tmp_path):
     said = mx.sym.SoftmaxOutput(net, name="softmax", multi_output=True)
     export_folder.export(str(tmp_path), said, params, {}, (1, 28, 28))
     unsaid = mx.sym.SoftmaxOutput(net, name="softmax")
-    with pytest.raises(ValueError, match=r"softmax: a softmax of \(N, 10, 1\) that does not say "
-                                         "over which axis: give it multi_output=True"):
+    with pytest.raises(ValueError, match=r"it ends in a softmax of \(N, 10, 1\) that does not "
+                                         "say over which axis: give it multi_output=True"):
         export_folder.export(str(tmp_path), unsaid, params, {}, (1, 28, 28))
+    beside = mx.sym.SoftmaxOutput(mx.sym.reshape(net, shape=(0, 5, 2)), name="beside")
+    both = mx.sym.Group([mx.sym.SoftmaxOutput(mx.sym.flatten(net), name="softmax"), beside])
+    export_folder.export(str(tmp_path), both, params, {}, (1, 28, 28))
 
 
 def test_classes_have_their_names(tmp_path):

@@ -126,9 +126,21 @@ def test_tables_of_training_and_test(tmp_path, square, monkeypatch, names, optio
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize(("names", "found"), [
+    (("train.csv", "test.csv", "dogs_train.csv.gz", "dogs_test.csv"), ("train.csv", "test.csv")),
+    (("dogs_train.csv", "test.csv"), ("dogs_train.csv", "test.csv")),
+    (("dogs_train.csv", "dogs_test.csv", "guessed_test.csv"), ("dogs_train.csv", "dogs_test.csv")),
+    (("._train.csv", "Train.csv", "train.csv.gz"), ("Train.csv", None)),
+    (("test.csv",), (None, None))])
+def test_tables_of_one_set_are_found(tmp_path, names, found):
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    assert table_files.find(str(tmp_path)) == tuple(name and str(tmp_path / name) for name in found)
+
+
 @pytest.mark.parametrize("names", [("cats_train.csv", "dogs_train.csv", "dogs_test.csv"),
                                    ("cats_train.csv", "dogs_test.csv"),
-                                   ("train.csv", "dogs_train.csv.gz")])
+                                   ("train.csv", "cats_test.csv", "dogs_test.csv")])
 def test_tables_of_several_sets_are_not_put_together(tmp_path, names):
     for name in names:
         (tmp_path / name).write_bytes(b"")

@@ -82,7 +82,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_figures(tmp_path, stop, erro
 
 @pytest.mark.slow
 def test_a_run_does_not_outlive_what_started_it(tmp_path):
-    run = run_of("a", epochs=4)
+    run = run_of("a", epochs=400)
     folders = [str(tmp_path / "results"), str(tmp_path / "scratch")]
     code = (f"from common import find_mxnet; from common.reports import training_runs; "
             f"training_runs.train([training_runs.Run(*{tuple(run)})], *{folders})")
@@ -92,9 +92,9 @@ def test_a_run_does_not_outlive_what_started_it(tmp_path):
         time.sleep(0.01)
     process.kill()
     process.wait()
-    time.sleep(0.1)  # the system ends the training
-    training_runs.train([run], *folders)
-    assert os.path.exists(training_runs.result_path(folders[0], "a"))
+    time.sleep(0.5)  # the system ends the training
+    with files.exclusive(os.path.join(folders[1], "a.lock")):
+        assert len(checkpoint.epochs(os.path.join(folders[1], "a"))) < 400
 
 
 def test_failed_runs_are_reported_and_the_others_done(tmp_path, capsys):

@@ -12,6 +12,7 @@ MOST = 2**16  # classes
 JOINERS = "\u200c\u200d"  # and what keeps letters apart
 NOTHING = "none"  # the class of a place in which a whole number has no digit
 DIGITS = (*"0123456789", NOTHING)  # the classes of each of its places
+NAMED, ORDERED = "names", "as the classes are named"  # what labels data have
 UNEQUAL = 5  # times as many images as the smallest class has are worth a line
 
 
@@ -151,6 +152,19 @@ def complete(names, count):
 def numbers(first, count):
     """The names of classes whose labels are numbers in a row."""
     return tuple(map(str, range(first, first + count)))
+
+
+def kind_of_labels(data_classes, named):
+    """What tells the classes in data: ``NAMED``, ``ORDERED`` or "from 1", in words.
+
+    Args:
+        data_classes: what the data call the classes: names, or else labels.
+        named: whether they name them.
+    """
+    if named:
+        return NAMED
+    in_a_row = numbers(int(data_classes[0]), len(data_classes))
+    return f"from {data_classes[0]}" if tuple(data_classes) == in_a_row else ORDERED
 
 
 def are_numbers(names):

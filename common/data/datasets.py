@@ -1,5 +1,6 @@
 """Datasets by name, or of one's own in any of some formats."""
 import argparse
+import contextlib
 import hashlib
 import logging
 import os
@@ -48,11 +49,9 @@ class Dataset(NamedTuple):
     named: bool  # whether the data name their classes
 
     @property
-    def labels_from(self):
-        """The label of class 0, where classes have labels in a row and no names; else None."""
-        first = None if self.named else int(self.data_classes[0])
-        in_a_row = class_list.numbers(first or 0, len(self.data_classes))
-        return first if self.data_classes == in_a_row else None
+    def labels(self):
+        """What labels are in the data: see ``class_list.kind_of_labels``."""
+        return class_list.kind_of_labels(self.data_classes, self.named)
 
     @property
     def sha256(self):
@@ -215,10 +214,11 @@ def _read(name, data_dir, image_shape, skip_broken, test_only):
         found, names = svhn.read(data_dir, image_shape, skip_broken, test_only)
         return found, mnist.OWN, names
     if image_folder.is_one(data_dir):
-        table = table_files.find(data_dir)[0] if image_folder.is_flat(data_dir) else None
-        if table:
-            raise ValueError(f"{data_dir}: a table to learn from, {os.path.basename(table)}, "
-                             "beside folders of pictures: give the path of the table, or move it")
+        is_flat = image_folder.folders_of_classes(data_dir) == [data_dir]
+        tables = table_files.images_in(data_dir) if is_flat else []
+        if tables:
+            raise ValueError(f"{data_dir}: a table to learn from, {tables[0]}, beside folders of "
+                             "pictures: give the path of the table, or move it")
         found, names = image_folder.read(data_dir, image_shape, skip_broken, test_only)
         return found, mnist.OWN, names
     if data_dir.lower().endswith(".npz"):
@@ -322,12 +322,14 @@ def check_not_read(path, args):
 
 def check_not_among(prefix, args):
     """Raises ValueError if the files of a run would be among the classes of its data."""
-    if args.data_dir is None or not image_folder.is_one(args.data_dir):
+    path = args.data_dir
+    if (path is None or mnist.is_idx_folder(path) or svhn.is_one(path)
+            or not image_folder.is_one(path)):
         return
-    inside = os.path.realpath(prefix).startswith(os.path.realpath(args.data_dir) + os.sep)
-    if inside and image_folder.is_flat(args.data_dir):
-        raise ValueError(f"{prefix}: would be among the classes in {args.data_dir}: go to another "
-                         "folder, or give another --model-prefix")
+    for folder in image_folder.folders_of_classes(path):
+        if os.path.realpath(prefix).startswith(os.path.realpath(folder) + os.sep):
+            raise ValueError(f"{prefix}: would be among the classes in {folder}: go to another "
+                             "folder, or give another --model-prefix")
 
 
 def _is_in(folder, path):
@@ -336,7 +338,9 @@ def _is_in(folder, path):
         return False
     if image_folder.is_picture(path):
         return image_folder.is_one(folder) or svhn.is_one(folder)
-    read = [*mnist.idx_files(folder), *svhn.matlab_files(folder), *table_files.find(folder)]
+    read = [*mnist.idx_files(folder), *svhn.matlab_files(folder)]
+    with contextlib.suppress(ValueError):  # of tables that are not read then
+        read += table_files.find(folder)
     return path in map(os.path.realpath, filter(None, read))
 
 

@@ -36,9 +36,12 @@ def is_one(path):
         any(map(is_picture, _files(folder))) for folder in _folders(path).values())
 
 
-def is_flat(path):
-    """Whether the folders of the classes are right in a folder of pictures, for all parts."""
-    return not any(_part_of(_halves(path), names) for names in (TRAINS, TESTS))
+def folders_of_classes(path):
+    """The folders that hold those of the classes: those of the parts or, without parts, ``path``.
+    """
+    halves = _halves(path)
+    parts = filter(None, (_part_of(halves, names) for names in (TRAINS, TESTS)))
+    return [halves[part] for part in parts] or [path]
 
 
 def read(path, image_shape=None, skip_broken=False, test_only=False):
@@ -72,6 +75,7 @@ def read(path, image_shape=None, skip_broken=False, test_only=False):
 
 def _parts(path, may_lack_training):
     """The (file, label) of the training pictures and of the test pictures, and the class names."""
+    _check_links(path)
     folders, parts = _folders(path), _halves(path)
     train_name, test_name = (_part_of(parts, names) for names in (TRAINS, TESTS))
     if train_name or test_name:
@@ -123,11 +127,18 @@ def _part_of(halves, names):
 def _check_no_parts(path, folders):
     """Raises ValueError if folders that are taken for classes are parts under other names."""
     inner = [set(_folders(folder)) for folder in folders.values()]
-    named = [name for name in folders
-             if {*TRAINS, *TESTS} & set(re.split("[^a-z]+", name.lower()))]
-    if named and len(inner[0]) > 1 and all(found == inner[0] for found in inner):
+    alike = len(inner[0]) > 1 and all(found == inner[0] for found in inner)
+    words = {word for name in folders for word in re.split("[^a-z]+", name.lower())}
+    if alike and words & {*TRAINS} and words & {*TESTS}:
         raise ValueError(f"{path}: {class_list.some([*folders])} hold the same folders, so they "
                          f"are no classes: name them {TRAINS[0]} and {TESTS[0]}")
+
+
+def _check_links(path):
+    """Raises ValueError if a folder of a class, or of a part, may be lost: by a link to nothing."""
+    for entry in _entries(path):
+        if "." not in entry.name and not os.path.exists(entry.path):
+            raise ValueError(f"{entry.path}: a link to what is not there: remove it")
 
 
 def _classes(path, may_be_empty=False):
@@ -136,6 +147,7 @@ def _classes(path, may_be_empty=False):
     if loose:
         raise ValueError(f"{loose[0]}: not in the folder of a class, such as "
                          f"{os.path.join(path, 'cat')}")
+    _check_links(path)
     folders, found, others = _folders(path), [], []
     for label, (name, folder) in enumerate(folders.items()):
         if not class_list.is_name(name):
@@ -168,9 +180,6 @@ def _folders(path):
     """The folders in a folder, name -> path, in order: by number where all names are numbers."""
     found = {}
     for entry in _entries(path):
-        broken = entry.is_symlink() and not os.path.exists(entry.path)
-        if broken and not is_picture(entry.name):  # else it is a broken picture
-            raise ValueError(f"{entry.path}: a link to what is not there: remove it")
         if entry.is_dir():
             name = unicodedata.normalize("NFC", entry.name)  # some systems take letters apart
             if name in found:

@@ -22,6 +22,7 @@ from common.data import arrays, class_list
 
 SUFFIXES = (".csv", ".csv.gz")
 LABEL = "label"
+LEAST = 16  # pixels of an image for which a table is no list of pictures
 LONGEST_LINE = 2**24  # letters
 BLOCK = 2000  # rows that are read at once
 
@@ -37,27 +38,41 @@ def find(path):
         Two paths; None for a table that is not there.
 
     Raises:
-        ValueError: there are tables of several sets.
+        ValueError: there are tables of several sets, and none is ``train.csv``.
     """
     if not os.path.isdir(path):
         return (path if path.lower().endswith(SUFFIXES) else None), None
     trains, tests = (_tables(path, part) for part in ("train", "test"))
-    both = sorted([*trains.values(), *tests.values()])
-    if trains and len({*trains, *tests}) > 1:
-        raise ValueError(f"{path}: tables of several sets, {class_list.some(both)}: give each set "
-                         "a folder of its own")
-    return tuple(next((os.path.join(path, name) for name in found.values()), None)
-                 for found in (trains, tests))
+    if not trains:
+        return None, None
+    start = "" if "" in trains else next(iter(trains))
+    test = tests.get(start) or tests.get("")
+    if (start and len(trains) > 1) or (tests and not test):
+        both = class_list.some(sorted([*trains.values(), *tests.values()]))
+        raise ValueError(f"{path}: tables of several sets, {both}: give each set a folder of its "
+                         "own")
+    return os.path.join(path, trains[start]), test and os.path.join(path, test)
 
 
 def _tables(path, part):
     """The names of the tables of a part in a folder, by what comes before its name."""
     found = {}
     for name in sorted(os.listdir(path), reverse=True):  # so that raw ones come before gzipped
-        table = re.fullmatch(rf"(.*_)?{part}\.csv(\.gz)?", name, flags=re.I)
+        table = re.fullmatch(rf"(|[^.].*_){part}\.csv(\.gz)?", name, flags=re.I)
         if table:
-            found[(table[1] or "").lower()] = name
+            found[table[1].lower()] = name
     return found
+
+
+def images_in(folder):
+    """The names of the training tables in a folder that have columns enough for an image."""
+    return [name for name in _tables(folder, "train").values()
+            if _width(os.path.join(folder, name)) > LEAST]
+
+
+def _width(path):
+    with _opened(path) as lines:
+        return next(lines, "").count(",") + 1
 
 
 def read(train_path, test_path, image_shape=None):

@@ -41,27 +41,23 @@ def _softmax_axis(attrs):
     """The attributes of the softmax of a SoftmaxOutput; those of other losses are none.
 
     Without any, MXNet itself takes all axes but the first, or of four and more the last one in
-    predicting; which is the same for (N, classes): see ``ambiguous_softmax``.
+    predicting; which is the same for (N, classes): see ``is_ambiguous``.
     """
     if attrs.get("multi_output"):
         return {"axis": "1"}
     return {"axis": "-1"} if attrs.get("preserve_shape") else {}
 
 
-def ambiguous_softmax(symbol, **shapes):
-    """The name of a SoftmaxOutput that does not say over which of several axes it is; or None.
+def is_ambiguous(symbol, shape):
+    """Whether a symbol ends in a SoftmaxOutput that does not say over which of its axes it is.
 
     Args:
         symbol: a training symbol.
-        **shapes: of its inputs, by name.
+        shape: of its first output.
     """
-    internals = symbol.get_internals()
-    inferred = dict(zip(internals.list_outputs(), internals.infer_shape(**shapes)[1]))
-    for node in json.loads(symbol.tojson())["nodes"]:
-        if (node["op"] == "SoftmaxOutput" and not _softmax_axis(attributes(node))
-                and len(inferred[f"{node['name']}_output"]) > 2):
-            return node["name"]
-    return None
+    graph = json.loads(symbol.tojson())
+    last = graph["nodes"][graph["heads"][0][0]]
+    return last["op"] == "SoftmaxOutput" and len(shape) > 2 and not _softmax_axis(attributes(last))
 
 
 def classifier(symbol):

@@ -77,8 +77,8 @@ def test_images(args):
                 and (dataset not in datasets.DRAWN or count == known.get("num_examples")))
         words += ", as in the training" if same else f"; the network was trained on {was}"
     names = tuple(known_names(args.model, args.load_epoch) or ())
-    if distort == "addition" and names:  # whose classes are the sums of those in the data
-        names = _in_data(class_list.numbers(0, len(names) // 2 + 1), known)
+    if distort == "addition":  # whose classes are the sums of those in the data
+        names = _in_data(class_list.numbers(0, len(names) // 2 + 1), known) or ()
     labels = _as_numbered_by(names, loaded, args.data_dir or args.data_val, known,
                              packed=args.data_val is not None)
     images, labels = datasets.for_evaluation(loaded.test_images, labels, seed,
@@ -90,7 +90,8 @@ def _as_numbered_by(names, dataset, where, known, packed):
     """The test labels of a ``Dataset`` in the numbers that a model has for its classes.
 
     Classes have the names that they had in the training's data, and those that were given to them.
-    The former decide where either both data name their classes or neither does.
+    Where either both data name their classes or neither does, the former decide, as soon as one
+    of them is there; else the latter come first.
 
     Args:
         names: of the model's classes; there may be none.
@@ -102,30 +103,34 @@ def _as_numbered_by(names, dataset, where, known, packed):
         ValueError: the model lacks a class that one's own data have.
     """
     labels, own = dataset.test_labels, dataset.class_names
-    if len(set(names)) < len(names):
-        names = ()  # which say nothing
-    if not names:
+    if not names or len(set(names)) < len(names):  # which say nothing
         return labels
-    in_data, was_named = _in_data(names, known), "labels_from" not in known
-    if packed and was_named and not dataset.named:
-        return _by_number(where, dataset, names, None)
-    for either in (in_data, names) if dataset.named == was_named else (names, in_data):
-        if set(own) <= set(either):
-            if either != names and dataset.origin not in datasets.DATASETS:
-                logging.info(TAKEN, where, *map(class_list.some, (either, names)))
-            return class_list.renumbered(where, labels, own, either)
+    named, in_data = known.get("named"), _in_data(names, known)
+    if packed and named and not dataset.named:
+        return _by_number(where, dataset, names, 0)
+    present = {own[label] for label in np.unique(labels).tolist()}
+    either = [names] if in_data is None else [in_data, names]
+    if in_data is not None and named != dataset.named:
+        either = [names, in_data]
+    elif present.intersection(in_data or ()):
+        either = [in_data]
+    for wanted in either:
+        if present <= set(wanted):
+            if wanted != names and dataset.origin not in datasets.DATASETS:
+                logging.info(TAKEN, where, *map(class_list.some, (wanted, names)))
+            return class_list.renumbered(where, labels, own, wanted)
     if dataset.origin in datasets.DATASETS:
         return labels
-    if dataset.named or (was_named and class_list.are_numbers(names)):
-        return class_list.renumbered(where, labels, own, names)  # which says what is missing
-    return _by_number(where, dataset, names, known.get("labels_from"))
+    if not dataset.named and (named is False or not class_list.are_numbers(names)):
+        return _by_number(where, dataset, names, known.get("labels_from"))
+    return class_list.renumbered(where, labels, own, either[0])  # which says what is missing
 
 
 def _in_data(names, known):
-    """What the training's data called a model's classes, as far as is ``known``; else ``names``."""
+    """What the training's data called a model's classes; None if that is not ``known``."""
     if "labels_from" in known:
         return class_list.numbers(known["labels_from"], len(names))
-    return known.get("data_classes", names)
+    return known.get("data_classes", names if "named" in known else None)
 
 
 def _by_number(where, dataset, names, first):
@@ -168,9 +173,10 @@ def trained_on(path, epoch=None):
 
     Returns:
         ``{"origin": as of ``datasets.Dataset``, "distort": a name or None, "seed": of the
-        training}``, "num_examples" where not all training images were used, "labels_from" where
-        the data did not name their classes: the label of class 0, "data_classes" where they had
-        other names, and "image_shape" where they were resized; empty if it says nothing.
+        training}``, "num_examples" where not all training images were used, "named": whether the
+        data named their classes, "labels_from" where they have labels in a row instead, the first,
+        "data_classes" where they have other names there, and "image_shape" where they were resized;
+        empty if it says nothing.
     """
     told = _told(path, epoch)
     said = DATA.fullmatch(told.get("Data", ""))
@@ -186,6 +192,8 @@ def trained_on(path, epoch=None):
     first = re.fullmatch(rf"from {NUMBER}", told.get("Labels", ""))
     if first:
         found["labels_from"] = int(first[1])
+    if first or told.get("Labels") in (class_list.NAMED, class_list.ORDERED):
+        found["named"] = told["Labels"] == class_list.NAMED
     if told.get("Classes in the data"):
         found["data_classes"] = tuple(told["Classes in the data"].split(", "))
     shape = re.fullmatch(SHAPE, told.get("Resized to", ""))

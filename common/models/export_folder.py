@@ -66,9 +66,8 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
         symbol = rewrite.with_raw_input(symbol)
     deployed = rewrite.label_free(symbol)
     answer = answer_shape(deployed, image_shape)
-    ambiguous = rewrite.ambiguous_softmax(symbol, data=(1, *image_shape))
-    if ambiguous:
-        raise ValueError(f"{ambiguous}: a softmax of (N, {', '.join(map(str, answer))}) that does "
+    if rewrite.is_ambiguous(symbol, (1, *answer)):
+        raise ValueError(f"it ends in a softmax of (N, {', '.join(map(str, answer))}) that does "
                          "not say over which axis: give it multi_output=True")
     count = answer[0]
     classes = class_list.fitting((), count) if classes is None else classes
@@ -215,9 +214,8 @@ def about(meta):
         if flags.get("num_examples"):
             told["Training images"] = str(flags["num_examples"])
         told["Seed"] = str(flags.get("seed", 0))
-        first = flags.get("labels_from", flags.get("first_label") or None)  # older: 0 of names
-        if first is not None:
-            told["Labels"] = f"from {first}"
+        if flags.get("labels") or flags.get("first_label"):  # the latter of older ones
+            told["Labels"] = flags.get("labels") or f"from {flags['first_label']}"
         if flags.get("data_classes"):
             told["Classes in the data"] = ", ".join(flags["data_classes"])
         if flags.get("image_shape"):

@@ -69,7 +69,8 @@ def _is_flags(value):
             and ("image_shape" not in value or value["image_shape"] is None
                  or is_image_shape(value["image_shape"]))
             and _is_names(value.get("classes", []))
-            and _is_names(value.get("data_classes") or []))
+            and _is_names(value.get("data_classes") or [])
+            and isinstance(value.get("labels", ""), str))
 
 
 def _is_names(value):

@@ -65,10 +65,12 @@ class Recipe:
     def __post_init__(self):
         if self.lr_schedule is None:
             self._complete(lr_schedule="step" if self.lr_step_epochs else "linear")
-        for name, known in (("lr_schedule", SCHEDULES), ("optimizer", OPTIMIZERS),
-                            ("initializer", INITIALIZERS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"no {name} {getattr(self, name)!r}: there is {', '.join(known)}")
+        for name, given, known in (
+                ("lr_schedule", self.lr_schedule, SCHEDULES),
+                ("optimizer", self.optimizer.lower(), mx.optimizer.Optimizer.opt_registry),
+                ("initializer", self.initializer, INITIALIZERS)):
+            if given not in known:
+                raise ValueError(f"no {name} {given!r}: there is {', '.join(known)}")
         if (self.lr_schedule == "step") != bool(self.lr_step_epochs):
             raise ValueError("--lr-schedule step and --lr-step-epochs go together")
         if self.warmup_epochs is None:

@@ -277,6 +277,8 @@ def differences(recipe, meta, apart=()):
     """
     here, there = recipe.as_json(), _before(meta)
     alike = set(apart)
+    if "classes" not in meta.get("recipe", {}):  # older runs may have named them otherwise
+        alike.add("classes")
     if recipe.lr_schedule not in LOOKING_AHEAD:
         alike.add("num_epochs")
     if here.get("data_sha256") and here["data_sha256"] == there.get("data_sha256"):
@@ -288,7 +290,7 @@ def differences(recipe, meta, apart=()):
     if set(names) & {"dataset", *ORIGINS}:
         names = [name for name in names if name != "data_sha256"]
     if "num_classes" in names:
-        names.remove("classes")
+        names = [name for name in names if name != "classes"]
     if "pretrained" in names:
         names = [name for name in names if name != "pretrained_sha256"]
     return [f"{_as_flag(name, there[name])} there, {_as_flag(name, here[name])} here"

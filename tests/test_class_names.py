@@ -16,6 +16,11 @@ QUICK = ["--network", "mlp", "--width", 4, "--batch-size", 8, "--cpus", 1, "--nu
          "--model-prefix", "a"]
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def run(run_main):
     return functools.partial(run_main, train_mnist, *QUICK)
@@ -127,8 +132,7 @@ WORDS = ["--class-names", "one,two,three,four"]
     (lambda: folder("x", [1, 2, 3], [2]), ["--class-names", "7,8,9"],
      lambda: folder("y", [], [7, 9]), {7: 0, 9: 2}),
 ])
-def test_a_picture_has_the_class_of_its_kind(run, tmp_path, trained_on, flags, scored_on, expected):
-    os.chdir(tmp_path)
+def test_a_picture_has_the_class_of_its_kind(run, trained_on, flags, scored_on, expected):
     assert run(*trained_on(), *flags).returncode == 0
     assert numbering(scored_on()) == expected
 
@@ -144,17 +148,14 @@ def test_a_picture_has_the_class_of_its_kind(run, tmp_path, trained_on, flags, s
                                                           NAMELESS)[2:],
      "the label 3 is none of 0 to 2"),
 ])
-def test_classes_that_the_training_lacked_are_refused(run, tmp_path, trained_on, flags, scored_on,
-                                                      words):
-    os.chdir(tmp_path)
+def test_classes_that_the_training_lacked_are_refused(run, trained_on, flags, scored_on, words):
     assert run(*trained_on(), *flags).returncode == 0
     with pytest.raises(ValueError, match=words):
         numbering(scored_on())
 
 
-def test_a_model_that_does_not_say_what_its_data_called_the_classes(tmp_path):
+def test_a_model_that_does_not_say_what_its_data_called_the_classes():
     """Its names decide, and labels beyond them are refused."""
-    os.chdir(tmp_path)
     published = os.path.join(ROOT, "published", "mnist-lenet")
     rows = [(label, label) for label in range(1, 10)]
     assert numbering(rec("y", ALL, rows, NAMELESS)[2:], (published,)) == dict(rows)
@@ -162,15 +163,13 @@ def test_a_model_that_does_not_say_what_its_data_called_the_classes(tmp_path):
         numbering(rec("y", ALL, [*rows, (10, 10)], NAMELESS)[2:], (published,))
 
 
-def test_no_class_without_a_name_has_that_of_another(run, tmp_path):
-    os.chdir(tmp_path)
+def test_no_class_without_a_name_has_that_of_another(run):
     assert run(*folder("x", [1, 2, 3], [2]), "--num-classes", 5).returncode == 0
     with open(os.path.join("a-export", export_folder.CLASSES), encoding="utf-8") as file:
         assert file.read().splitlines() == ["1", "2", "3", "unnamed 3", "unnamed 4"]
 
 
-def test_packed_classes_without_pictures_keep_their_place(tmp_path):
-    os.chdir(tmp_path)
+def test_packed_classes_without_pictures_keep_their_place():
     rows = [ALL[0], *ALL[2:]]
     _, train, _, test = rec("x", rows, rows)
     found = datasets.load("mnist", data_train=train, data_val=test)
@@ -179,8 +178,7 @@ def test_packed_classes_without_pictures_keep_their_place(tmp_path):
     assert found.test_labels.tolist() == [0, 2, 3] * 2
 
 
-def test_digits_that_begin_at_one_have_sums_from_two(run, run_main, tmp_path, refused):
-    os.chdir(tmp_path)
+def test_digits_that_begin_at_one_have_sums_from_two(run, refused):
     added = ["--network", "addition", "--distort", "addition", "--add-stn", "--width", 16]
     flags = [*folder("x", [1, 2, 3], [2]), *added]
     assert run(*flags).returncode == 0
@@ -206,8 +204,7 @@ def test_classes_are_added_by_their_numbers(tmp_path, names, sums):
     assert train_mnist.names_of_answers(dataset, "addition", 5) == list(sums)
 
 
-def test_older_sums_are_scored_by_the_numbers_of_classes(tmp_path, run):
-    os.chdir(tmp_path)
+def test_older_sums_are_scored_by_the_numbers_of_classes(run):
     assert run(*folder("x", [1, 2, 3], [2]), "--network", "addition", "--distort", "addition",
                "--add-stn", "--width", 16).returncode == 0
     path = os.path.join("a-export", export_folder.CARD)
@@ -221,8 +218,7 @@ def test_older_sums_are_scored_by_the_numbers_of_classes(tmp_path, run):
     assert set(card.test_images(args).labels.tolist()) == {2}  # of class 1 and class 1
 
 
-def test_a_run_goes_on_with_the_names_that_it_began_with(run, tmp_path, refused):
-    os.chdir(tmp_path)
+def test_a_run_goes_on_with_the_names_that_it_began_with(run, refused):
     flags = folder("x", [1, 2, 3], [2])
     assert run(*flags).returncode == 0
     assert run(*flags, "--resume").returncode == 0

@@ -10,6 +10,8 @@ import pytest
 import train_mnist
 from common.data import arrays, datasets, records
 from common.models import card, export_folder
+from common.training import resume
+from common.training.recipe import Recipe
 from tests.conftest import ROOT
 
 QUICK = ["--network", "mlp", "--width", 4, "--batch-size", 8, "--cpus", 1, "--num-epochs", 1,
@@ -224,3 +226,11 @@ def test_a_run_goes_on_with_the_names_that_it_began_with(run, refused):
     assert run(*flags, "--resume").returncode == 0
     refused(run(*flags, "--resume", "--class-names", "one,two,three"),
             "the classes 1, 2, 3 there, the classes one, two, three here")
+
+
+def test_older_runs_may_have_named_their_classes_otherwise():
+    recipe = Recipe(made_of={"classes": ["1", "unnamed 1"]})
+    flags, older = {"classes": ["1", "1"]}, Recipe().as_json()
+    assert resume.differences(recipe, {"flags": flags, "recipe": older}) == []
+    assert resume.differences(recipe, {"recipe": {**older, **flags}}) == [
+        "the classes 1, 1 there, the classes 1, unnamed 1 here"]

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import train_mnist
-from common.data import arrays, datasets, records
+from common.data import arrays, datasets
 from common.models import card, export_folder
 from common.training import resume
 from common.training.recipe import Recipe
 from tests.conftest import ROOT
+from tests.own_data import as_im2rec
 
 QUICK = ["--network", "mlp", "--width", 4, "--batch-size", 8, "--cpus", 1, "--num-epochs", 1,
          "--model-prefix", "a"]
@@ -61,25 +62,26 @@ def npz(path, train, test):
 def rec(path, train, test, named=(True, True)):
     """Of (label, number): the numbers are the names in the .lst, if a part is to have one."""
     for part, rows, has_names in zip(("train", "test"), (4 * train, 2 * test), named):
-        with open(f"{path}-{part}.rec", "wb") as file:
-            for label, number in rows:
-                file.write(records.frame(records.HEADER.pack(0, label, 0, 0) + png(number)))
-        if has_names:
-            with open(f"{path}-{part}.lst", "w", encoding="utf-8") as file:
-                file.writelines(f"0\t{label}\t{number}/a.png\n" for label, number in rows)
+        as_im2rec(f"{path}-{part}", [(label, f"{number}/a.png", png(number))
+                                     for label, number in rows])
+        if not has_names:
+            os.remove(f"{path}-{part}.lst")
     return ["--data-train", f"{path}-train.rec", "--data-val", f"{path}-test.rec"]
+
+
+def scored(flags, model):
+    """The images that a model is scored on, and their labels."""
+    parser = argparse.ArgumentParser()
+    card.add_flags(parser.add_argument)
+    args = parser.parse_args(flags)
+    args.model, args.load_epoch = model, None
+    return card.test_images(args)[:2]
 
 
 def numbering(flags, models=("a", "a-export")):
     """The class that the picture of each number has in scoring, which is the same by all models."""
-    parser = argparse.ArgumentParser()
-    card.add_flags(parser.add_argument)
-    args, found = parser.parse_args(flags), []
-    for args.model in models:
-        args.load_epoch = None
-        images, labels = card.test_images(args)[:2]
-        found.append({int(picture.flat[0]) // 20: int(label)
-                      for picture, label in zip(images, labels)})
+    found = [{int(picture.flat[0]) // 20: int(label)
+              for picture, label in zip(*scored(flags, model))} for model in models]
     assert found[0] == found[-1]
     return found[0]
 
@@ -186,11 +188,7 @@ def test_digits_that_begin_at_one_have_sums_from_two(run, refused):
     assert run(*flags).returncode == 0
     with open(os.path.join("a-export", export_folder.CLASSES), encoding="utf-8") as file:
         assert file.read().splitlines() == ["2", "3", "4", "5", "6"]
-    parser = argparse.ArgumentParser()
-    card.add_flags(parser.add_argument)
-    args = parser.parse_args(folder("y", [], [3]))
-    args.model, args.load_epoch = "a", None
-    assert set(card.test_images(args).labels.tolist()) == {4}  # 3 + 3
+    assert set(scored(folder("y", [], [3]), "a")[1].tolist()) == {4}  # 3 + 3
     os.rename("x/train/3", "x/train/4")
     refused(run(*flags, "--overwrite"), "--distort addition adds digits, and the classes are not "
                                         "numbers in a row: 1, 2, 4")
@@ -214,10 +212,7 @@ def test_older_sums_are_scored_by_the_numbers_of_classes(run):
         lines = [line for line in file if not line.startswith(("- Labels", "- Classes in the"))]
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(lines)
-    args = argparse.Namespace(model="a-export", load_epoch=None, dataset=None, data_dir="x",
-                              data_train=None, data_val=None, image_shape=None, broken="fail",
-                              num_examples=None, distort=None, seed=None)
-    assert set(card.test_images(args).labels.tolist()) == {2}  # of class 1 and class 1
+    assert set(scored(["--data-dir", "x"], "a-export")[1].tolist()) == {2}  # of class 1 and class 1
 
 
 def test_a_run_goes_on_with_the_names_that_it_began_with(run, refused):

@@ -15,6 +15,7 @@ from common.data import arrays, datasets, records, synthetic
 from common.data.batches import ImageIter
 from common.data.distort import augmentation
 from common.storage import checkpoint
+from tests.own_data import as_im2rec
 
 NAMES = ("cat", "dog", "fox")
 QUICK = ["--network", "mlp", "--width", 8, "--batch-size", 20, "--cpus", 1, "--num-epochs", 2]
@@ -93,14 +94,6 @@ def test_classes_whose_names_are_numbers_are_the_same_in_a_folder_and_packed(
         assert dataset.class_names == (wanted or ("1", "2", "10"))
         for part in (dataset[:2], dataset[2:4]):
             assert brightness(*part, dataset.class_names) == {"1": 20, "2": 40, "10": 200}
-
-
-def as_im2rec(path, rows):
-    """Writes a .rec and its .lst of rows (label, path, picture)."""
-    with open(f"{path}.rec", "wb") as rec, open(f"{path}.lst", "w", encoding="utf-8") as lst:
-        for number, (label, name, picture) in enumerate(rows):
-            lst.write(f"{number}\t{label:f}\t{name}\n")
-            rec.write(records.frame(records.HEADER.pack(0, label, number, 0) + picture))
 
 
 def bright(label):

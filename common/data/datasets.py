@@ -323,18 +323,22 @@ def check_not_read(path, args):
 def check_not_among(prefix, args):
     """Raises ValueError if the files of a run would be among the classes of its data."""
     path = args.data_dir
-    if (path is None or mnist.is_idx_folder(path) or svhn.is_one(path)
-            or not image_folder.is_one(path)):
+    if (path is None or not _is_below(path, prefix) or mnist.is_idx_folder(path)
+            or svhn.is_one(path) or not image_folder.is_one(path)):
         return
     for folder in image_folder.folders_of_classes(path):
-        if os.path.realpath(prefix).startswith(os.path.realpath(folder) + os.sep):
+        if _is_below(folder, prefix):
             raise ValueError(f"{prefix}: would be among the classes in {folder}: go to another "
                              "folder, or give another --model-prefix")
 
 
+def _is_below(folder, path):
+    return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
+
+
 def _is_in(folder, path):
     """Whether a file is one of those that are read of a folder."""
-    if not path.startswith(folder + os.sep) or not os.path.exists(path):
+    if not _is_below(folder, path) or not os.path.exists(path):
         return False
     if image_folder.is_picture(path):
         return image_folder.is_one(folder) or svhn.is_one(folder)

@@ -20,6 +20,9 @@ BEFORE = {"brightness": 0.0, "data_train": None, "data_val": None, "depth": None
           "pad_size": 0, "pretrained": None, "pretrained_sha256": None, "random_crop": 0,
           "random_mirror": 0, "reset": None, "stable": False, "stn_at": None, "stn_steps": None,
           "validation": 0}
+# What differs because something else does, of which it is enough to speak:
+FOLLOWS = {"classes": {"num_classes"}, "data_sha256": {"dataset", *ORIGINS},
+           "pretrained_sha256": {"pretrained"}}
 START = ("pretrained", "pretrained_sha256", "reset")  # how a run begins, and nothing after that
 
 
@@ -287,14 +290,8 @@ def differences(recipe, meta, apart=()):
         alike.add("pretrained")
     names = [name for name in here
              if name not in alike and name in there and there[name] != here[name]]
-    if set(names) & {"dataset", *ORIGINS}:
-        names = [name for name in names if name != "data_sha256"]
-    if "num_classes" in names:
-        names = [name for name in names if name != "classes"]
-    if "pretrained" in names:
-        names = [name for name in names if name != "pretrained_sha256"]
     return [f"{_as_flag(name, there[name])} there, {_as_flag(name, here[name])} here"
-            for name in names]
+            for name in names if not FOLLOWS.get(name, set()).intersection(names)]
 
 
 def _before(meta):

@@ -23,7 +23,8 @@
 # PYTHON=python3.9     the interpreter for .venv; by default the first suitable one
 # MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2; remembered
 # TEST_DEVICE=gpu0     what make test and test-all run the transformers and the networks on
-# ARGS="--lr 0.001"    more flags for make train, make paper, make compare, make test, make demo
+# ARGS="--lr 0.001"    more flags for make train, test, test-all, compare, demo, bench, and for those
+#                      that train many networks
 
 unexport PYTHONSAFEPATH  # with it, Python does not find what it is told to run by -m
 
@@ -52,9 +53,13 @@ endif
 
 # A process that has no tests left takes half of another's.
 PYTEST := $(RUN) -m pytest -n auto --dist worksteal
-# The tests of the modules that have changed since the last commit: of a/b.py, tests/test_b.py.
-STEMS = $(basename $(notdir $(shell git status --porcelain -uall | sed -n 's/.* \(.*\.py\)$$/\1/p')))
-CHANGED = $(wildcard $(sort $(patsubst %,tests/test_%.py,$(patsubst test_%,%,$(STEMS)))))
+# What has changed since the last commit, and the tests of that: of a/b.py, tests/test_b.py, or else
+# those that import it.
+CHANGED = $(patsubst test_%,%,$(basename $(notdir $(shell git status --porcelain -uall \
+    | sed -n 's/.* \(.*\.py\)$$/\1/p'))))
+tests_of = $(or $(wildcard tests/test_$(1).py),$(shell grep -lwE "(from|import) .*$(1)" tests/test_*.py))
+TESTS = $(sort $(foreach name,$(CHANGED),$(call tests_of,$(name))))
+UNTESTED = $(foreach name,$(CHANGED),$(if $(call tests_of,$(name)),,$(name)))
 
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
@@ -77,7 +82,8 @@ test-all: setup
 
 check: setup
 	$(RUN) -m ruff check .
-	$(if $(CHANGED),$(PYTEST) -m "not slow" $(CHANGED))
+	$(if $(TESTS),$(PYTEST) -m "not slow" $(TESTS))
+	$(if $(UNTESTED),@echo "Tested within others alone: $(strip $(UNTESTED)): see make test")
 
 setup: $(READY)
 	@$(RUN) -m common.data.mnist

@@ -12,22 +12,16 @@ import logging
 import os
 import re
 import unicodedata
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
-from common import cli, files
+from common import files
 from common.data import arrays, class_list, image_files
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff",
             ".webp")
 TRAINS, TESTS = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 NOT_THERE = ("__macosx", "desktop.ini", "thumbs.db")  # what systems put beside pictures
-AT_ONCE = 64  # pictures that are in memory before they have their place
-THREADS = min(8, os.cpu_count() or 1)
 
 
 def is_one(path):
@@ -227,48 +221,20 @@ def _entries(path):
 
 def _decoded(path, paths, image_shape, skip_broken):
     """The images of files, and the numbers of those files that are whole."""
-    images, kept, first = None, [], None
-    with contextlib.closing(_in_order(path, paths, image_shape)) as decoded:
-        for number, (file, pixels, problem) in enumerate(decoded):
-            if problem and not skip_broken:
-                raise ValueError(f"{problem}: remove it, or --broken skip leaves it out")
-            if problem:
-                logging.warning("%s: left out", problem)
-                continue
-            if images is None:
-                first = file  # of all that are whole
+    def pixels_of(file):
+        content = files.read(file, image_files.LARGEST)
+        return image_files.decode(file, content, image_shape=image_shape).pixels
+
+    images, kept = np.empty((0, 1, 1), np.uint8), []
+    with contextlib.closing(
+            image_files.read_whole(path, paths, pixels_of, skip_broken)) as decoded:
+        for number, pixels in decoded:
+            if not kept:
                 arrays.check_size(path, len(paths), pixels.shape)
                 images = np.empty((len(paths), *pixels.shape), np.uint8)
-            images = _placed(images, len(kept), pixels, file, first)
             kept.append(number)
-    if len(kept) < len(paths):
-        logging.warning("%s: %d of %d pictures are broken and left out", path,
-                        len(paths) - len(kept), len(paths))
-    images = np.empty((0, 1, 1), np.uint8) if images is None else images[:len(kept)]
-    return images, np.array(kept, np.int64)
-
-
-def _in_order(path, paths, image_shape):
-    """Decodes files in some threads; yields the path of each, and what ``_pixels`` gives."""
-    name = cli.printable(os.path.basename(os.path.abspath(path)))
-    Image.init()  # here, not in several threads at once
-    with logging_redirect_tqdm(), ThreadPoolExecutor(THREADS) as pool, tqdm(
-            total=len(paths), desc=f"Reading {name}", unit=" img", disable=None, leave=False,
-            dynamic_ncols=True) as bar:
-        for start in range(0, len(paths), AT_ONCE):
-            block = paths[start:start + AT_ONCE]
-            for file, found in zip(block, pool.map(lambda file: _pixels(file, image_shape), block)):
-                yield (file, *found)
-            bar.update(len(block))
-
-
-def _pixels(file, image_shape):
-    """The pixels of a picture, None if it is broken; and then what is wrong with it."""
-    try:
-        content = files.read(file, image_files.LARGEST)
-        return image_files.decode(file, content, image_shape=image_shape).pixels, None
-    except (ValueError, OSError) as error:
-        return None, cli.one_line(error)
+            images = _placed(images, len(kept) - 1, pixels, paths[number], paths[kept[0]])
+    return images[:len(kept)], np.array(kept, np.int64)
 
 
 def _placed(images, index, pixels, file, first):

@@ -17,7 +17,6 @@ In both formats the label of a 0 is 10. Here it is 0.
 import importlib
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -30,8 +29,6 @@ BOXES, DIGITS = "{}/digitStruct.mat", "{}_32x32.mat"  # of formats 1 and 2
 SHAPE = (3, 64, 64)  # of what is cut out
 LARGER = 1.3  # than the box around the digits
 FIELDS = ("left", "top", "width", "height", "label")
-AT_ONCE = 64  # pictures that are decoded before they have their place
-THREADS = min(8, os.cpu_count() or 1)
 
 
 def is_one(path):
@@ -94,31 +91,12 @@ def _whole_numbers(path, parts, image_shape, skip_broken):
     labels = np.full((len(short), PLACES), BLANK, np.int64)
     short = [short[which] for which in np.random.RandomState(0).permutation(len(short))]
     count = 0
-    for image, boxes in _cut_out(short, image_shape, skip_broken):
-        images[count] = image
+    for which, image in image_files.read_whole(
+            path, short, lambda picture: _cut(*picture, image_shape), skip_broken):
+        images[count], boxes = image, short[which][1]
         labels[count, :len(boxes)] = boxes[:, FIELDS.index("label")] % 10
         count += 1
     return (images[:count, 0] if image_shape[0] == 1 else images[:count]), labels[:count]
-
-
-def _cut_out(pictures, image_shape, skip_broken):
-    """Yields what is cut out of pictures, of those that are whole, and the boxes there."""
-    def cut(picture):
-        try:
-            return _cut(*picture, image_shape)
-        except (ValueError, OSError) as error:
-            return error
-
-    with ThreadPoolExecutor(THREADS) as threads:
-        for start in range(0, len(pictures), AT_ONCE):
-            block = pictures[start:start + AT_ONCE]
-            for (_, boxes), image in zip(block, threads.map(cut, block)):
-                if isinstance(image, np.ndarray):
-                    yield image, boxes
-                elif skip_broken:
-                    logging.warning("%s: left out", cli.one_line(image))
-                else:
-                    raise image
 
 
 def _boxes(path):

@@ -15,9 +15,9 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 
 # isort: split
 from common import cli
+from common.models import trained
 from common.page import panels, server
 
-PUBLISHED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "published")
 PAIR = ("mnist-RTS-cnn-stn", "mnist-lenet")  # its frame follows the digit, and no transformer
 
 
@@ -34,11 +34,11 @@ def parse_flags():
 
 def choice(models):
     """The paths of some models and of the published ones behind them, each once."""
-    published = {name for name in os.listdir(PUBLISHED)
-                 if os.path.exists(os.path.join(PUBLISHED, name, "model-symbol.json"))}
+    published = {name for name in os.listdir(trained.PUBLISHED)
+                 if os.path.exists(os.path.join(trained.PUBLISHED, name, "model-symbol.json"))}
     names = [*PAIR, *sorted(published - set(PAIR))]
     paths = {}
-    for path in [*models, *(os.path.join(PUBLISHED, name) for name in names)]:
+    for path in [*models, *(os.path.join(trained.PUBLISHED, name) for name in names)]:
         paths.setdefault(os.path.realpath(path), path)
     return list(paths.values())
 

@@ -12,6 +12,7 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 
 # isort: split
 from common import cli, files
+from common.data import class_list
 from common.graph import rewrite
 from common.models import card, export_folder, to_onnx, trained
 from common.storage import checkpoint, sandbox
@@ -34,8 +35,9 @@ def parse_flags():
               "say it")
     flag("--raw-input", action="store_true",
          help="the exported network takes pixels from 0 to 255, not from 0 to 1")
-    flag("--class-names", metavar="FILE",
-         help="names of the classes, one a line; by default those of the dataset, or numbers")
+    flag("--class-names", metavar="FILE|A,B,C",
+         help="names of the classes, in a file one a line; by default those of the dataset, or "
+              "numbers")
     args = parser.parse_args()
     if args.onnx is not None and (args.output or args.class_names):
         raise ValueError("--output and --class-names are of the folder: they have no meaning with "
@@ -51,13 +53,9 @@ def write_folder(args, network, image_shape, meta):
                          "takes those too")
     params = network.checked_params(network.symbol, image_shape)
     count = export_folder.answer_shape(network.symbol, image_shape)[0]
-    if args.class_names is not None:
-        classes = export_folder.read_class_names(args.class_names, count)
-    else:
-        classes = card.class_names(args.model, args.load_epoch, count)
+    classes = (class_list.given_names(args.class_names)
+               or card.class_names(args.model, args.load_epoch, count))
     folder = args.output or f"{args.model}-export"
-    export_folder.check_free(folder)
-    files.prepare_output(os.path.join(folder, "model-symbol.json"))
     exported = export_folder.export(folder, network.training, *params, image_shape, classes,
                                     args.raw_input, export_folder.about(meta))
     print("Exported: {} {}".format(*exported))

@@ -419,9 +419,9 @@ def main():
             if lost.final or not left or signals or group.stopping:
                 _log(f"launch.py: error: {cli.one_line(lost)}; all are ended")
                 return lost.status
-            _log(f"launch.py: {cli.one_line(lost)}; all are ended, and start again with --resume "
-                 f"({left} more times)")
             command, left = again(command), left - 1
+            _log(f"launch.py: {cli.one_line(lost)}; all are ended, and start again with --resume "
+                 f"(restart {args.restarts - left} of {args.restarts})")
 
 
 if __name__ == "__main__":

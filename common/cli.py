@@ -133,6 +133,15 @@ def image_shape(text):
     return tuple(map(number(int, least=1, most=2**14), sizes))
 
 
+def picture_shape(text):
+    """An argparse type: C,H,W of pictures, grey or coloured."""
+    shape = image_shape(text)
+    if shape[0] not in (1, 3):
+        raise argparse.ArgumentTypeError(f"expected 1 channel for grey, or 3 for colour, "
+                                         f"got {text!r}")
+    return shape
+
+
 def run(main):
     """Calls ``main()`` and leaves the process: bad input is one line, never a traceback.
 

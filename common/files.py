@@ -8,6 +8,7 @@ import logging
 import os
 import stat
 
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TEXT = 2**24  # bytes; more than any symbol, list or JSON has: a ResNet of 152 layers has 2**18
 ARRAYS = 2**32  # more than any file of numbers has
 

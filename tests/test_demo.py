@@ -16,7 +16,7 @@ import pytest
 import demo
 import symbols
 from common.data import strokes
-from common.models import export_folder
+from common.models import export_folder, trained
 from common.page import panels, server
 from tests.conftest import ROOT, hear_interrupts
 from tests.test_networks import bound
@@ -65,7 +65,7 @@ def test_the_published_models_are_offered_and_the_pair_is_first(page):
     offered = json.loads(ask(page, "GET", "/models")[2])
     names = [model["name"] for model in offered]
     assert names[:2] == [f"{name} (published)" for name in demo.PAIR]
-    assert sorted(names) == sorted(f"{name} (published)" for name in os.listdir(demo.PUBLISHED))
+    assert sorted(names) == sorted(f"{name} (published)" for name in os.listdir(trained.PUBLISHED))
     assert [model["transformer"] for model in offered[:2]] == [True, False]
     assert [model["learnt"] for model in offered[:2]] == ["mnist, distorted by RTS", "mnist"]
     assert offered[0]["classes"] == list("0123456789")
@@ -203,14 +203,14 @@ def test_networks_for_whole_numbers_are_refused(run_main, refused, tmp_path):
 
 
 def test_a_model_of_one_s_own_comes_first_and_each_is_there_once(tmp_path):
-    published = os.path.join(demo.PUBLISHED, "mnist-lenet")
+    published = os.path.join(trained.PUBLISHED, "mnist-lenet")
     paths = demo.choice(["models/own", os.path.relpath(published)])
     assert paths[:2] == ["models/own", os.path.relpath(published)]
-    assert len(paths) == 1 + len(os.listdir(demo.PUBLISHED))
+    assert len(paths) == 1 + len(os.listdir(trained.PUBLISHED))
 
 
 def test_a_folder_beside_the_published_models_is_passed_over(monkeypatch, tmp_path):
-    monkeypatch.setattr(demo, "PUBLISHED", str(tmp_path))
+    monkeypatch.setattr(trained, "PUBLISHED", str(tmp_path))
     for name in ("a", "b", "other"):
         (tmp_path / name).mkdir()
     for name in ("a", "b"):

@@ -78,8 +78,8 @@ def test_an_export_is_replaced(run, tmp_path):
     for epoch, classes in ((1, 10), (12, 4)):
         symbol, module = network((2, 30, 28), num_classes=classes)
         checkpoint.save(str(tmp_path / "a"), epoch, symbol, *module.get_params(), {}, {})
-        (tmp_path / "names").write_text("".join(f"class {n}\n" for n in range(classes)))
-        done = run("a", "--image_shape", "2,30,28", "--class-names", "names", "--raw-input")
+        names = ",".join(f"class {number}" for number in range(classes))
+        done = run("a", "--image_shape", "2,30,28", "--class-names", names, "--raw-input")
         assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(tmp_path / "a-export")) == NAMES
     assert (tmp_path / "a-export" / "synset.txt").read_text().split("\n")[3] == "class 3"
@@ -144,11 +144,13 @@ def bad_files(tmp_path, bad_files_once):
     (["good", "--image-shape", "3,28,28"], ["not for images of 3 x 28 x 28"]),
     (["good", "--image-shape", "28,28"], ["--image-shape", "C,H,W"]),
     (["good", "--image-shape", "1,28,0"], ["--image-shape", "at least 1"]),
-    (["good", "--class-names", "three"], ["three: 3 names", "10 classes"]),
+    (["good", "--class-names", "three"], ["3 names of classes", "10 classes"]),
     (["good", "--class-names", "nine"], ["nine: a line without a name"]),
     (["good", "--class-names", "escapes"], ["escapes: a line without a name, or with control"]),
     (["good", "--class-names", "binary"], ["binary: not UTF-8"]),
-    (["good", "--class-names", "nothing"], ["nothing: there is no such file"]),
+    (["good", "--class-names", "nothing"], ["nothing: neither a file that is there nor names"]),
+    (["good", "--class-names", "a,,c"], ["a,,c: '' is not the name of a class"]),
+    (["good", "--class-names", "a,b,c"], ["3 names of classes", "10 classes"]),
     (["good", "--class-names", "twice"], ["twice: a is there twice"]),
     (["good", "--output", "good"], ["good: the prefix of checkpoints", "would hide"]),
     (["good", "--output", "half/"], ["half/: the prefix of checkpoints", "would hide"]),

@@ -491,7 +491,8 @@ def test_schedules(tmp_path, schedule, expected):
 
 
 @pytest.mark.parametrize(("name", "value"), [
-    ("lr_schedule", "cosin"), ("optimizer", "adm"), ("initializer", "xavir")])
+    ("lr_schedule", "cosin"), ("optimizer", "adm"), ("optimizer", "SGD"),
+    ("optimizer", "lamb"), ("initializer", "xavir")])
 def test_what_a_recipe_does_not_know_is_refused(name, value):
     with pytest.raises(ValueError, match=f"no {name} '{value}': there is .*, "):
         Recipe(**{name: value})

@@ -28,7 +28,7 @@ import contextlib, io, json, re, resource, sys
 from common import find_mxnet
 import numpy as np
 from common import cli
-from common.data import datasets, image_files
+from common.data import class_list, datasets, image_files
 from common.models import export_folder, trained
 from common.storage import state_file
 
@@ -41,7 +41,7 @@ LOADS = {
     "model": lambda path: trained.load(path).predictor((1, 28, 28), batch_size=2, cpus=1),
     "network": predict,
     "shapes": export_folder.image_shape,
-    "classes": lambda path: export_folder.read_class_names(path, 10),
+    "classes": lambda path: class_list.given_names(path),
     "state": state_file.read,
     "data": lambda path: datasets.load("mnist", path),
     "picture": lambda path: image_files.read_all([path]),

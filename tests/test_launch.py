@@ -200,7 +200,8 @@ def test_restarts_are_counted_and_resume(tmp_path):
                                    ["python", "-c", code, tmp_path / "runs", "--overwrite"])
     assert status == 137
     assert (tmp_path / "runs").read_text() == "--overwrite;--resume;--resume;"
-    assert "start again with --resume (2 more times)" in stderr
+    for number in (1, 2):
+        assert f"start again with --resume (restart {number} of 2)" in stderr
     assert len(stderr.splitlines()) == 3
 
 

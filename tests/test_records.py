@@ -455,8 +455,8 @@ def test_quality(folder, tmp_path):
 
 @pytest.mark.parametrize(("make", "flags", "words"), [
     (None, ["a.txt"], "'a.txt': expected the name of a .rec file"),
-    (None, ["a.rec", "--image-shape", "2,8,8"], "expected 1 or 3 channels, height and width"),
-    (None, ["a.rec", "--image-shape", "3,8"], "expected 1 or 3 channels, height and width"),
+    (None, ["a.rec", "--image-shape", "2,8,8"], "expected 1 channel for grey, or 3 for colour"),
+    (None, ["a.rec", "--image-shape", "3,8"], "expected C,H,W such as 1,28,28"),
     (None, ["a.rec", "--quality", "50"], "the quality is one of JPEG files that are encoded anew"),
     (None, ["a.rec", "--format", "png", "--quality", "50"], "the quality is one of JPEG files"),
     ("c.png", ["a.rec"], "pictures/c.png: in no class"),

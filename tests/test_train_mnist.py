@@ -355,7 +355,9 @@ def test_an_export_without_checkpoints_is_left_alone(run, refused, tmp_path):
     for path in tmp_path.glob("a-*.*"):
         path.unlink()
     refused(run(*flags, "--resume"), "a-export: there already", "--overwrite")
-    assert run(*flags, "--resume", "--overwrite").returncode == 0
+    done = run(*flags, "--resume", "--overwrite")
+    assert done.returncode == 0
+    assert "No checkpoint" not in done.stderr  # as if --overwrite had looked for one
 
 
 def test_a_finished_run_is_resumed_to_the_same_figures(train, tmp_path):

@@ -33,6 +33,16 @@ def test_an_export_and_a_checkpoint_predict_alike(paths):
         np.testing.assert_allclose(answers, expected, atol=1e-6)
 
 
+def test_both_say_in_one_way_what_images_they_were_trained_on(paths, tmp_path):
+    export, _, module = paths
+    checkpoint.save(str(tmp_path / "b"), 1, symbols.get_symbol("lenet"),
+                    *module.get_params(), {}, {"image_shape": (1, 28, 28)})
+    for path in (export, str(tmp_path / "b")):
+        network = trained.load(path)
+        assert network.made_for() == (1, 28, 28)
+        assert network.predictor(network.made_for())(IMAGES).shape == (30, 10)
+
+
 @pytest.mark.parametrize("network", ["lenet", "resnet"])  # one with padded layers, and BatchNorm
 def test_parameters_of_float64_predict_as_those_of_float32(tmp_path, network):
     symbol = symbols.get_symbol(network)
@@ -53,6 +63,15 @@ def test_parameters_of_float64_predict_as_those_of_float32(tmp_path, network):
     ("a-00012.json", False)])
 def test_which_files_are_of_a_network(path, expected):
     assert trained.is_file_of("a", path) == expected
+
+
+def test_an_export_is_called_by_its_folder_also_from_within(paths, monkeypatch):
+    export = paths[0]
+    monkeypatch.chdir(export)
+    for path in ("model", ".", "./", export):
+        assert trained.as_folder(path) == export
+    assert trained.as_folder("../export/model") == "../export"
+    assert trained.as_folder("") == ""
 
 
 def test_the_newest_checkpoint_is_taken(paths):

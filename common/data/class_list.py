@@ -58,11 +58,15 @@ def given_names(text):
 
 
 def checked_names(where, names):
-    """Those names; ValueError if there are fewer than two, or one of them is there twice."""
+    """Those names; ValueError if there are fewer than two, or one is unfit or there twice."""
+    unfit = [name for name in names if not is_name(name)]
+    if unfit:
+        raise ValueError(f"{where}: {unfit[0]!a} is not the name of a class")
     twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice or len(names) < 2 or not all(map(is_name, names)):
-        problem = f"{twice[0]} is there twice" if twice else "two names or more are needed"
-        raise ValueError(f"{where}: {problem}")
+    if twice:
+        raise ValueError(f"{where}: {twice[0]} is there twice")
+    if len(names) < 2:
+        raise ValueError(f"{where}: two names or more are needed")
     return names
 
 
@@ -92,7 +96,7 @@ def as_labels(path, labels, places=1):
     return labels.astype(np.int64)
 
 
-def from_zero(path, train_labels, test_labels, count=None):
+def from_zero(path, train_labels, test_labels, count):
     """Labels that begin at 0, and the names of their classes, which are their numbers.
 
     Where none is 0, but some are 1, they are moved by one and keep their numbers as names.
@@ -100,7 +104,7 @@ def from_zero(path, train_labels, test_labels, count=None):
     Args:
         path: where they come from, for the messages.
         train_labels, test_labels: int64 (N,), from 0.
-        count: of the classes; by default the largest label decides.
+        count: of the classes; None where the largest label decides.
 
     Returns:
         Both arrays and the names.

@@ -13,7 +13,6 @@ from common import cli, files
 from common.data import arrays, fetch, idx
 from common.data.fetch import NAMES, DebianPackage, Mirror, MnistWheel
 
-CHECKOUT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 CLASSES = 10
 OWN = "own files"  # whatever is not published
 SUMS = "SHA256SUMS"  # lists the files that were fetched; these, unlike a user's own, never change
@@ -74,7 +73,7 @@ def load(dataset, data_dir=None):
     return load_with_origin(dataset, data_dir)[0]
 
 
-def load_with_origin(dataset, data_dir=None):
+def load_with_origin(dataset, data_dir):
     """What ``load`` returns, and where it is from: the name of the dataset, ``OWN``, or both."""
     if data_dir is None:
         data_dir = default_folder(dataset)
@@ -100,7 +99,7 @@ def load_with_origin(dataset, data_dir=None):
 def default_folder(dataset):
     """``data/<dataset>`` where one is, else that of this checkout: it is fetched only once."""
     folder = os.path.join("data", dataset)
-    return folder if os.path.isdir(folder) else os.path.join(CHECKOUT, folder)
+    return folder if os.path.isdir(folder) else os.path.join(files.CHECKOUT, folder)
 
 
 def is_idx_folder(path):

@@ -8,7 +8,6 @@ to a multiple of 4. Content that has the magic number at a multiple of 4 is cut 
 without it. The content is a header (flag, label, two ids), an array of as many labels as the flag
 says, and the bytes of a picture's file (mxnet/recordio.py; dmlc/recordio.h).
 """
-import argparse
 import concurrent.futures
 import contextlib
 import copy
@@ -435,24 +434,13 @@ def _check_shape(image_shape):
                          f"3,48,48, got {','.join(map(str, image_shape))}")
 
 
-def parse_shape(text):
-    """An argparse type: (C, H, W) of "C,H,W"."""
-    try:
-        shape = tuple(map(int, text.split(",")))
-        _check_shape(shape)
-    except ValueError:
-        raise argparse.ArgumentTypeError("expected 1 or 3 channels, height and width, such as "
-                                         f"3,48,48, got {text!r}") from None
-    return shape
-
-
 def main():
     parser = cli.Parser(prog="common.data.records",
                         description="Packs a folder of pictures into a RecordIO file.")
     flag = parser.add_argument
     flag("folder", help="holds one folder for each class, with its pictures")
     flag("output", help="the .rec file; .idx and .lst go beside it")
-    flag("--image-shape", type=parse_shape, metavar="C,H,W",
+    flag("--image-shape", type=cli.picture_shape, metavar="C,H,W",
          help="make all pictures of that size, 1 channel for greys, 3 for colours")
     flag("--format", choices=ENCODINGS,
          help="encode all pictures anew; by default only with --image-shape, as jpg")

@@ -161,7 +161,7 @@ def wanted_images(args, network):
     shape = network.made_for() or (1,)
     channels = 3 if shape[0] == 3 else 1
     known = trained_on(args.model, args.load_epoch).get("image_shape")
-    resized = args.image_shape or (known if known == tuple(shape) else None)
+    resized = args.image_shape or (known if known == shape else None)
     return channels, resized
 
 

@@ -185,17 +185,6 @@ def image_shape(folder):
     return tuple(shape)
 
 
-def read_class_names(path, count):
-    """The names of ``count`` classes in a file, one a line.
-
-    Raises OSError if it cannot be read, and ValueError if it holds something else.
-    """
-    names = class_list.read_names(path)
-    if len(names) != count:
-        raise ValueError(f"{path}: {len(names)} names, but the network has {count} classes")
-    return class_list.checked_names(path, names)
-
-
 def read_card(folder):
     """What the card of an export says: what -> text; empty without one."""
     content = files.read_if_there(os.path.join(folder, CARD)) or b""

@@ -15,7 +15,7 @@ from common.models import export_folder
 from common.models.predict import Predictor
 from common.storage import checkpoint, params_file, sandbox, symbol_file
 
-PUBLISHED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "published")
+PUBLISHED = os.path.join(files.CHECKOUT, "published")
 LARGEST = 2**28  # numbers that any node of a network may give for a batch
 LARGEST_ANSWER = 2**24  # and its last: some batches of these wait to be fetched
 _SURVIVED = set()  # the graphs, with shapes and options, that have been tried out
@@ -100,7 +100,7 @@ class Trained(NamedTuple):
             return self._params_for(symbol, image_shape)
         except ValueError as error:
             wanted = self.made_for()
-            if wanted is None or tuple(wanted) == tuple(image_shape):
+            if wanted is None or wanted == tuple(image_shape):
                 raise
             raise ValueError(f"{error}; it was trained on images of "
                              f"{' x '.join(map(str, wanted))}") from None
@@ -195,7 +195,7 @@ def _find_or_published(model):
                              "network beside them in <prefix>-symbol.json") from None
         published = sorted(os.listdir(PUBLISHED)) if os.path.isdir(PUBLISHED) else []
         if model in published:
-            return find(os.path.normpath(os.path.join(PUBLISHED, model)))
+            return find(os.path.join(PUBLISHED, model))
         raise FileNotFoundError(f"{error}; nor one of those in published/: {', '.join(published)}"
                                 f"{cli.did_you_mean(model, published)}") from None
 
@@ -243,15 +243,21 @@ def _image_shape(path, prefix, epoch):
     with contextlib.suppress(OSError, ValueError):
         if os.path.isdir(path):
             return export_folder.image_shape(path)
-        return (checkpoint.load_state(prefix, epoch)[1] or {}).get("image_shape")
+        shape = (checkpoint.load_state(prefix, epoch)[1] or {}).get("image_shape")
+        return shape and tuple(shape)  # which JSON has as a list
     return None
 
 
 def as_folder(path):
-    """The folder of an export, of its prefix such as ``published/a/model``; other paths stay."""
+    """The folder of an export, of its prefix such as ``published/a/model``; other paths stay.
+
+    But for "." and "..", which become absolute: files are named after a model.
+    """
     folder, name = os.path.split(path)
-    is_export = name == "model" and os.path.isfile(os.path.join(folder, export_folder.SUMS))
-    return (folder or os.curdir) if is_export else path
+    if name == "model" and os.path.isfile(os.path.join(folder, export_folder.SUMS)):
+        path = folder or os.curdir
+    unnamed = os.path.basename(path.rstrip(os.sep)) in (os.curdir, os.pardir)
+    return os.path.abspath(path) if unnamed else path
 
 
 def is_file_of(model, path):

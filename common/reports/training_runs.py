@@ -13,8 +13,7 @@ from typing import List, NamedTuple
 from common import agent, cli, files
 from common.storage import checkpoint, fields
 
-CHECKOUT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-SCRIPT = os.path.join(CHECKOUT, "train_mnist.py")
+SCRIPT = os.path.join(files.CHECKOUT, "train_mnist.py")
 # Flags that change nothing of what a run is, and how many values follow each.
 NOT_DECISIVE = {"--disp-batches": 1, "--keep-best": 0, "--keep-last": 1, "--model-prefix": 1,
                 "--monitor": 1, "--overwrite": 0, "--patience": 1, "--result": 1, "--resume": 0,

@@ -67,7 +67,7 @@ class Recipe:
             self._complete(lr_schedule="step" if self.lr_step_epochs else "linear")
         for name, given, known in (
                 ("lr_schedule", self.lr_schedule, SCHEDULES),
-                ("optimizer", self.optimizer.lower(), mx.optimizer.Optimizer.opt_registry),
+                ("optimizer", self.optimizer, OPTIMIZERS),
                 ("initializer", self.initializer, INITIALIZERS)):
             if given not in known:
                 raise ValueError(f"no {name} {given!r}: there is {', '.join(known)}")

@@ -114,7 +114,7 @@ def source(output, recipe, num_batches):
         return _newest(prefix, recipe, num_batches)
     if not output.overwrite:
         _check_free(prefix, epoch, recipe)
-    if output.resume:
+    if output.resume and not output.overwrite:
         logging.info("No checkpoint to resume from: starts anew")
     return Source(prefix, epoch, epoch) if epoch else None
 

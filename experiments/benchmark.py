@@ -40,10 +40,6 @@ def cases():
             for add_stn in (True, False) for batch_size in batches]
 
 
-def key(what, add_stn, batch_size):
-    return f"{what}, {'with' if add_stn else 'without'} transformer, batch {batch_size}"
-
-
 def learn(command):
     """Trains until the last of ``TARGETS`` is reached, or the command ends.
 
@@ -79,7 +75,7 @@ def learn(command):
 def table(results):
     """The Markdown table of the throughputs; of several settings of a competitor, the best."""
     rows = []
-    for case in filter(results.__contains__, (key(*case) for case in cases())):
+    for case in filter(results.__contains__, (competitors.case_name(*case) for case in cases())):
         throughputs = results[case]
         here, mxnet = throughputs["here"], throughputs["MXNet"]
         setting, pytorch = best(throughputs, "PyTorch")
@@ -126,7 +122,7 @@ def notes(results):
 def _few_images(results):
     """What MXNet's other engine makes of few images: a line of Markdown for each case."""
     lines = []
-    for case in filter(results.__contains__, (key(*case) for case in cases())):
+    for case in filter(results.__contains__, (competitors.case_name(*case) for case in cases())):
         throughput = results[case].get(FOR_FEW_IMAGES)
         if throughput:
             _, onnx = best(results[case], "onnxruntime")
@@ -145,7 +141,8 @@ def _peaks(peaks):
 
 def _share(results, what, add_stn):
     """What part of the peak a case uses at batch 256, by the operations of its layers."""
-    case, passes = key(what, add_stn, 256), {"train": 3, "predict": 1}  # backward: 2 forward passes
+    case = competitors.case_name(what, add_stn, 256)
+    passes = {"train": 3, "predict": 1}  # backward: 2 forward passes
     roofline = results["roofline"]
     flops = passes[what] * roofline["flops"][str(add_stn)] * results[case]["here"]
     return f"{case}: {1e-9 * flops:.0f}, {1e-9 * flops / max(roofline['peaks'].values()):.0%}"
@@ -169,7 +166,8 @@ class Benchmark:
     def __init__(self, crew, rounds, seconds, seeds):
         self.crew, self.rounds, self.seconds = crew, rounds, seconds
         self.names = list(COMPETITORS)
-        self.todo = {key(*case): partial(self._throughputs, *case) for case in cases()}
+        self.todo = {competitors.case_name(*case): partial(self._throughputs, *case)
+                     for case in cases()}
         self.todo["roofline"] = self._roofline
         self.todo.update({f"epoch of {count}": partial(self._epoch, count) for count in EPOCHS})
         self.todo.update({f"learn, {name}, seed {seed}": partial(self._learn, name, seed)

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from common import cli, find_mxnet  # noqa: F401
+from common import cli, find_mxnet, markdown  # noqa: F401
 
 # isort: split
 import mxnet as mx
@@ -63,8 +63,8 @@ def main():
     args = parser.parse_args()
     with workers.join(args.kv_store) as group:
         if group.first:
-            print("| network | parameters | KB each way | step alone, ms | adding up, ms | step of "
-                  f"{group.count}, ms |\n| --- | --- | --- | --- | --- | --- |", flush=True)
+            print(markdown.heading(["network", "parameters", "KB each way", "step alone, ms",
+                                    "adding up, ms", f"step of {group.count}, ms"]), flush=True)
         for network in ("lenet", "cnn", "mlp"):
             symbol = symbols.get_symbol(network, add_stn=True)
             alone = seconds_per_call(stepper(symbol, args.batch_size, workers.Alone())[0], group)
@@ -75,8 +75,9 @@ def main():
             together = seconds_per_call(step, group)
             if group.first:
                 size = 4e-3 * parameters * group.rows
-                print(f"| {network} | {parameters:,} | {size:,.0f} | {1e3 * alone:.1f} | "
-                      f"{1e3 * adding:.1f} | {1e3 * together:.1f} |", flush=True)
+                times = (f"{1e3 * seconds:.1f}" for seconds in (alone, adding, together))
+                print(markdown.row([network, f"{parameters:,}", f"{size:,.0f}", *times]),
+                      flush=True)
 
 
 if __name__ == "__main__":

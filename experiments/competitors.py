@@ -133,6 +133,11 @@ class Crew:
         return self._workers[name]
 
 
+def case_name(what, add_stn, batch_size):
+    """What a case is called where its figures are."""
+    return f"{what}, {'with' if add_stn else 'without'} transformer, batch {batch_size}"
+
+
 def asked(names, what, batch_size):
     """Those of some competitors that a case is for."""
     return [name for name in names if (what == "predict" or name not in FOR_PREDICTION)

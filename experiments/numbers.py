@@ -63,9 +63,7 @@ def table(folder):
             continue
         errors = [100 * (1 - figures["test_accuracy"]) for figures in found]
         time = f"{times[row] / times['cnn']:.2f}" if times else ""
-        rows.append([row, len(errors), results.mean_and_spread(errors),
-                     f"{min(errors):.2f}", f"{max(errors):.2f}",
-                     f"{found[0]['parameters']:,}", time])
+        rows.append([*results.row(row, errors, found[0]["parameters"]), time])
     return markdown.table(["network", "seeds", "whole-number error, %", "lowest", "highest",
                            "parameters", "time of a step"], rows)
 

@@ -167,8 +167,11 @@ def run_of(row, column, seed, epochs=None):
     return training_runs.Run(name, list(map(str, flags)))
 
 
-def recipe_of(network, column, options, epochs=None):
-    """The recipe for a distortion, or that of as many epochs; ``options`` are of ``OPTIONS``."""
+def recipe_of(network, column, options, epochs):
+    """The recipe for a distortion, or that of as many epochs, unless None.
+
+    ``options`` are of ``OPTIONS``.
+    """
     if column == "addition":
         recipe = ADDITION_RECIPES[network]
     else:

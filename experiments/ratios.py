@@ -11,7 +11,7 @@ import statistics
 import sys
 
 from common import files, markdown
-from experiments import machine
+from experiments import competitors, machine
 from experiments.competitors import Crew, best
 
 CASES = [(what, add_stn, batch_size)
@@ -25,11 +25,6 @@ LEAST_NOISE = 0.05
 RESULT = "results/benchmark-quick.json"
 
 
-def name_of(what, add_stn, batch_size, other):
-    transformer = "with" if add_stn else "without"
-    return f"{what}, {transformer} transformer, batch {batch_size}: here / {other}"
-
-
 def measure(crew, rounds):
     """The ratios of each round, by their names."""
     found = {}
@@ -40,7 +35,7 @@ def measure(crew, rounds):
         throughputs = [{name: crew.ask(name, **question, seconds=SECONDS) for name in names}
                        for _ in range(rounds)]
         for other in dict.fromkeys(name.partition(",")[0] for name in names[1:]):
-            found[name_of(*case, other)] = over(throughputs, other)
+            found[f"{competitors.case_name(*case)}: here / {other}"] = over(throughputs, other)
         print(f"{len(found)} ratios", file=sys.stderr, flush=True)
     return found
 

@@ -174,20 +174,14 @@ def network_of(run, num_classes, image_shape):
     head = HEADS[run.head]
     symbol = build(num_classes=num_classes, image_shape=image_shape, transform=run.transform,
                    stable=head.get("stable", False), outside=head.get("outside", "zero"))
-    return symbol if "lr_mult" not in head else _with_lr_mult(symbol, head["lr_mult"])
-
-
-def _with_lr_mult(symbol, lr_mult):
-    """The symbol with another multiplier wherever it has one."""
-    nodes = json.loads(symbol.tojson())
-    for node in nodes["nodes"]:
-        if "__lr_mult__" in node.get("attrs", {}):
-            node["attrs"]["__lr_mult__"] = str(lr_mult)
-    return mx.sym.load_json(json.dumps(nodes))
+    if "lr_mult" not in head:
+        return symbol
+    slower = [name for name, attrs in symbol.attr_dict().items() if "__lr_mult__" in attrs]
+    return rewrite.with_lr_mult(symbol, slower, head["lr_mult"])
 
 
 @functools.lru_cache(maxsize=None)
-def images_of(network, digits, white=False):
+def images_of(network, digits, white):
     """Training and test images with the labels that are to be learnt, and their number."""
     mnist = datasets.load("mnist")
     parts = []

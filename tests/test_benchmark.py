@@ -17,8 +17,8 @@ def rates(here):
 
 
 def test_the_table_compares_with_the_best_setting_of_a_competitor():
-    results = {benchmark.key("train", True, 64): rates(200.0),
-               benchmark.key("predict", False, 16): dict(
+    results = {competitors.case_name("train", True, 64): rates(200.0),
+               competitors.case_name("predict", False, 16): dict(
                    rates(90.0), **{"onnxruntime, all cores": 120.0, "onnxruntime, one thread": 60,
                                    "PyTorch, eager": 180.0})}
     assert benchmark.table(results).splitlines()[2:] == [
@@ -29,7 +29,7 @@ def test_the_table_compares_with_the_best_setting_of_a_competitor():
 
 def test_few_images_are_predicted_by_another_engine_too():
     throughputs = {**rates(50.0), "here, NaiveEngine": 60.0, "onnxruntime, all cores": 120.0}
-    results = {benchmark.key("predict", True, size): throughputs for size in (1, 16)}
+    results = {competitors.case_name("predict", True, size): throughputs for size in (1, 16)}
     assert benchmark.notes(results).splitlines() == [
         f"- By `MXNET_ENGINE_TYPE=NaiveEngine`, predict, with transformer, batch {size}: "
         "60 images/s, 0.50 of onnxruntime's" for size in (1, 16)]
@@ -44,7 +44,7 @@ def test_a_run_that_does_not_learn_took_longest():
 
 
 def test_the_roofline_counts_operations():
-    results = {benchmark.key(what, add_stn, 256): rates(1000.0)
+    results = {competitors.case_name(what, add_stn, 256): rates(1000.0)
                for what in ("train", "predict") for add_stn in (True, False)}
     results["roofline"] = {"peaks": {"an abacus": 40.0, "fingers": 100.0},
                            "flops": {"True": 20e6, "False": 10e6}}
@@ -119,7 +119,7 @@ class Given:
 
 
 def test_it_goes_on_where_it_was_stopped(tmp_path):
-    path, case = str(tmp_path / "a.json"), benchmark.key("train", True, 64)
+    path, case = str(tmp_path / "a.json"), competitors.case_name("train", True, 64)
     first = Given(most=17)  # 3 rounds of 5 workers, and some of the next case
     with pytest.raises(KeyboardInterrupt):
         benchmark.Benchmark(first, 3, 0.1, 1).run(benchmark.load(path), path)

@@ -9,7 +9,7 @@ import pytest
 
 from common.data import arrays, datasets, records, synthetic
 from common.reports import results
-from experiments import benchmark, gluon, paper, recover_theta, variants
+from experiments import benchmark, competitors, gluon, paper, recover_theta, variants
 from tests.conftest import ROOT
 
 PAGES = {}
@@ -107,7 +107,7 @@ def test_the_tables_are_those_of_the_results():
     for page in ("fine-tuning", "own-pictures"):
         assert results.table(os.path.join(folder, page)) in PAGES[f"{page}.md"]
     measured = benchmark.load(os.path.join(folder, "benchmark.json"))
-    assert set(measured) >= {benchmark.key(*case) for case in benchmark.cases()}
+    assert set(measured) >= {competitors.case_name(*case) for case in benchmark.cases()}
     assert benchmark.report(measured) in PAGES["speed.md"]
     assert variants.table(variants.load(os.path.join(folder, "variants.json"))) in PAGES["speed.md"]
     with open(os.path.join(folder, "recover_theta.json"), encoding="utf-8") as file:

@@ -17,7 +17,7 @@ class Jitter(NamedTuple):
 
     Attributes:
         pad_size: pixels of 0 to put around an image, before one of its own size is cut out.
-        mirror: whether to swap left and right, of every second image.
+        mirror: whether to swap left and right, of half of the images, drawn by lot.
         brightness: to multiply by 1 - brightness to 1 + brightness; from 0 to 1.
     """
 
@@ -45,7 +45,7 @@ def add_augmentation_flags(parser):
     flag("--pad-size", type=cli.number(int, least=0, most=1000), default=0,
          help="pixels to put around an image, for --random-crop; they are 0")
     flag("--random-mirror", type=int, choices=(0, 1), default=0,
-         help="1 to swap left and right, of every second image")
+         help="1 to swap left and right, of half of the images, drawn by lot")
     flag("--brightness", type=cli.number(float, least=0, most=1), default=0.0,
          help="multiply an image by 1 - BRIGHTNESS to 1 + BRIGHTNESS")
 

@@ -1,4 +1,4 @@
-"""Datasets by name, and the iterators that feed them to a Module.
+"""Batches of images for a Module: what images are, and the iterator over them.
 
 Images stay uint8 in memory; batches are scaled to [0, 1] as they are taken, or by the devices.
 """

@@ -11,6 +11,8 @@ import mxnet as mx
 
 from common import files
 
+FORMATS = (".dot", ".pdf", ".png", ".svg")  # of drawings
+
 
 class Layer(NamedTuple):
     """An operator of a symbol.
@@ -95,9 +97,6 @@ def by_layer(names, among):
 
 def _layer(name):
     return re.sub("_(weight|bias|gamma|beta|moving_mean|moving_var)$", "", name)
-
-
-FORMATS = (".dot", ".pdf", ".png", ".svg")
 
 
 def table(symbol, image_shape):

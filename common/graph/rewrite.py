@@ -169,7 +169,7 @@ def with_raw_input(symbol, cast_to=None):
 
 
 def without_raw_input(symbol):
-    """Undoes ``with_raw_input``; a network that it did not make stays as it is."""
+    """Undoes ``with_raw_input`` without ``cast_to``; another network stays as it is."""
     graph = json.loads(symbol.tojson())
     nodes = graph["nodes"]
     sources = {index: node["inputs"][0] for index, node in enumerate(nodes)

@@ -20,18 +20,25 @@ def table(folder):
         rows.setdefault(os.path.basename(os.path.dirname(path)), []).append(_figures(path))
     return markdown.table(
         ["run", "seeds", "test accuracy, %", "lowest", "highest", "parameters"],
-        [_row(name, figures) for name, figures in rows.items()])
+        [row(name, [accuracy for accuracy, _ in figures], figures[0][1])
+         for name, figures in rows.items()])
 
 
 def _figures(path):
     figures = training_runs.read(path)
-    return figures["test_accuracy"], figures["parameters"]
+    return 100 * figures["test_accuracy"], figures["parameters"]
 
 
-def _row(name, figures):
-    accuracies = [100 * accuracy for accuracy, _ in figures]
-    return [name, len(figures), mean_and_spread(accuracies), f"{min(accuracies):.2f}",
-            f"{max(accuracies):.2f}", f"{figures[0][1]:,}"]
+def row(name, percentages, parameters):
+    """The cells of runs that differ in the seed: their number, mean, lowest, highest, parameters.
+
+    Args:
+        name: of the row.
+        percentages: of each run.
+        parameters: of the network.
+    """
+    return [name, len(percentages), mean_and_spread(percentages), f"{min(percentages):.2f}",
+            f"{max(percentages):.2f}", f"{parameters:,}"]
 
 
 def mean_and_spread(values):

@@ -168,6 +168,25 @@ def test_parameters_that_have_changed_since_the_first_step_are_refused(change):
     assert weights(block) == before
 
 
+def test_a_bias_whose_weight_is_frozen_is_refused_where_mxnet_forgets_it():
+    block = gluon.nn.Dense(3, in_units=1)
+    block.initialize()
+    block.weight.grad_req = "null"
+    trainers = [kind(block.collect_params(), "sgd") for kind in (gluon.Trainer, Trainer)]
+    backward(block)
+    trainers[0].step(2)
+    assert not block.bias.data().asnumpy().any()  # MXNet's error; else the next would be needless
+    with pytest.raises(ValueError, match="dense.*_weight has no gradient, so MXNet computes none "
+                                         "of dense.*_bias: give the weight lr_mult"):
+        trainers[1].step(2)
+    block.weight.grad_req, block.weight.lr_mult, block.weight.wd_mult = "write", 0, 0
+    before = block.weight.data().asnumpy()
+    backward(block)
+    Trainer(block.collect_params(), "adam", {"wd": 0.1}).step(2)
+    np.testing.assert_array_equal(block.weight.data().asnumpy(), before)
+    assert block.bias.data().asnumpy().all()
+
+
 @pytest.mark.parametrize("frozen", [1, 2])
 def test_what_is_frozen_from_the_beginning_stays(frozen):
     after = []

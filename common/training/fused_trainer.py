@@ -1,4 +1,6 @@
 """A Trainer of Gluon whose step costs a few operators, however many parameters there are."""
+import re
+
 import mxnet as mx
 
 from common.training.callbacks import Updater
@@ -17,7 +19,9 @@ class Trainer(mx.gluon.Trainer):
         params: a block's ``collect_params()``, or a list of Parameters.
         optimizer, optimizer_params: as upstream's.
 
-    Raises ValueError if a parameter or its gradient is sparse.
+    Raises ValueError if a parameter or its gradient is sparse; or, in the first step, if on a CPU
+    the bias of a full connection is to be trained and its weight is not: MXNet then leaves the
+    bias's gradient as it was.
     """
 
     def __init__(self, params, optimizer, optimizer_params=None):
@@ -61,6 +65,7 @@ class Trainer(mx.gluon.Trainer):
 
     def _init_params(self):
         """At the first step, when all shapes are known, and after ``Parameter.set_data``."""
+        self._check_biases()
         alike = {}
         for parameter in self._params:
             if parameter.grad_req != "null":
@@ -77,6 +82,17 @@ class Trainer(mx.gluon.Trainer):
         for vector in self._vectors:
             self._kvstore.init(vector.key, vector.weights[0].gather())
         self._params_to_init = []
+
+    def _check_biases(self):
+        fixed = {parameter.name for parameter in self._params
+                 if parameter.grad_req == "null" and len(parameter.shape) == 2
+                 and any(context.device_type == "cpu" for context in parameter.list_ctx())}
+        for parameter in self._params:
+            weight = re.sub("bias$", "weight", parameter.name)
+            if parameter.grad_req != "null" and weight != parameter.name and weight in fixed:
+                raise ValueError(f"{weight} has no gradient, so MXNet computes none of "
+                                 f"{parameter.name}: give the weight lr_mult = wd_mult = 0 in "
+                                 "place of grad_req = \"null\"")
 
     def _set_multipliers(self):
         treated = {vector.key: both for vector, both in zip(self._vectors, self._multipliers)}

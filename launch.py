@@ -75,15 +75,16 @@ def check(args, command):
 
 def _hosts(text):
     if os.path.isfile(text):
-        with open(text, encoding="utf-8", errors="surrogateescape") as file:
+        with open(text, encoding="utf-8-sig", errors="surrogateescape") as file:
             hosts = [line.split("#")[0].strip() for line in file]
     else:
         hosts = [host.strip() for host in text.split(",")]
     hosts = [host for host in hosts if host]
-    if not hosts or any(host.startswith("-") or len(host.split()) > 1 or not host.isprintable()
-                        for host in hosts):
+    unfit = [host for host in hosts
+             if host.startswith("-") or len(host.split()) > 1 or not host.isprintable()]
+    if unfit or not hosts:
         raise argparse.ArgumentTypeError(f"expected machines such as alice,bob, or a file with one "
-                                         f"a line, got {text!r}")
+                                         f"a line, got {(unfit or [text])[0]!r}")
     return hosts
 
 
@@ -215,7 +216,8 @@ class Group:
         Raises ``Lost`` if one is lost, and at the end an OSError if what they printed could not be
         written. Whatever happens, nothing is left running.
         """
-        address = self.args.address or _own_address(self.args.hosts)
+        address = self.args.address
+        address = _address_of(address, "--address") if address else _own_address(self.args.hosts)
         with _free_port(address, self.args.port) as port:
             try:
                 self._start(address, port)
@@ -233,6 +235,11 @@ class Group:
     @property
     def workers(self):
         return [one for one in self.processes if one.role == "worker"]
+
+    @property
+    def _alone(self):
+        """Whether the workers are done without having met, as with --help: servers would wait."""
+        return all(worker.status == 0 and not worker.ready for worker in self.workers)
 
     def _start(self, address, port):
         for role, count in (("scheduler", 1), ("server", self.args.num_servers),
@@ -306,6 +313,8 @@ class Group:
             raise one.lost(f"left with status {one.status}", one.status, one.status in FINAL)
         else:
             self._give(LEAVING, "does not leave, although another one has")
+            if self._alone:
+                self.deadline = min(self.deadline, time.monotonic() + ENDING)
 
     def _give(self, seconds, why):
         """Sets the time in which all have to leave."""
@@ -331,11 +340,16 @@ class Group:
             if one.heard and now - one.heard > agent.SILENCE:
                 raise one.lost(f"is silent for {agent.SILENCE} s")
         if running and self.deadline is not None and now > self.deadline:
-            raise running[-1].lost(self.why)
+            if not self._alone:
+                raise running[-1].lost(self.why)
+            self.over = True
         timeout = self.args.start_timeout
         late = [one for one in self.workers if one.status is None and not one.ready]
         if timeout and late and now - self.begun > timeout:
-            raise late[0].lost(f"has not met the others within {timeout:g} s (--start-timeout)")
+            unheard = [one for one in running if one.heard is None]
+            raise (unheard or late)[0].lost(
+                f"{'cannot be reached' if unheard else 'has not met the others'} within "
+                f"{timeout:g} s (--start-timeout)")
 
     def _print_held(self, age):
         for one in self.processes:
@@ -367,24 +381,29 @@ def _own_address(hosts):
         return probe.getsockname()[0]
 
 
-def _address_of(host):
+def _address_of(host, flag="--hosts"):
     name = host.rpartition("@")[2]
     try:
         return socket.gethostbyname(name)
     except OSError as error:
-        raise ValueError(f"--hosts: {name}: {error.strerror}") from None
+        raise ValueError(f"{flag}: {name}: {error.strerror}") from None
+    except UnicodeError:
+        raise ValueError(f"{flag}: {name}: not the name of a machine") from None
 
 
 @contextlib.contextmanager
 def _free_port(address, port):
     """Yields a port that no other launch.py takes meanwhile.
 
-    Linux lets a process listen on a port that another one holds without listening.
+    Linux lets a process listen on a port that another one holds without listening. It lets another
+    one hold it too; but not have a socket of the same name.
     """
-    with socket.socket() as holder:
+    with socket.socket() as holder, socket.socket(socket.AF_UNIX) as name:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             holder.bind((address, port or 0))
+            if sys.platform == "linux":
+                name.bind(f"\0launch.py {address}:{holder.getsockname()[1]}")
         except OSError as error:
             raise ValueError(f"{address}:{port or 'any port'}: {error.strerror}: give another "
                              f"{'--port' if port else '--address'}") from None

@@ -240,7 +240,7 @@ def train_network(args, recipe, prefix, group, started):
     distortion, num_classes = augmentation(args.distort, len(dataset.class_names))
     classes, in_data = names_of_answers(dataset, args.distort, num_classes), dataset.data_classes
     recipe = dataclasses.replace(recipe, made_of=made_of(args, dataset, classes))
-    group.check_alike(recipe)
+    group.check_alike(recipe, trains=not (args.test_io or is_described(args)))
     about = dict(vars(args), model_prefix=prefix, data_origin=dataset.origin, classes=classes,
                  labels=dataset.labels,
                  data_classes=list(in_data) if dataset.named and classes != list(in_data) else None)

@@ -15,6 +15,7 @@ import importlib
 import os
 import platform
 import signal
+import socket
 import sys
 import sysconfig
 import threading
@@ -27,6 +28,9 @@ INSTALL = "run `make setup`, then use .venv/bin/python"
 DRIVER = "libcuda.so.1"
 # What MXNet imports for a few functions, where it is installed: 70 MiB, a third of the time.
 SELDOM_USED = ("h5py", "onnx", "requests", "scipy.stats")
+ROLES = ("scheduler", "server", "worker")
+MOST_OF_A_GROUP = {"DMLC_PS_ROOT_PORT": 2**16 - 1, "DMLC_NUM_WORKER": 2**15 - 1,
+                   "DMLC_NUM_SERVER": 2**15 - 1}
 UNFUSED_SUMS = "MXNET_DISABLE_MKLDNN_FUSE_CONV_SUM"  # read when MXNet is imported
 
 
@@ -236,6 +240,37 @@ def mend_threads(environment):
     return None
 
 
+def wrong_group(environment):
+    """Says in one line why MXNet would fail, or wait for ever, as one of several processes.
+
+    Of a worker, what is not set is not wrong yet: it may never meet the others.
+
+    Returns:
+        That line; None if the variables ``DMLC_*`` are good, or say of no group.
+    """
+    role = environment.get("DMLC_ROLE", "worker")
+    if role not in ROLES:
+        return "DMLC_ROLE={!r}: expected {} or {}".format(role, ", ".join(ROLES[:-1]), ROLES[-1])
+    for name, most in MOST_OF_A_GROUP.items():
+        value = environment.get(name, "")
+        is_good = value and not value.strip("0123456789") and 0 < int(value) <= most
+        if not is_good and (value or role != "worker"):
+            return "{}={!r}: expected a number from 1 to {}".format(name, value, most)
+    address = environment.get("DMLC_PS_ROOT_URI", "")
+    if (role == "scheduler" and not _is_address(address)
+            and environment.get("DMLC_USE_KUBERNETES", "0") == "0"):
+        return "DMLC_PS_ROOT_URI={!r}: expected the scheduler's IP address such as 10.0.0.1; or " \
+               "set DMLC_USE_KUBERNETES=1, to listen at all of its addresses".format(address)
+    return None
+
+
+def _is_address(text):
+    try:
+        return bool(socket.inet_pton(socket.AF_INET, text))
+    except (OSError, UnicodeError):
+        return False
+
+
 def _set_for_many_devices():
     # Batches are split over as many CPU devices as there are cores, one thread each: on small
     # convolutions that is faster than many threads in one operator.
@@ -259,7 +294,7 @@ def drop_empty(environment):
 
 def _prepare():
     drop_empty(os.environ)
-    complaint = mend_threads(os.environ)
+    complaint = mend_threads(os.environ) or wrong_group(os.environ)
     if complaint:
         _leave(complaint)
     if __name__ == "common.find_mxnet":

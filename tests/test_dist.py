@@ -229,6 +229,15 @@ def test_a_worker_with_other_flags_is_refused(tmp_path, flags, words):
 
 
 @pytest.mark.slow
+def test_a_worker_that_does_not_train_is_refused(tmp_path):
+    status, _, stderr = groups.run(["-n", 2], [*of_one_worker(1, "--test-io", "1"),
+                                               "--model-prefix", tmp_path / "a"])
+    assert status == 2
+    assert "one is to train, the other to do something else" in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
 def test_a_worker_with_other_images_is_refused(tmp_path):
     for version in (0, 1):
         write_digits(tmp_path / str(version), version)

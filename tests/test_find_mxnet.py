@@ -187,6 +187,35 @@ def test_a_bad_number_of_threads_ends_a_script_in_one_line():
     assert "OMP_NUM_THREADS='0'" in done.stderr
 
 
+GROUP = {"DMLC_ROLE": "scheduler", "DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": "9091",
+         "DMLC_NUM_WORKER": "2", "DMLC_NUM_SERVER": "1"}
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"DMLC_ROLE": "Worker"}, "DMLC_ROLE='Worker': expected scheduler, server or worker"),
+    ({"DMLC_PS_ROOT_PORT": "abc"}, "DMLC_PS_ROOT_PORT='abc': expected a number from 1 to 65535"),
+    ({"DMLC_PS_ROOT_PORT": "99999", "DMLC_ROLE": "worker"}, "DMLC_PS_ROOT_PORT='99999'"),
+    ({"DMLC_PS_ROOT_PORT": "²"}, "DMLC_PS_ROOT_PORT='²'"),
+    ({"DMLC_NUM_SERVER": "0", "DMLC_ROLE": "server"}, "DMLC_NUM_SERVER='0'"),
+    ({"DMLC_PS_ROOT_URI": "localhost"}, "DMLC_PS_ROOT_URI='localhost': expected the scheduler's"),
+    ({"DMLC_PS_ROOT_URI": ""}, "DMLC_PS_ROOT_URI=''")])
+def test_what_would_hang_a_group_is_named(changes, words):
+    assert find_mxnet.wrong_group({**GROUP, **changes}).startswith(words)
+
+
+@pytest.mark.parametrize("environment", [
+    {}, GROUP, {**GROUP, "DMLC_ROLE": "server", "DMLC_PS_ROOT_URI": "alice"},
+    {**GROUP, "DMLC_PS_ROOT_URI": "alice", "DMLC_USE_KUBERNETES": "1"}, {"DMLC_ROLE": "worker"}])
+def test_what_is_set_for_a_group_as_it_should_be(environment):
+    assert find_mxnet.wrong_group(environment) is None
+
+
+def test_a_scheduler_without_the_rest_ends_in_one_line():
+    done = run(sys.executable, "train_mnist.py", DMLC_ROLE="scheduler")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "DMLC_PS_ROOT_PORT=''" in done.stderr
+
+
 def test_a_copy_elsewhere_leaves_the_speed_to_mxnet(tmp_path):
     shutil.copy(os.path.join(ROOT, "common", "find_mxnet.py"), tmp_path)
     code = ("import os; before = set(os.environ); import find_mxnet; import mxnet; "

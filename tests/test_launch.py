@@ -1,4 +1,5 @@
 """``launch.py`` with processes that do not train: nothing may be left running, or hang."""
+import argparse
 import os
 import signal
 import socket
@@ -231,6 +232,31 @@ def test_one_that_does_not_leave_after_another_ends_all(monkeypatch):
         launch.Group(args, [sys.executable, "-c", code], []).run()
 
 
+def test_servers_are_ended_when_no_worker_was_to_meet_any():
+    code = SAY + "import time\nif 'worker' not in role: time.sleep(100)"
+    begin = time.monotonic()
+    assert groups.run(["-n", 2], ["python", "-c", code])[0] == 0
+    assert time.monotonic() - begin < 20
+
+
+def test_a_machine_that_is_not_reached_is_named(tmp_path, ssh):
+    script = tmp_path / "hanging"
+    script.write_text(f'#!/bin/sh\n[ $1 = localhost ] || exec sleep 100\nexec {ssh[-1]} "$@"\n')
+    script.chmod(0o755)
+    status, _, stderr = groups.run(["-n", 2, "--start-timeout", 2, "--ssh", script, "-H",
+                                    "localhost,127.0.0.1"], SLEEP)
+    assert status == 1
+    assert "worker 1 on 127.0.0.1 cannot be reached within 2 s" in stderr
+
+
+def test_names_of_machines_in_a_file_of_windows(tmp_path):
+    (tmp_path / "hosts").write_text("alice # first\r\n\r\nbob\r\n", encoding="utf-8-sig")
+    assert launch._hosts(str(tmp_path / "hosts")) == ["alice", "bob"]
+    (tmp_path / "hosts").write_text("alice\nbob slots=4\n")
+    with pytest.raises(argparse.ArgumentTypeError, match="got 'bob slots=4'"):
+        launch._hosts(str(tmp_path / "hosts"))
+
+
 @pytest.fixture
 def ssh(tmp_path):
     """Flags for a group that is started by what stands in for ssh."""
@@ -292,6 +318,10 @@ def test_two_jobs_get_two_ports_and_a_scheduler_can_listen():
         with pytest.raises(ValueError, match="give another --port"), \
                 launch._free_port(launch.LOOPBACK, one):
             pass
+        if sys.platform == "linux":  # there it is refused also before a scheduler listens
+            with pytest.raises(ValueError, match="in use: give another --port"), \
+                    launch._free_port(launch.LOOPBACK, other):
+                pass
 
 
 @pytest.mark.parametrize(("flags", "command", "words"), [
@@ -303,6 +333,8 @@ def test_two_jobs_get_two_ports_and_a_scheduler_can_listen():
     (["-n", 2, "-H", sys.executable], SLEEP, "expected machines"),
     (["-n", 2, "-H", "localhost", "--ssh", " "], SLEEP, "--ssh: expected the command"),
     (["-n", 2, "-H", "no-such-host.invalid"], SLEEP, "no-such-host.invalid"),
+    (["-n", 2, "-H", "a..b"], SLEEP, "--hosts: a..b: not the name of a machine"),
+    (["-n", 2, "--address", "no-such-host.invalid"], SLEEP, "--address: no-such-host.invalid"),
     (["-n", 2, "--address", "192.0.2.1"], SLEEP, "give another --address"),
     (["-n", 2, "--restarts", 1], [*SLEEP, "--load_epoch=3"], "--load-epoch"),
 ])

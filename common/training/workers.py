@@ -142,8 +142,9 @@ class Alone:
         """The ``Tally`` of all workers together."""
         return tally
 
-    def check_alike(self, recipe):
-        """Raises ValueError if the first worker has another ``Recipe``."""
+    def check_alike(self, recipe, trains):
+        """Raises ValueError if the first worker has another ``Recipe``, or does not train as well.
+        """
 
     def progress(self):
         """Takes note that something goes on."""
@@ -236,9 +237,12 @@ class Workers(Alone):
         self._asked = True
         return int(asked)
 
-    def check_alike(self, recipe):
-        _, first = self.share({}, {"recipe": recipe.as_json()})
+    def check_alike(self, recipe, trains):
+        _, first = self.share({}, {"recipe": recipe.as_json(), "trains": trains})
         differences = resume.differences(recipe, first, resume.ROUNDING)
+        if first["trains"] != trains:
+            differences.append("one is to train, the other to do something else (--test-io 1, "
+                               "--summary, --draw-graph)")
         if differences:
             raise ValueError(f"worker {self.rank} has other flags or data than worker 0 (there): "
                              f"{'; '.join(differences)}")
@@ -297,7 +301,7 @@ class _Watch(threading.Thread):
     """Ends this process when nothing has gone on for some seconds."""
 
     def __init__(self, patience):
-        super().__init__(daemon=True)
+        super().__init__(name="this worker", daemon=True)
         self.patience, self.last, self.stop = patience, time.monotonic(), threading.Event()
         self.start()
 

@@ -33,15 +33,17 @@ def parse_flags():
     flag("--image-shape", type=cli.image_shape, metavar="C,H,W",
          help="of the images; by default the training's, or 1,28,28 if an old checkpoint does not "
               "say it")
+    flag("--overwrite", action="store_true",
+         help="replace also the export of another network in --output")
     flag("--raw-input", action="store_true",
          help="the exported network takes pixels from 0 to 255, not from 0 to 1")
     flag("--class-names", metavar="FILE|A,B,C",
          help="names of the classes, in a file one a line; by default those of the dataset, or "
               "numbers")
     args = parser.parse_args()
-    if args.onnx is not None and (args.output or args.class_names):
-        raise ValueError("--output and --class-names are of the folder: they have no meaning with "
-                         "--onnx")
+    if args.onnx is not None and (args.output or args.class_names or args.overwrite):
+        raise ValueError("--output, --overwrite and --class-names are of the folder: they have no "
+                         "meaning with --onnx")
     return args
 
 
@@ -56,6 +58,8 @@ def write_folder(args, network, image_shape, meta):
     classes = (class_list.given_names(args.class_names)
                or card.class_names(args.model, args.load_epoch, count))
     folder = args.output or f"{args.model}-export"
+    if args.output and not args.overwrite and export_folder.is_of_another(folder, network.training):
+        raise ValueError(f"{folder}: the export of another network: --overwrite replaces it")
     exported = export_folder.export(folder, network.training, *params, image_shape, classes,
                                     args.raw_input, export_folder.about(meta))
     print("Exported: {} {}".format(*exported))

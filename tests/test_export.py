@@ -74,6 +74,18 @@ def test_a_checkpoint_gives_the_export_of_its_training(trained_once, run, tmp_pa
         assert words in card
 
 
+def test_the_export_of_another_network_is_not_replaced_by_a_slip(run, refused, tmp_path):
+    for name, classes in (("a", 10), ("b", 4)):
+        symbol, module = network((2, 30, 28), num_classes=classes)
+        checkpoint.save(str(tmp_path / name), 1, symbol, *module.get_params(), {}, {})
+    flags = ["--image-shape", "2,30,28", "--output", "out"]
+    for _ in range(2):
+        assert run("a", *flags).returncode == 0
+    refused(run("b", *flags), "out: the export of another network: --overwrite replaces it")
+    assert (tmp_path / "out" / "synset.txt").read_text().endswith("9\n")
+    assert run("b", *flags, "--overwrite").returncode == 0
+
+
 def test_an_export_is_replaced(run, tmp_path):
     for epoch, classes in ((1, 10), (12, 4)):
         symbol, module = network((2, 30, 28), num_classes=classes)

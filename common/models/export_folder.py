@@ -23,14 +23,14 @@ from common.provenance import provenance
 from common.storage import checkpoint, fields
 
 SYMBOL, PARAMS, SUMS, CARD = "model-symbol.json", "model-0000.params", "SHA256SUMS", "README.md"
-CLASSES = "synset.txt"
+CLASSES, TRAIN_SYMBOL = "synset.txt", "model-train-symbol.json"
 FILES = {
     SYMBOL: "the network without its label",
     PARAMS: "its parameters",
     "model-shapes.json": "the shape of its input, for SageMaker",
     "signature.json": "the same, for the multi-model server",
     CLASSES: "the names of the classes",
-    "model-train-symbol.json": "the network with its label, to go on training",
+    TRAIN_SYMBOL: "the network with its label, to go on training",
 }
 ORDER = (*(name for name in FILES if name != PARAMS), SUMS, CARD, PARAMS)  # of their renaming
 NEW = ".new"  # the folder in which they wait for that
@@ -91,7 +91,7 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
             "signature.json": _json({"inputs": [{"data_name": "data",
                                                  "data_shape": [0, *image_shape]}]}),
             CLASSES: _lines(classes),
-            "model-train-symbol.json": symbol.tojson()})
+            TRAIN_SYMBOL: symbol.tojson()})
         sums = {name: files.sha256(os.path.join(new, name)) for name in FILES}
         _write(new, {
             SUMS: _lines(_listed(*item) for item in sums.items()),
@@ -126,6 +126,12 @@ def check_free(folder):
             and not os.path.exists(os.path.join(folder, SYMBOL))):
         raise FileExistsError(f"{folder}: holds something else than an export: give a folder that "
                               "is empty or new")
+
+
+def is_of_another(folder, symbol):
+    """Whether a folder holds the export of another network than a training symbol."""
+    path = os.path.join(folder, TRAIN_SYMBOL)
+    return os.path.isfile(path) and files.read(path) != symbol.tojson().encode()
 
 
 def check(folder):

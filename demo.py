@@ -34,9 +34,7 @@ def parse_flags():
 
 def choice(models):
     """The paths of some models and of the published ones behind them, each once."""
-    published = {name for name in os.listdir(trained.PUBLISHED)
-                 if os.path.exists(os.path.join(trained.PUBLISHED, name, "model-symbol.json"))}
-    names = [*PAIR, *sorted(published - set(PAIR))]
+    names = [*PAIR, *(name for name in trained.published() if name not in PAIR)]
     paths = {}
     for path in [*models, *(os.path.join(trained.PUBLISHED, name) for name in names)]:
         paths.setdefault(os.path.realpath(path), path)

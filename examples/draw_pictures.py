@@ -51,10 +51,12 @@ def main():
                         help=f"some of {','.join(KINDS)}")
     args = parser.parse_args()
     kinds = args.kinds.split(",")
-    if not set(kinds) <= set(KINDS):
-        parser.error(f"--kinds {args.kinds}: there are {','.join(KINDS)}")
-    if os.path.exists(args.folder):
-        parser.error(f"{args.folder} is there already: name a new folder")
+    if len(set(kinds).intersection(KINDS)) < len(kinds):
+        parser.error(f"--kinds {args.kinds}: there are {','.join(KINDS)}, to be named once")
+    try:
+        os.makedirs(args.folder)
+    except OSError as error:
+        parser.error(f"{args.folder!r}: {error.strerror}: name a new folder")
     for part, count in (("train", TRAIN), ("test", TEST)):
         for kind in kinds:
             rng, folder = random.Random(f"{part} {kind}"), os.path.join(args.folder, part, kind)

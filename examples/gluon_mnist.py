@@ -13,19 +13,25 @@ import mxnet as mx
 from mxnet import autograd
 from mxnet.gluon import loss, nn, utils
 
+from common import cli
 from common.data import batches, datasets
 from common.models import devices, export_folder, trained
 from common.reports import pictures, visualise
 from common.training.fused_trainer import Trainer  # or gluon.Trainer: the same, not as fast
 from symbols.blocks import SpatialTransformer, get_params
 
+BATCH, RATE = 128, 0.003
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--num-epochs", type=int, default=20)
-parser.add_argument("--num-examples", type=int, help="training images; by default all")
-parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--num-epochs", type=cli.number(int, least=1), default=20)
+parser.add_argument("--num-examples", type=cli.number(int, least=BATCH),
+                    help="training images; by default all")
+parser.add_argument("--seed", type=cli.number(int, least=0), default=0)
 parser.add_argument("--folder", default="models/gluon-mnist-export", help="of the export")
 args = parser.parse_args()
-BATCH, RATE = 128, 0.003
+try:
+    export_folder.check_free(args.folder)  # rather now than after the training
+except (OSError, ValueError) as error:
+    parser.error(error)
 contexts = devices.contexts(None, None, BATCH)  # all cores: each takes a part of every batch
 
 

@@ -150,9 +150,18 @@ def test_what_is_too_large_is_not_read(page, length):
 
 @pytest.mark.parametrize(("method", "path", "status"), [
     ("GET", "/etc/passwd", 404), ("GET", "/look", 404), ("POST", "/", 404),
-    ("GET", "/../demo.py", 404), ("GET", "/?a", 200), ("PUT", "/", 501)])
+    ("GET", "/../demo.py", 404), ("GET", "/?a", 200), ("PUT", "/", 501),
+    ("HEAD", "/", 501)])
 def test_other_addresses(page, method, path, status):
-    assert ask(page, method, path, b"")[0] == status
+    found, headers, text = ask(page, method, path, b"")
+    assert (found, headers["X-Content-Type-Options"]) == (status, "nosniff")
+    assert status == 200 or text.count("\n") == (method != "HEAD")
+
+
+def test_a_body_that_does_not_arrive_is_waited_for_some_seconds(page, monkeypatch):
+    monkeypatch.setattr(server.Handler, "timeout", 0.2)
+    status, _, text = ask(page, "POST", "/look", **{"Content-Length": "9"})
+    assert (status, text) == (408, "the body did not arrive within 0.2 s\n")
 
 
 @pytest.mark.parametrize(("host", "status"), [
@@ -181,8 +190,9 @@ def test_it_says_where_it_is_and_ends_by_ctrl_c(host):
 
 def test_an_address_that_cannot_be_had(run_main, refused, page):
     port = page.server_address[1]
-    refused(run_main(demo, "--port", port), f"127.0.0.1 port {port}", "in use")
-    refused(run_main(demo, "--host", "192.0.2.1"), "192.0.2.1 port 8000", "assign")
+    refused(run_main(demo, "--port", port), f"--host 127.0.0.1 --port {port}", "in use")
+    refused(run_main(demo, "--host", "192.0.2.1"), "--host 192.0.2.1", "assign")
+    refused(run_main(demo, "--host", "a..b"), "--host a..b", "not the name of a machine")
     refused(run_main(demo, "--port", 70000), "--port", "at most 65535")
     refused(run_main(demo, "nothing"), "nothing", "neither the folder of an export")
 

@@ -50,7 +50,8 @@ def test_each_command_of_the_example(tmp_path):
 
 
 @pytest.mark.parametrize(("flags", "words"), [
-    (["."], ". is there already: name a new folder"), (["new", "--kinds", "moon,sun"], "moon,sun")])
+    (["."], "'.': File exists: name a new folder"), ([""], "'': "), (["/dev/null/a"], "'/dev/null"),
+    (["new", "--kinds", "moon,sun"], "moon,sun"), (["new", "--kinds", "moon,moon"], "moon,moon")])
 def test_pictures_are_drawn_into_a_new_folder_alone(tmp_path, flags, words):
     done = subprocess.run([sys.executable, "-m", "examples.draw_pictures", *flags],
                           cwd=str(tmp_path), env=dict(os.environ, PYTHONPATH=ROOT),

@@ -1,5 +1,6 @@
 """Trained networks, read back from an export or a checkpoint."""
 import contextlib
+import glob
 import io
 import math
 import os
@@ -193,11 +194,17 @@ def _find_or_published(model):
         if os.path.isfile(model):
             raise ValueError(f"{model}: expected params named as <prefix>-0005.params, with the "
                              "network beside them in <prefix>-symbol.json") from None
-        published = sorted(os.listdir(PUBLISHED)) if os.path.isdir(PUBLISHED) else []
-        if model in published:
+        names = published()
+        if model in names:
             return find(os.path.join(PUBLISHED, model))
-        raise FileNotFoundError(f"{error}; nor one of those in published/: {', '.join(published)}"
-                                f"{cli.did_you_mean(model, published)}") from None
+        raise FileNotFoundError(f"{error}; nor one of those in published/: {', '.join(names)}"
+                                f"{cli.did_you_mean(model, names)}") from None
+
+
+def published():
+    """The names of the networks in ``PUBLISHED``."""
+    paths = glob.glob(os.path.join(glob.escape(PUBLISHED), "*", export_folder.SYMBOL))
+    return sorted(os.path.basename(os.path.dirname(path)) for path in paths)
 
 
 def load(path, epoch=None):

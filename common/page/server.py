@@ -8,6 +8,7 @@ import socket
 import socketserver
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 
 from common.page import panels
@@ -39,7 +40,7 @@ class Server(socketserver.ThreadingTCPServer):
         networks: list of ``panels.Panel``; the page begins with the first two.
 
     Raises:
-        OSError: one cannot listen there.
+        ValueError: one cannot listen there.
     """
 
     allow_reuse_address, daemon_threads = True, True
@@ -50,8 +51,9 @@ class Server(socketserver.ThreadingTCPServer):
             (self.address_family, *_, address), *_ = socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM)
             super().__init__(address[:2], Handler)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, f"{host} port {port}") from None
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or "not the name of a machine"
+            raise ValueError(f"--host {host} --port {port}: {reason}: give others") from None
 
     def server_close(self):
         super().server_close()
@@ -122,6 +124,8 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(400, f"expected a Content-Length of at most {LARGEST} bytes")
         try:
             drawing = panels.read(self.rfile.read(int(length)), len(self.server.networks))
+        except socket.timeout:
+            raise Refused(408, f"the body did not arrive within {self.timeout} s") from None
         except ValueError as error:
             raise Refused(400, error) from None
         answer = self.server.worker.submit(self.server.look, drawing).result()
@@ -135,7 +139,13 @@ class Handler(BaseHTTPRequestHandler):
                             ("X-Content-Type-Options", "nosniff")):
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def send_error(self, code, message=None, explain=None):
+        """As upstream's, for what has no ``do_...``, in a line."""
+        self.close_connection = True
+        self._send(code, LINE, f"{message or HTTPStatus(code).phrase}\n".encode())
 
     def log_message(self, *_):
         """Says nothing: a stroke makes many requests."""

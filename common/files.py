@@ -141,7 +141,7 @@ def figures(path, program, use):
     try:
         found = dict(parse_json(content))
         use(found)
-    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, StopIteration):
         raise ValueError(f"{path}: not a result of {program}; move it away") from None
     return found
 

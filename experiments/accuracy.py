@@ -1,6 +1,6 @@
 """Trains the default recipe over many seeds, for the table of docs/training.md.
 
-    python -m experiments.accuracy           # trains what is missing, an hour; then as --print
+    python -m experiments.accuracy           # trains what is missing, hours; then as --print
     python -m experiments.accuracy --print   # prints the table of what there is
 
 Each run is a ``train_mnist.py`` on all cores, one at a time. It can be stopped and goes on; a
@@ -38,7 +38,7 @@ def main():
                         help="train nothing, print the table of what there is")
     if not parser.parse_args().print:
         training_runs.train(all_runs(), FOLDER, SCRATCH)
-    print(results.table(FOLDER))
+    print(results.table(FOLDER, all_runs()))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import tempfile
 import time
 from functools import partial
 
-from common import cli, files, markdown
+from common import agent, cli, files, markdown
 from experiments import competitors, machine, pages, ratios
 from experiments.competitors import COMPETITORS, FOR_FEW_IMAGES, best
 
@@ -55,7 +55,8 @@ def learn(command):
     """
     begin, reached, line = time.monotonic(), dict.fromkeys(map(str, TARGETS)), ""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               universal_newlines=True, env=competitors.environment(command))
+                               universal_newlines=True, env=competitors.environment(command),
+                               preexec_fn=agent.die_with(os.getpid()))
     for line in process.stdout:
         found = re.search(r"Validation-accuracy=([0-9.]+)", line)
         for target in TARGETS if found else ():
@@ -156,8 +157,7 @@ def report(results):
 
 def load(path):
     """The figures in a file, none if there is no such file; ValueError for another file."""
-    return files.figures(path, "experiments.benchmark", lambda found: found and dict(
-        found["about"]))
+    return files.figures(path, "experiments.benchmark", lambda found: found and report(found))
 
 
 class Benchmark:

@@ -30,7 +30,6 @@ from experiments.colocaliser import DIGIT, PHASES, SETTINGS, SHAPE
 from symbols import stn
 
 RESULT, CHOICE = (f"results/colocalisation/{name}.json" for name in ("found", "choice"))
-LOCK = "models/colocalisation.lock"
 PAGE, FILM = "docs/colocalisation.md", "pictures/colocalisation.gif"
 PROGRAM = "experiments/colocalise.py"
 IMAGES, CROPS = 100, 16
@@ -132,7 +131,8 @@ def load(path):
 
     Raises ValueError if the file is no result, or one of other settings.
     """
-    return done_runs.load(path, "experiments.colocalise", SETTINGS, "runs")
+    return done_runs.load(path, "experiments.colocalise", SETTINGS, "runs",
+                          lambda done: tables(all_runs(), done))
 
 
 def tables(runs, done):
@@ -200,14 +200,14 @@ def main():
         return
     runs, path = (choices(), CHOICE) if args.choose else (all_runs(), RESULT)
     path = path if args.result is None else args.result
-    done = load(path)
     if not args.print:
         files.prepare_output(path)
-        with files.exclusive(LOCK):
-            _train_missing(runs, done, path, "train" if args.choose else "test")
-    if not done:
+        with files.exclusive(f"{path}.lock"):
+            _train_missing(runs, load(path), path, "train" if args.choose else "test")
+    done = load(path)
+    if not any(run.name in done for run in runs):
         raise ValueError(f"{path}: no figures yet: leave out --print")
-    pages.publish(PAGE, PROGRAM, tables(runs, done), write=path == RESULT)
+    pages.publish(PAGE, PROGRAM, tables(runs, done), write=path == RESULT and not args.choose)
 
 
 def _train_missing(runs, done, path, part):

@@ -3,7 +3,7 @@ from common import files
 from common.provenance import provenance
 
 
-def load(path, program, settings, key):
+def load(path, program, settings, key, use):
     """The figures of the runs that are done, by name; none if there is no file.
 
     Args:
@@ -11,10 +11,11 @@ def load(path, program, settings, key):
         program: that wrote it, such as "experiments.robustness".
         settings: that all of its runs have.
         key: what the file calls the figures.
+        use: function that takes of them what will be used, as of ``files.figures``.
 
     Raises ValueError if the file is no result, or one of other settings.
     """
-    found = files.figures(path, program, lambda found: (dict(found[key]), found["settings"]))
+    found = files.figures(path, program, lambda found: (use(dict(found[key])), found["settings"]))
     if found and found["settings"] != settings:
         raise ValueError(f"{path}: of other settings, {found['settings']}: move it away to begin "
                          "anew")

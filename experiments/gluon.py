@@ -20,7 +20,7 @@ import mxnet as mx
 from mxnet import autograd, gluon
 
 import symbols
-from common import cli, files, markdown
+from common import agent, cli, files, markdown
 from common.graph import rewrite
 from common.models import devices
 from common.provenance import provenance
@@ -117,7 +117,8 @@ def train(seed):
     folder = os.path.join("models", "gluon-mnist", f"seed-{seed}-export")
     command = [sys.executable, "-m", "examples.gluon_mnist", "--seed", str(seed),
                "--folder", folder]
-    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False,
+                          preexec_fn=agent.die_with(os.getpid()))
     if done.returncode:
         raise OSError(f"examples.gluon_mnist --seed {seed} failed")
     return [float(value) for value in re.findall(r"test accuracy (\S+)", done.stdout)]

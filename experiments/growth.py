@@ -8,11 +8,12 @@ of one that does nothing but import the same. What is finished is in the result 
 measured again when the command is given again.
 """
 import json
+import os
 import subprocess
 import sys
 from typing import NamedTuple, Optional, Tuple
 
-from common import cli, files, markdown
+from common import agent, cli, files, markdown
 from experiments import competitors, machine, pages
 
 RESULT, PAGE, PROGRAM = "results/growth.json", "docs/growth.md", "experiments/growth.py"
@@ -136,7 +137,7 @@ def ask(*arguments):
     """What a worker says; OSError if it fails."""
     command = [sys.executable, "-m", "experiments.growth_worker", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, env=competitors.environment(command),
-                          encoding="utf-8", check=False,
+                          encoding="utf-8", check=False, preexec_fn=agent.die_with(os.getpid()),
                           start_new_session=True)  # Ctrl-C is not for it
     if done.returncode:
         raise OSError(f"{' '.join(command)}: failed; its message is above")
@@ -165,8 +166,7 @@ def measure(path, results):
 
 def load(path):
     """The results in a file, none if there is no such file; ValueError for another file."""
-    return files.figures(path, "experiments.growth", lambda found: found and (
-        dict(found["about"]), float(found["empty"])))
+    return files.figures(path, "experiments.growth", lambda found: found and tables(found))
 
 
 def main():
@@ -176,10 +176,11 @@ def main():
     flag("--print", action="store_true",
          help="measure nothing, print the tables and write them into docs/growth.md")
     args = parser.parse_args()
-    results = load(args.result)
     if not args.print:
         files.prepare_output(args.result)
-        measure(args.result, results)
+        with files.exclusive(f"{args.result}.lock"):
+            measure(args.result, load(args.result))
+    results = load(args.result)
     if not results:
         raise ValueError(f"{args.result}: no figures yet: leave out --print")
     pages.publish(PAGE, PROGRAM, tables(results), write=args.result == RESULT)

@@ -4,22 +4,10 @@ It does without MXNet, so that who measures the memory of other processes stays 
 counts a parent's memory as its child's, until that is another program.
 """
 import os
-import platform
-import re
 import shlex
 import sys
 
-
-def processor():
-    """The processor's name; its family and model as well, since some machines name none."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            known = dict(re.findall(r"^(\w[\w ]*?)\s*: (.*)$", file.read(), flags=re.M))
-    except OSError:  # not Linux
-        known = {}
-    if "model name" not in known:
-        return platform.processor() or platform.machine()
-    return f"{known['model name']} (family {known['cpu family']}, model {known['model']})"
+from common.processor import processor
 
 
 def about(program, versions):

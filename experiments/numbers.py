@@ -45,18 +45,19 @@ IMAGES, ROUNDS = 1280, 5  # that the time is measured with
 SHOWN = 24  # pictures
 
 
-def table(folder):
+def table(folder, all_runs):
     """The Markdown table of errors in %, parameters, and times relative to the CNN's.
 
     Args:
-        folder: of the results; those that are not there yet are left out.
+        folder: of the results.
+        all_runs: of the experiment; those that are not there yet are left out.
     """
     speed = files.figures(os.path.join(folder, SPEED), "experiments.numbers",
                           lambda found: [1 / found["seconds"][row] for row in EXPERIMENT.rows])
     times = speed.get("seconds")
     rows = []
     for row in EXPERIMENT.rows:
-        runs = [run for run in EXPERIMENT.all_runs() if run.name.startswith(f"{row}/")]
+        runs = [run for run in all_runs if run.name.startswith(f"{row}/")]
         found = [figures for figures in (training_runs.figures(run, folder) for run in runs)
                  if figures]
         if not found:

@@ -12,12 +12,16 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 # isort: split
 import mxnet as mx
 import numpy as np
-import onnxruntime
 
 import symbols
 from common.find_mxnet import usable_cores
 from common.models import to_onnx
 from experiments.protocol import serve, throughput
+
+try:
+    import onnxruntime
+except ImportError as error:
+    sys.exit(f"{error}: the benchmark predicts by onnxruntime, too: pip install onnxruntime")
 
 THREADS = 1 if "--one-thread" in sys.argv else usable_cores()
 

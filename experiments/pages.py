@@ -22,8 +22,10 @@ def write_tables(path, program, text):
     Raises ValueError if it has none, OSError if it cannot be read or written.
     """
     mark = start(program)
-    with open(path, encoding="utf-8") as file:
-        before, found, rest = file.read().partition(mark)
+    try:
+        before, found, rest = files.read(path).decode().partition(mark)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text") from None
     _, end, after = rest.partition(END)
     if not found or not end:
         raise ValueError(f"{path}: no place for the tables, between {mark} and {END}")

@@ -95,7 +95,8 @@ def load():
 def _checked(kept):
     if min(map(len, kept["ratios"].values())) < 2:
         raise ValueError("too few rounds")
-    dict(kept["about"])
+    table(kept["ratios"], kept["ratios"])
+    machine.differences(kept["about"], kept["about"])
 
 
 def run(rounds, keep):

@@ -3,11 +3,14 @@
     python -m experiments.recover_theta                      # all of them, a few minutes
     python -m experiments.recover_theta --transforms rotation tps
 
+With --result it can be stopped and goes on: what is in the file is not trained again.
+
 Each MNIST digit is distorted by a random map D, anew in each epoch; a localisation network sees the
 distorted digit, and is trained so that the transformer gives the original back. How well theta
 undoes D is measured on the test digits, at the points p where the original has ink: D(theta(p))
 should be p again. Beside it: the accuracy of a classifier that has seen upright digits only.
 """
+import sys
 import time
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
@@ -19,12 +22,13 @@ import numpy as np
 import symbols
 from common import cli, files, markdown
 from common.data import datasets
-from common.provenance import provenance
 from common.training.recipe import SeededInit
+from experiments import done_runs
 from symbols import stn
 
 SHAPE = (28, 28)
 BATCH = 100
+SETTINGS = ("num_epochs", "num_examples", "seed")  # of all that is in one file
 # The distortions: how far from the identity each parameter is drawn, uniformly. What is not here is
 # drawn from a fifth of its reach.
 SPREAD = {
@@ -197,12 +201,18 @@ def measure(transform, module, classifier, images, labels, seed):
     return figures
 
 
+def table(results):
+    """The figures of each transform, as a Markdown table."""
+    return markdown.table(["transform", "points, px", "angle, °", "scale, %", "shift, px",
+                           "accuracy, % (upright)"], [row(*both) for both in results.items()])
+
+
 def row(transform, figures):
-    """A line of the Markdown table."""
+    """The cells of a transform."""
     cells = [" → ".join(f"{value:.2f}" for value in figures[name]) if name in figures else ""
              for name in ("points", "angle", "scale", "shift")]
     upright, distorted, straightened = (f"{100 * value:.1f}" for value in figures["accuracy"])
-    return markdown.row([transform, *cells, f"{distorted} → {straightened} ({upright})"])
+    return [transform, *cells, f"{distorted} → {straightened} ({upright})"]
 
 
 def parse_flags():
@@ -221,23 +231,45 @@ def parse_flags():
 
 def main():
     args = parse_flags()
-    if args.result is not None:
-        files.prepare_output(args.result)
+    if args.result is None:
+        run(args, {}, save=None)
+        return
+    files.prepare_output(args.result)
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    with files.exclusive(f"{args.result}.lock"):
+        done = done_runs.load(args.result, "experiments.recover_theta", settings, "transforms",
+                              table)
+        run(args, done, lambda: done_runs.save(args.result, settings, "transforms", done))
+
+
+def run(args, done, save):
+    """Trains what is asked for and not done, and prints the table.
+
+    Args:
+        args: the flags.
+        done: transform -> its figures; those of what is trained are added.
+        save: a function to call after each, or None.
+    """
+    left = [transform for transform in args.transforms if transform not in done]
+    if left:
+        train_all(left, args, done, save)
+    print(table({transform: done[transform] for transform in args.transforms}))
+
+
+def train_all(transforms, args, done, save):
+    """Trains a network for each transform, and adds its figures to those that are done."""
     mnist = datasets.load("mnist", args.data_dir, args.num_examples)
     train_images, train_labels = whole_batches(mnist.train_images, mnist.train_labels)
     test_images, test_labels = whole_batches(mnist.test_images, mnist.test_labels)
     classifier = train_classifier(train_images, train_labels, args.num_epochs, args.seed)
-    results = dict(provenance(), transforms={})
-    print(markdown.heading(["transform", "points, px", "angle, °", "scale, %", "shift, px",
-                            "accuracy, % (upright)"]))
-    for transform in args.transforms:
+    for number, transform in enumerate(transforms, start=1):
         begin = time.monotonic()
         module = train(transform, train_images, args.num_epochs, args.seed)
         figures = measure(transform, module, classifier, test_images, test_labels, args.seed + 1)
-        results["transforms"][transform] = dict(figures, seconds=time.monotonic() - begin)
-        print(row(transform, figures), flush=True)
-        if args.result is not None:
-            files.write_json(args.result, results)
+        done[transform] = dict(figures, seconds=time.monotonic() - begin)
+        if save:
+            save()
+        print(f"{number} of {len(transforms)}  {transform}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

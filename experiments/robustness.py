@@ -244,7 +244,7 @@ def load(path):
 
     Raises ValueError if the file is no result, or one of other settings.
     """
-    return done_runs.load(path, "experiments.robustness", SETTINGS, "accuracies")
+    return done_runs.load(path, "experiments.robustness", SETTINGS, "accuracies", tables)
 
 
 class Cell(NamedTuple):
@@ -389,11 +389,13 @@ def main():
     flag("--print", action="store_true", help="train nothing, print the tables of what there is")
     flag("--result", default=RESULT, help="file of the accuracies, as JSON")
     args = parser.parse_args()
-    done = load(args.result)
     if not args.print:
         files.prepare_output(args.result)
-        _run_missing(all_runs(), done, args.result)
-        _run_missing(runs_again(done), done, args.result)
+        with files.exclusive(f"{args.result}.lock"):
+            done = load(args.result)
+            _run_missing(all_runs(), done, args.result)
+            _run_missing(runs_again(done), done, args.result)
+    done = load(args.result)
     if not done:
         raise ValueError(f"{args.result}: no figures yet: leave out --print")
     print(tables(done))

@@ -79,11 +79,11 @@ class Rows(NamedTuple):
 
         Args:
             args: of ``parser``.
-            table: a function that makes the table of the folder of results.
+            table: a function that makes the table of the folder of results, and of the runs.
         """
         runs, folder = self.all_runs(), self.folder
         if args.choose:
             runs, folder = list(self.choices().values()), self.choice
         if not args.print:
             training_runs.train(runs, folder, f"models/{folder}", args.jobs)
-        print(self.table_of_choices(folder) if args.choose else table(folder))
+        print(self.table_of_choices(folder) if args.choose else table(folder, runs))

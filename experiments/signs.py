@@ -27,7 +27,7 @@ EXPERIMENT = Rows(
     },
     recipe=["--dataset", "signs", "--network", "resnet", "--num-examples", "12000",
             "--num-epochs", "10", "--cpus", "1"],
-    lr="0.003",  # by --choose
+    lr="0.003",  # that of train_mnist.py
     rates=("0.001", "0.003", "0.01"),
     held_out="2000")
 

@@ -27,6 +27,7 @@ from common.data.batches import PIXEL
 from common.graph import constants, padding, rewrite
 from common.models import predict, trained
 from common.provenance import provenance
+from experiments import machine
 from experiments.protocol import throughput
 from symbols import stn
 
@@ -151,9 +152,9 @@ def table(results):
 
 
 def load(path):
-    """The groups that are measured, by name; ValueError for another file."""
-    return files.figures(path, "experiments.variants", lambda found: dict(found["groups"])).get(
-        "groups", {})
+    """What is in a file, {} if there is none; ValueError for another file."""
+    return files.figures(path, "experiments.variants", lambda found: found and (
+        table(found["groups"]), machine.differences(found["about"], found["about"])))
 
 
 def main():
@@ -163,12 +164,16 @@ def main():
     flag("--result", default="results/variants.json", help="file of the figures")
     args = parser.parse_args()
     files.prepare_output(args.result)
-    results = load(args.result)
-    results.update({name: measure(variants) for name, variants in GROUPS.items()
-                    if args.only in (None, name)})
-    results = {name: results[name] for name in GROUPS if name in results}
-    files.write_json(args.result, dict(provenance(), groups=results))
-    print(table(results))
+    about = machine.about("experiments.variants", provenance()["versions"])
+    old = load(args.result) if args.only else {}
+    if old:
+        machine.check_same(args.result, old["about"], about)
+    new = {name: measure(variants) for name, variants in GROUPS.items()
+           if args.only in (None, name)}
+    groups = {**old.get("groups", {}), **new}
+    groups = {name: groups[name] for name in GROUPS if name in groups}
+    files.write_json(args.result, {"about": about, "groups": groups})
+    print(table(groups))
 
 
 if __name__ == "__main__":

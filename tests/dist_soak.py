@@ -127,6 +127,9 @@ def main():
     parser.add_argument("--signals", default="SIGKILL", help="to choose from, with commas")
     parser.add_argument("--seed", type=int, default=0, help="of what is chosen")
     args = parser.parse_args()
+    unknown = set(args.signals.split(",")).difference(signal.Signals.__members__)
+    if unknown:
+        parser.error(f"--signals: no signal {', '.join(sorted(unknown))}")
     signals = [signal.Signals[name] for name in args.signals.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         done = soak(folder, args.runs, args.workers, args.servers, args.epochs, signals,

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 
+from common import agent
 from tests.conftest import ROOT
 
 FLAGS = ["--dataset", "synthetic", "--num-examples", "600", "--batch-size", "20", "--cpus", "1",
@@ -27,7 +28,7 @@ def start(prefix, epochs):
         [sys.executable, os.path.join(ROOT, "train_mnist.py"), *FLAGS, "--num-epochs", str(epochs),
          "--model-prefix", prefix, "--resume"],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        universal_newlines=True)
+        universal_newlines=True, preexec_fn=agent.die_with(os.getpid()))
 
 
 def finish(process):

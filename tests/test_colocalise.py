@@ -135,6 +135,18 @@ def test_bad_flags_and_files_are_refused(run_main, refused, tmp_path):
         refused(run_main(colocalise, "--print", "--result", path), words)
 
 
+def test_figures_of_others_are_not_put_into_the_page(run_main, refused, tmp_path):
+    path, page = tmp_path / "a.json", os.path.join(ROOT, colocalise.PAGE)
+    with open(page, "rb") as file:
+        before = file.read()
+    for runs, words in (({"T/9/other/0": {"found": 1}}, "no figures yet"),
+                        ({"T/0/stable/0": {}}, "not a result"), ({"T/0/stable/0": 3}, "not a")):
+        path.write_text(json.dumps({"runs": runs, "settings": colocalise.SETTINGS}))
+        refused(run_main(colocalise, "--print", "--result", path), words)
+    with open(page, "rb") as file:
+        assert file.read() == before
+
+
 def test_nothing_is_left_out_and_other_seeds_choose():
     runs, choices = colocalise.all_runs(), colocalise.choices()
     assert len({run.name for run in runs}) == len(runs) == 3 * 20 + 20

@@ -9,7 +9,7 @@ import pytest
 
 from common.data import arrays, datasets, records, synthetic
 from common.reports import results
-from experiments import benchmark, competitors, gluon, paper, recover_theta, variants
+from experiments import accuracy, benchmark, competitors, gluon, paper, recover_theta, variants
 from tests.conftest import ROOT
 
 PAGES = {}
@@ -98,7 +98,7 @@ def test_every_flag_in_the_pages_exists(run_main):
 
 def test_the_tables_are_those_of_the_results():
     folder = os.path.join(ROOT, "results")
-    assert results.table(folder) in PAGES["training.md"]
+    assert results.table(folder, accuracy.all_runs()) in PAGES["training.md"]
     shown = {**paper.TABLES, **paper.LONG_TABLES}
     assert paper.tables(shown, os.path.join(folder, "paper")) in PAGES["paper.md"]
     assert paper.gains(os.path.join(folder, "paper")) in PAGES["README.md"]
@@ -109,8 +109,8 @@ def test_the_tables_are_those_of_the_results():
     measured = benchmark.load(os.path.join(folder, "benchmark.json"))
     assert set(measured) >= {competitors.case_name(*case) for case in benchmark.cases()}
     assert benchmark.report(measured) in PAGES["speed.md"]
-    assert variants.table(variants.load(os.path.join(folder, "variants.json"))) in PAGES["speed.md"]
+    groups = variants.load(os.path.join(folder, "variants.json"))["groups"]
+    assert variants.table(groups) in PAGES["speed.md"]
     with open(os.path.join(folder, "recover_theta.json"), encoding="utf-8") as file:
         recovered = json.load(file)["transforms"]
-    assert "\n".join(recover_theta.row(*item) for item in recovered.items()) in PAGES[
-        "transformers.md"]
+    assert recover_theta.table(recovered) in PAGES["transformers.md"]

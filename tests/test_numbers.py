@@ -179,12 +179,13 @@ def test_the_table_of_the_experiment(tmp_path):
         path.write_text(json.dumps({
             "test_accuracy": accuracy, "parameters": 1000,
             "command": f"python train_mnist.py {run.command_line} --result a.json"}))
-    lines = experiment.table(str(tmp_path)).splitlines()
+    runs = experiment.EXPERIMENT.all_runs()
+    lines = experiment.table(str(tmp_path), runs).splitlines()
     assert lines[2] == "| cnn | 2 | 43.75 ± 8.84 | 37.50 | 50.00 | 1,000 |  |"
     assert lines[3] == "| st-cnn-single | 1 | 25.00 | 25.00 | 25.00 | 1,000 |  |"
     (tmp_path / experiment.SPEED).write_text(json.dumps({"seconds": {
         "cnn": 2, "st-cnn-single": 2.5, "st-cnn-multi": 3}}))
-    assert experiment.table(str(tmp_path)).splitlines()[3].endswith("| 1,000 | 1.25 |")
+    assert experiment.table(str(tmp_path), runs).splitlines()[3].endswith("| 1,000 | 1.25 |")
 
 
 def test_the_tables_of_the_page_are_those_of_the_results():

@@ -59,6 +59,28 @@ def test_rotations_are_learnt(tmp_path):
     assert upright > straightened > distorted
 
 
+def test_a_stopped_one_goes_on(run_main, refused, tmp_path, monkeypatch):
+    asked = []
+
+    def stopped(transform, images, *_):
+        asked.append(transform)
+        if asked == ["rotation", "affine"]:
+            raise KeyboardInterrupt
+        return learnt(transform, images, 1, 0)
+
+    learnt = recover_theta.train
+    monkeypatch.setattr(recover_theta, "train", stopped)
+    flags = ["--num-epochs", 1, "--num-examples", 200, "--result", tmp_path / "a.json"]
+    assert run_main(recover_theta, *flags, "--transforms", "rotation", "affine").returncode == 130
+    done = run_main(recover_theta, *flags, "--transforms", "affine", "rotation")
+    assert done.returncode == 0, done.stderr
+    assert asked == ["rotation", "affine", "affine"]
+    assert [line[2:8] for line in done.stdout.splitlines()[2:]] == ["affine", "rotati"]
+    refused(run_main(recover_theta, *flags[2:]), "of other settings")
+    assert set(json.loads((tmp_path / "a.json").read_text())["transforms"]) == {
+        "rotation", "affine"}
+
+
 def test_images_that_do_not_fit_are_refused():
     labels = np.zeros(150)
     assert len(recover_theta.whole_batches(np.zeros((150, 28, 28)), labels)[0]) == 100

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from common.reports import results
+from common.reports import results, training_runs
 
 
 def test_table(tmp_path):
@@ -23,3 +23,17 @@ def test_what_is_no_result(tmp_path):
     (tmp_path / "a" / "seed-0.json").write_text("[]")
     with pytest.raises(ValueError, match="seed-0.json: not a result"):
         results.table(str(tmp_path))
+
+
+def test_files_of_other_flags_are_not_counted(tmp_path):
+    runs = [training_runs.Run(f"a/seed-{seed}", ["--seed", str(seed)]) for seed in range(2)]
+    (tmp_path / "a").mkdir()
+    for name, seed in (("seed-0", 0), ("seed-7", 7), ("seed-0 (copy)", 0)):
+        (tmp_path / "a" / f"{name}.json").write_text(json.dumps({
+            "test_accuracy": 0.5, "parameters": 1234,
+            "command": f"python train_mnist.py --seed {seed} --result a.json"}))
+    assert results.table(str(tmp_path), runs).splitlines()[2:] == [
+        "| a | 1 | 50.00 | 50.00 | 50.00 | 1,234 |"]
+    (tmp_path / "a" / "seed-7.json").rename(tmp_path / "a" / "seed-1.json")
+    with pytest.raises(ValueError, match="seed-1.json"):
+        results.table(str(tmp_path), runs)

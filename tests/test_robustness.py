@@ -1,6 +1,8 @@
 """The trainings with and without transformers: what is run, that it goes on, and the tables."""
 import itertools
 import json
+import os
+from collections import defaultdict
 
 import mxnet as mx
 import numpy as np
@@ -10,6 +12,7 @@ from common.data import datasets
 from common.training.recipe import SeededInit
 from experiments import robustness
 from experiments.robustness import Run
+from tests.conftest import ROOT
 
 PLAIN = Run("mlp", None, "SGD 0.1", "scratch", None, 0)
 STABLE = PLAIN._replace(transform="affine", head="stable")
@@ -184,3 +187,25 @@ def test_other_files_are_refused(tmp_path, content, words):
     path.write_text(content)
     with pytest.raises(ValueError, match=words):
         robustness.load(str(path))
+
+
+def test_what_the_page_says_of_chance_is_so():
+    with open(os.path.join(ROOT, robustness.RESULT), encoding="utf-8") as file:
+        done = json.load(file)["accuracies"]
+    cells = defaultdict(dict)
+    for run in robustness.all_runs() + robustness.runs_again(done):
+        plain = run.without
+        cells[plain._replace(seed=0)][plain.seed] = 100 * done[plain.name]
+    words = []
+    for is_residual in (False, True):
+        apart = [abs(one - other) for run, found in cells.items()
+                 if (run.network == "residual") == is_residual
+                 and np.mean(list(found.values())) >= 100 * robustness.LEARNS
+                 for one, other in itertools.combinations(found.values(), 2)]
+        words.append((round(np.median(apart) + 1e-9, 1), int(np.percentile(apart, 90))))
+    with open(os.path.join(ROOT, "docs", "when-a-transformer-dies.md"), encoding="utf-8") as file:
+        page = " ".join(file.read().split())
+    (middle, most), (of_residual, most_of_residual) = words
+    assert (f"two seeds of the same network are {middle} apart in the middle, and one pair in ten "
+            f"by more than {most}; of the residual one {of_residual}, and {most_of_residual}."
+            ) in page

@@ -64,7 +64,7 @@ def test_it_scores_what_training_scored(trained, tmp_path):
     figures = json.loads((tmp_path / "new" / "r.json").read_text())
     assert set(figures) == {"model", "dataset", "distort", "seed", "images", "correct",
                             "test_accuracy", "test_loss", "top_k", "top_k_accuracy", "confusion",
-                            "command", "versions"}
+                            "command", "versions", "processor", "threads"}
     assert figures["images"] == len(IMAGES)
     assert figures["test_accuracy"] == trained.figures["test_accuracy"]
     assert figures["test_loss"] == pytest.approx(trained.figures["test_loss"], rel=1e-5)

@@ -48,7 +48,7 @@ def test_it_learns_mnist(train, tmp_path):
     assert figures["epochs"] == 2
     assert set(figures) == {"test_accuracy", "test_loss", "train_accuracy", "train_loss",
                             "seconds", "epochs", "parameters", "seed", "command", "versions",
-                            "history", "transformers"}
+                            "processor", "threads", "history", "transformers"}
     assert len(figures["history"]) == 2
     assert figures["history"][-1]["test_loss"] == figures["test_loss"]
     for words in ("Epoch[0] Train-accuracy=", "Epoch[1] Validation-accuracy=",

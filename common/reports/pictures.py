@@ -110,7 +110,8 @@ def against(panels, x_label):
         axis.set(title=title, xlabel=x_label, xscale="log")
         axis.set_xticks(ticks, list(map(str, ticks)))
         axis.minorticks_off()
-        axis.legend()
+        if any(lines.values()):
+            axis.legend()
     return figure
 
 

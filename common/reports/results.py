@@ -7,26 +7,33 @@ from common import markdown
 from common.reports import training_runs
 
 
-def table(folder):
+def table(folder, runs=None):
     """The Markdown table of a folder of results, a row for each sub-folder.
 
-    Raises ValueError if there is no result, or a file that is none.
+    Args:
+        folder: with files <row>/seed-<n>.json.
+        runs: the ``training_runs.Run`` that they are to be of; by default all files that are there.
+
+    Raises ValueError if there is no result, or a file that is none, or one of other flags.
     """
-    paths = sorted(glob.glob(os.path.join(folder, "*", "seed-*.json")))
-    if not paths:
-        raise ValueError(f"{folder}: no results, such as {folder}/lenet/seed-0.json")
     rows = {}
-    for path in paths:
-        rows.setdefault(os.path.basename(os.path.dirname(path)), []).append(_figures(path))
+    for name, figures in _by_row(folder, runs):
+        rows.setdefault(name, []).append(figures)
+    if not rows:
+        raise ValueError(f"{folder}: no results, such as {folder}/lenet/seed-0.json")
     return markdown.table(
         ["run", "seeds", "test accuracy, %", "lowest", "highest", "parameters"],
-        [row(name, [accuracy for accuracy, _ in figures], figures[0][1])
+        [row(name, [100 * each["test_accuracy"] for each in figures], figures[0]["parameters"])
          for name, figures in rows.items()])
 
 
-def _figures(path):
-    figures = training_runs.read(path)
-    return 100 * figures["test_accuracy"], figures["parameters"]
+def _by_row(folder, runs):
+    """The row and the figures of each run that is done."""
+    if runs is None:
+        return [(os.path.basename(os.path.dirname(path)), training_runs.read(path))
+                for path in sorted(glob.glob(os.path.join(folder, "*", "seed-*.json")))]
+    found = [(run.name.split("/")[0], training_runs.figures(run, folder)) for run in sorted(runs)]
+    return [(name, figures) for name, figures in found if figures]
 
 
 def row(name, percentages, parameters):

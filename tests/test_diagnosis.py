@@ -52,7 +52,7 @@ def test_the_start_is_the_identity_for_every_image(transform):
     np.testing.assert_allclose(found.pictures, found.sources, atol=1e-4)
     assert found.complaint(0) is None
     assert "not started to learn" in found.complaint(1)
-    assert "in the network's file a larger lr_mult" in found.complaint(1)
+    assert "try --stable, a larger --loc-lr-mult" in found.complaint(1)
 
 
 def test_two_transformers_and_none():
@@ -133,7 +133,8 @@ VARIED, ALIKE = np.random.RandomState(0).normal(size=(20, 6)), np.full((20, 6), 
 
 @pytest.mark.parametrize(("found", "words"), [
     (some(VARIED), None),
-    (some(ALIKE), ["collapsed", "the same for every image", "lower --lr", "lr_mult", "--bounded"]),
+    (some(ALIKE), ["collapsed", "the same for every image", "lower --lr", "--loc-lr-mult",
+                   "--bounded"]),
     (some(VARIED, inside=0.04), ["collapsed", "4.0% of its points"]),
     (some(VARIED, after=0.009), ["collapsed", "blank"]),
     (some(ALIKE, inside=0, after=0), ["0.0% of its points", "blank", "the same"]),

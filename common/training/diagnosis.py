@@ -21,8 +21,8 @@ BLANK = 0.01  # of the source's brightness
 OUTSIDE = 0.05  # of the points inside the image
 CONSTANT = 1e-4  # standard deviation of each parameter over the images
 UNMOVED = 0.01  # distance from the identity's points, where the image is 2 wide
-CURES = ("a lower --lr, --stable or --bounded, or in the network's file a smaller lr_mult of its "
-         "localisation layers, or a start at the identity")
+CURES = ("a lower --lr, --stable or --bounded, a smaller --loc-lr-mult, or a start at the "
+         "identity")
 
 
 class Diagnosis(NamedTuple):
@@ -72,8 +72,8 @@ class Diagnosis(NamedTuple):
         if wrong:
             return f"has collapsed: {', '.join(wrong)}; try {CURES}"
         if constant and epoch > 0:
-            return ("has not started to learn: it is the identity for every image; try a higher "
-                    "--lr, or in the network's file a larger lr_mult of its localisation layers")
+            return ("has not started to learn: it is the identity for every image; try "
+                    "--stable, a larger --loc-lr-mult, a higher --lr or smaller batches")
         return None
 
 

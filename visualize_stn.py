@@ -78,7 +78,9 @@ def main():
     else:
         seen = visualise.look(trained.load(args.model, args.load_epoch), images)
         pictures.save(visualise.draw(seen, labels), output)
-        print("\n".join(visualise.describe(seen, labels, args.first)))
+        names = seen.probabilities is not None and card.class_names(
+            args.model, args.load_epoch, seen.probabilities.shape[1])
+        print("\n".join(visualise.describe(seen, labels, args.first, names)))
     print(f"Test images: {words}")
     print(f"Drawn: {output}")
 

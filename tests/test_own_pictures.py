@@ -40,6 +40,8 @@ def test_each_command_of_the_example(tmp_path):
     assert len(names) == 2
     assert set(names) <= {"cross", "square", "star", "triangle"}
     assert os.path.getsize(os.path.join(tmp_path, re.search("Drawn: (.*)", printed[draw]).group(1)))
+    assert re.findall(r"^\d+: (\w+), predicted \w+ \(", printed[draw], flags=re.M) == (
+        ["cross"] * 5 + ["square"] * 5)
     assert "Exported: shapes.onnx" in printed[export]
     assert "fc1_weight 3 x 64 instead of 4 x 64" in printed[tune]
     scratch = re.sub("--pretrained .*", "--model-prefix models/scratch", tune)

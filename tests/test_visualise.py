@@ -116,6 +116,15 @@ def test_predictions_are_drawn_and_mistakes_stand_out():
     assert {"input", "stn"} <= set(drawn)
 
 
+def test_classes_are_told_by_their_names():
+    names = [f"shape {number}" for number in range(10)]
+    network = network_with([0, 0], "translation")
+    seen = visualise.look(network, IMAGES)
+    answer = seen.probabilities[0].argmax()
+    line = next(visualise.describe(seen, [3, 4], names=names))
+    assert line.startswith(f"0: shape 3, predicted shape {answer} (")
+
+
 @pytest.mark.parametrize("shape", [(28, 28), (20, 40), (40, 20)])
 def test_images_are_as_large_wherever_outlines_are_and_near_their_own_pictures(shape):
     images = np.zeros((12, 1, *shape))

@@ -164,13 +164,16 @@ def draw(seen, labels, title=None):
     return pictures.transformed(seen.images, captions, views, title)
 
 
-def describe(seen, labels, first=0):
-    """Lines of text: number, from ``first`` on, label, prediction and thetas of each image."""
+def describe(seen, labels, first=0, names=None):
+    """Lines of text: number, from ``first`` on, label, prediction and thetas of each image.
+
+    ``names`` are of the classes, as of ``class_list.as_text``.
+    """
     for index, label in enumerate(labels):
-        told = [f"{first + index}: {class_list.as_text(label)}"]
+        told = [f"{first + index}: {class_list.as_text(label, names)}"]
         if seen.probabilities is not None:
             (answer,), (chance,) = metrics.most_probable(seen.probabilities[index:index + 1])
-            told.append(f"predicted {class_list.as_text(answer)} ({chance:.3f})")
+            told.append(f"predicted {class_list.as_text(answer, names)} ({chance:.3f})")
         told.append("; ".join(f"{view.name} {_in_words(view.theta[index])}" for view in seen.views))
         yield ", ".join(told)
 

@@ -79,8 +79,8 @@ def test_the_export_of_another_network_is_not_replaced_by_a_slip(run, refused, t
         symbol, module = network((2, 30, 28), num_classes=classes)
         checkpoint.save(str(tmp_path / name), 1, symbol, *module.get_params(), {}, {})
     flags = ["--image-shape", "2,30,28", "--output", "out"]
-    for _ in range(2):
-        assert run("a", *flags).returncode == 0
+    for more in ([], [], ["--raw-input"], ["--raw-input"], []):
+        assert run("a", *flags, *more).returncode == 0
     refused(run("b", *flags), "out: the export of another network: --overwrite replaces it")
     assert (tmp_path / "out" / "synset.txt").read_text().endswith("9\n")
     assert run("b", *flags, "--overwrite").returncode == 0

@@ -129,9 +129,13 @@ def check_free(folder):
 
 
 def is_of_another(folder, symbol):
-    """Whether a folder holds the export of another network than a training symbol."""
+    """Whether a folder holds the export of another network than a training symbol.
+
+    Whether that takes pixels or parts of 1 does not matter.
+    """
     path = os.path.join(folder, TRAIN_SYMBOL)
-    return os.path.isfile(path) and files.read(path) != symbol.tojson().encode()
+    own = [each.tojson().encode() for each in (symbol, rewrite.with_raw_input(symbol))]
+    return os.path.isfile(path) and files.read(path) not in own
 
 
 def check(folder):

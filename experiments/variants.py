@@ -165,8 +165,8 @@ def main():
     args = parser.parse_args()
     files.prepare_output(args.result)
     about = machine.about("experiments.variants", provenance()["versions"])
-    old = load(args.result) if args.only else {}
-    if old:
+    old = load(args.result)
+    if old and args.only:
         machine.check_same(args.result, old["about"], about)
     new = {name: measure(variants) for name, variants in GROUPS.items()
            if args.only in (None, name)}

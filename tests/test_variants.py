@@ -20,3 +20,10 @@ def test_variants_are_measured(monkeypatch, group):
     for figures in variants.measure(variants.GROUPS[group]).values():
         assert len(figures["images_per_second"]) == 2
         assert min(figures["images_per_second"]) > 0
+
+
+def test_a_file_of_another_program_is_left_alone(run_main, refused, monkeypatch, tmp_path):
+    monkeypatch.setattr(variants, "GROUPS", {})
+    (tmp_path / "a.json").write_text('{"accuracies": {}}')
+    refused(run_main(variants, "--result", "a.json"), "a.json: not a result of")
+    assert (tmp_path / "a.json").read_text() == '{"accuracies": {}}'

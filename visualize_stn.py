@@ -78,8 +78,9 @@ def main():
     else:
         seen = visualise.look(trained.load(args.model, args.load_epoch), images)
         pictures.save(visualise.draw(seen, labels), output)
-        names = seen.probabilities is not None and card.class_names(
-            args.model, args.load_epoch, seen.probabilities.shape[1])
+        names = None
+        if seen.probabilities is not None:
+            names = card.class_names(args.model, args.load_epoch, seen.probabilities.shape[1])
         print("\n".join(visualise.describe(seen, labels, args.first, names)))
     print(f"Test images: {words}")
     print(f"Drawn: {output}")

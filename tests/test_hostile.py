@@ -41,7 +41,7 @@ LOADS = {
     "model": lambda path: trained.load(path).predictor((1, 28, 28), batch_size=2, cpus=1),
     "network": predict,
     "shapes": export_folder.image_shape,
-    "classes": lambda path: class_list.given_names(path),
+    "classes": class_list.given_names,
     "state": state_file.read,
     "data": lambda path: datasets.load("mnist", path),
     "picture": lambda path: image_files.read_all([path]),

@@ -89,7 +89,7 @@ class Trainer(mx.gluon.Trainer):
                  and any(context.device_type == "cpu" for context in parameter.list_ctx())}
         for parameter in self._params:
             weight = re.sub("bias$", "weight", parameter.name)
-            if parameter.grad_req != "null" and weight != parameter.name and weight in fixed:
+            if parameter.grad_req != "null" and weight in fixed:
                 raise ValueError(f"{weight} has no gradient, so MXNet computes none of "
                                  f"{parameter.name}: give the weight lr_mult = wd_mult = 0 in "
                                  "place of grad_req = \"null\"")

@@ -110,12 +110,12 @@ def source(output, recipe, num_batches):
             or none is whole, or they are of more epochs than are to be trained.
     """
     prefix, epoch = output.prefix, output.load_epoch
-    if output.resume and not output.overwrite and checkpoint.begun(prefix):
-        return _newest(prefix, recipe, num_batches)
     if not output.overwrite:
+        if output.resume and checkpoint.begun(prefix):
+            return _newest(prefix, recipe, num_batches)
         _check_free(prefix, epoch, recipe)
-    if output.resume and not output.overwrite:
-        logging.info("No checkpoint to resume from: starts anew")
+        if output.resume:
+            logging.info("No checkpoint to resume from: starts anew")
     return Source(prefix, epoch, epoch) if epoch else None
 
 

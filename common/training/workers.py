@@ -20,6 +20,7 @@ import time
 import mxnet as mx
 import numpy as np
 
+from common import find_mxnet
 from common.agent import READY
 from common.models.metrics import Tally
 from common.training import resume
@@ -48,18 +49,13 @@ def count(kv_store):
     if role != "worker":
         raise ValueError(f"--kv-store {kv_store} trains in several processes, which a launcher "
                          f"starts: {LAUNCH}")
-    for name in ("DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT"):
+    for name in ("DMLC_PS_ROOT_URI", *find_mxnet.MOST_OF_A_GROUP):
         if not os.environ.get(name):
             raise ValueError(f"DMLC_ROLE is worker, but {name} is not set: the launcher has to")
-    _number("DMLC_NUM_SERVER")
-    return _number("DMLC_NUM_WORKER")
-
-
-def _number(name):
-    text = os.environ.get(name, "")
-    if not text.isdigit() or not 0 < int(text) < 2**15:
-        raise ValueError(f"{name}={text!r}: expected a number of processes, from 1")
-    return int(text)
+    complaint = find_mxnet.wrong_group(os.environ)
+    if complaint:
+        raise ValueError(complaint)
+    return int(os.environ["DMLC_NUM_WORKER"])
 
 
 def _rank(count, otherwise):

@@ -1,9 +1,11 @@
 """Writes a trained network for other programs: for MXNet's loaders, or as ONNX.
 
     python export.py models/mnist-lenet-stn                     # models/mnist-lenet-stn-export
+    python export.py models/mnist-lenet-stn --int8              # models/mnist-lenet-stn-int8
     python export.py models/mnist-lenet-stn --onnx stn.onnx
 """
 import os
+import re
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
@@ -14,20 +16,20 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 from common import cli, files
 from common.data import class_list
 from common.graph import rewrite
-from common.models import card, export_folder, to_onnx, trained
+from common.models import card, export_folder, quantize, to_onnx, trained
 from common.storage import checkpoint, sandbox
 
 DEFAULT_SHAPE = (1, 28, 28)  # of checkpoints that do not say theirs
+OF_FOLDER = ("output", "class_names", "overwrite", "int8", "data_dir", "data_train")  # not of ONNX
 
 
 def parse_flags():
     parser = cli.Parser(prog="export.py", description=__doc__.splitlines()[0])
     flag = parser.add_argument
-    flag("model", type=trained.as_folder,
-         help="prefix of checkpoints; with --onnx the folder of an export will do")
+    flag("model", type=trained.as_folder, help="prefix of checkpoints, or folder of an export")
     flag("--load-epoch", type=cli.number(int, least=0),
          help="epoch of the checkpoint; by default the newest")
-    flag("--output", help="folder to write; by default <model>-export")
+    flag("--output", help="folder to write; by default <model>-export, or with --int8 <model>-int8")
     flag("--onnx", type=cli.path_ending_in(".onnx"), metavar="FILE",
          help="write an ONNX model instead; needs onnx and onnxruntime")
     flag("--image-shape", type=cli.image_shape, metavar="C,H,W",
@@ -40,29 +42,61 @@ def parse_flags():
     flag("--class-names", metavar="FILE|A,B,C",
          help="names of the classes, in a file one a line; by default those of the dataset, or "
               "numbers")
+    flag("--int8", action="store_true",
+         help="the exported network predicts in whole numbers of 8 bits, faster on a CPU; needs "
+              "images that it was trained on, to take the ranges of its numbers from")
+    flag("--data-dir", metavar="PATH", help="where these are, if they are your own")
+    flag("--data-train", metavar="FILE", help="or in RecordIO (.rec)")
     args = parser.parse_args()
-    if args.onnx is not None and (args.output or args.class_names or args.overwrite):
-        raise ValueError("--output, --overwrite and --class-names are of the folder: they have no "
-                         "meaning with --onnx")
+    given = [cli.flag_of(name) for name in OF_FOLDER if getattr(args, name)]
+    if args.onnx is not None and given:
+        raise ValueError(f"{given[0]} is of the folder: it has no meaning with --onnx")
+    if given and given[-1] in ("--data-dir", "--data-train") and not args.int8:
+        raise ValueError(f"{given[-1]} has no meaning without --int8")
     return args
 
 
-def write_folder(args, network, image_shape, meta):
+def write_folder(args, network, image_shape, about):
     """Writes what MXNet's loaders want."""
-    if not rewrite.ends_in_loss(network.training):
-        raise ValueError(f"{args.model}: an export already, or another network that ends in "
-                         f"{rewrite.ending(network.training)}, not in a SoftmaxOutput; --onnx "
-                         "takes those too")
+    training = training_symbol(args.model, network)
     params = network.checked_params(network.symbol, image_shape)
     count = export_folder.answer_shape(network.symbol, image_shape)[0]
     classes = (class_list.given_names(args.class_names)
                or card.class_names(args.model, args.load_epoch, count))
-    folder = args.output or f"{args.model}-export"
-    if args.output and not args.overwrite and export_folder.is_of_another(folder, network.training):
+    folder = args.output or args.model + ("-int8" if args.int8 else "-export")
+    if args.output and not args.overwrite and export_folder.is_of_another(folder, training):
         raise ValueError(f"{folder}: the export of another network: --overwrite replaces it")
-    exported = export_folder.export(folder, network.training, *params, image_shape, classes,
-                                    args.raw_input, export_folder.about(meta))
+    export_folder.check_free(folder)
+    deployed = None
+    if args.int8:
+        deployed, about = in_int8(args, network, image_shape, about)
+    exported = export_folder.export(folder, training, *params, image_shape, classes,
+                                    args.raw_input, about, deployed)
     print("Exported: {} {}".format(*exported))
+
+
+def in_int8(args, network, image_shape, about):
+    """The symbol that predicts so, and what a card tells of it."""
+    images = card.training_images(args.model, args.load_epoch, quantize.IMAGES, args.data_dir,
+                                  args.data_train)
+    symbol, words = quantize.in_int8(network, image_shape, images)
+    print(f"In int8: {words}")
+    told = {re.sub("accuracy$", "accuracy in float32", what): text for what, text in about.items()}
+    return symbol, {**told, export_folder.NUMBERS: f"int8, for prediction on CPUs; {words}"}
+
+
+def training_symbol(model, network):
+    """That of a ``Trained`` with its label, from beside it where it is an export."""
+    if rewrite.is_in_int8(network.symbol):
+        raise ValueError(f"{model}: in int8 already: give the network that it was made of")
+    if rewrite.ends_in_loss(network.training):
+        return network.training
+    if os.path.isdir(model):
+        found = export_folder.training_symbol(model)
+        if rewrite.label_free(found).tojson() == network.symbol.tojson():
+            return found
+    raise ValueError(f"{model}: the network ends in {rewrite.ending(network.training)}, not in a "
+                     "SoftmaxOutput; --onnx takes those too")
 
 
 def write_onnx(args, network, image_shape):
@@ -79,16 +113,18 @@ def main():
     args = parse_flags()
     prefix, epoch = trained.find(args.model, args.load_epoch)
     network = trained.load(args.model, epoch)
-    meta = checkpoint.load_state(prefix, epoch)[1] or {}
     image_shape = args.image_shape
-    if image_shape is None and os.path.isdir(args.model):
-        image_shape = export_folder.image_shape(args.model)
-    elif image_shape is None:
-        image_shape = tuple(meta.get("image_shape", DEFAULT_SHAPE))
+    if os.path.isdir(args.model):
+        about = export_folder.about_export(args.model)
+        image_shape = image_shape or export_folder.image_shape(args.model)
+    else:
+        meta = checkpoint.load_state(prefix, epoch)[1] or {}
+        about = export_folder.about(meta)
+        image_shape = image_shape or tuple(meta.get("image_shape", DEFAULT_SHAPE))
     if args.onnx is not None:
         write_onnx(args, network, image_shape)
     else:
-        write_folder(args, network, image_shape, meta)
+        write_folder(args, network, image_shape, about)
 
 
 if __name__ == "__main__":

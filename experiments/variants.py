@@ -5,10 +5,10 @@
 
 Pieces: a Predictor of the LeNet with its transformer, called with many images, by how many of them
 a device computes at once. Transforms: a transformer alone, on one device. Number types: networks of
-published/ on one device, as MXNet's amp and quantization convert them; their accuracy is of
-training images. Each figure is the median of rounds in which the variants take turns.
+published/ on one device, in bfloat16 as MXNet's amp converts them and in int8 as export.py does;
+their accuracy is of training images. Each figure is the median of rounds in which the variants take
+turns.
 """
-import logging
 import os
 import statistics
 from functools import partial
@@ -18,14 +18,14 @@ from common import find_mxnet  # noqa: F401  first, so that MXNet can be importe
 # isort: split
 import mxnet as mx
 import numpy as np
-from mxnet.contrib import amp, quantization
+from mxnet.contrib import amp
 
 import symbols
 from common import cli, files, markdown
 from common.data import datasets
 from common.data.batches import PIXEL
 from common.graph import constants, padding, rewrite
-from common.models import predict, trained
+from common.models import predict, quantize, trained
 from common.provenance import provenance
 from experiments import machine
 from experiments.protocol import throughput
@@ -34,7 +34,7 @@ from symbols import stn
 ROUNDS, SECONDS = 7, 1
 IMAGES, PIECES = 8192, (128, 32, 64, 256, 512)
 PICTURES = (32, 3, 224, 224)
-NETWORKS, SHAPE, CALIBRATION = ("mnist-lenet", "mnist-R-cnn-stn"), (128, 1, 28, 28), 512
+NETWORKS, SHAPE = ("mnist-lenet", "mnist-lenet-stn", "mnist-R-cnn-stn"), (128, 1, 28, 28)
 DEVICE = mx.cpu(1)
 
 
@@ -75,8 +75,8 @@ def number_type(network, dtype):
     """A function that predicts a batch in a type; and the accuracy of that."""
     images, labels = datasets.load("mnist")[:2]
     images, labels = images[-4096:, None] * PIXEL, labels[-4096:]
-    symbol, params = CONVERTED[dtype](*_padded(trained.load(
-        os.path.join(trained.PUBLISHED, network))), images)
+    found = trained.load(os.path.join(trained.PUBLISHED, network))
+    symbol, params = CONVERTED[dtype](found, images)
     data = mx.nd.zeros(SHAPE, mx.cpu())
     executor = symbol.bind(mx.cpu(), {**params, "data": data}, grad_req="null")
     correct = 0
@@ -98,21 +98,19 @@ def _padded(network):
     return constants.fold(symbol, network.arg_params, mx.cpu(), [SHAPE])
 
 
-def _float32(symbol, params, _):
+def _float32(network, _):
+    symbol, params = _padded(network)
     return symbol.get_backend_symbol("MKLDNN"), params
 
 
-def _bfloat16(symbol, params, _):
-    symbol, params, _ = amp.convert_model(symbol, params, {}, target_dtype="bfloat16")
+def _bfloat16(network, _):
+    symbol, params, _ = amp.convert_model(*_padded(network), {}, target_dtype="bfloat16")
     return symbol.get_backend_symbol("MKLDNN"), params
 
 
-def _int8(symbol, params, images):
-    symbol, params, _ = quantization.quantize_model(
-        symbol.get_backend_symbol("MKLDNN_QUANTIZE"), params, {}, ctx=mx.cpu(), label_names=None,
-        calib_mode="naive", num_calib_examples=CALIBRATION, quantized_dtype="auto",
-        calib_data=mx.io.NDArrayIter(images[:CALIBRATION], None, SHAPE[0]), logger=logging)
-    return symbol.get_backend_symbol("MKLDNN_QUANTIZE"), params
+def _int8(network, images):
+    params = network.arg_params
+    return quantize.quantized(network.symbol, params, {}, images[:quantize.CALIBRATING]), params
 
 
 CONVERTED = {"float32": _float32, "bfloat16": _bfloat16, "int8": _int8}

@@ -31,6 +31,10 @@ def make(folder):
     assert done.returncode == 0, done.stderr
     shutil.copytree(os.path.join(folder, "a-export"), os.path.join(folder, "foreign"))
     os.remove(os.path.join(folder, "foreign", export_folder.SUMS))
+    done = run_script("export.py", os.path.join(folder, "a"), "--int8", "--output",
+                      os.path.join(folder, "int8"))
+    assert done.returncode == 0, done.stderr
+    os.remove(os.path.join(folder, "int8", export_folder.SUMS))
     for name in ("symbol.json", "0001.params", "0001.state"):
         shutil.copy(os.path.join(folder, f"a-{name}"), os.path.join(folder, f"b-{name}"))
     for suffix, pack in (("", bytes), (".gz", gzip.compress)):
@@ -81,6 +85,10 @@ def load_export(folder):
 
 def load_foreign(folder):
     return _predict(os.path.join(folder, "foreign"))
+
+
+def load_int8(folder):
+    return _predict(os.path.join(folder, "int8"))
 
 
 def load_meta(folder):
@@ -181,6 +189,8 @@ RESUME = [*TRAIN, "--num-epochs", "2", "--load-epoch", "1", "--overwrite"]
 SCORE = ["score.py", "{}/a", *DATA]
 SCORE_EXPORT = ["score.py", "{}/a-export", *DATA]
 SCORE_FOREIGN = ["score.py", "{}/foreign", *DATA]
+INT8 = [f"int8/{name}" for name in (export_folder.SYMBOL, export_folder.PARAMS)]
+SCORE_INT8 = ["score.py", "{}/int8", *DATA]
 SHAPES_JSON = "foreign/model-shapes.json"
 ONNX = ["export.py", "{}/foreign", "--onnx", "{}/foreign.onnx"]
 READ = ["train_mnist.py", "--test-io", "1", "--batch-size", "10", "--data-dir"]
@@ -205,6 +215,9 @@ KINDS = {
     "graph, no checksum": Kind([SYMBOL], load_foreign, False, SCORE_FOREIGN,
                                [mutations.wrong_graph]),
     "operators at their worst": Kind([SYMBOL], load_foreign, False, SCORE_FOREIGN, [hostile]),
+    "int8, no checksum": Kind(INT8, load_int8, False, SCORE_INT8),
+    "graph in int8, no checksum": Kind(INT8[:1], load_int8, False, SCORE_INT8,
+                                       [mutations.wrong_graph]),
     "JSON of a state": Kind(["b-0001.state"], load_meta, False, ["export.py", "{}/b"],
                             [mutations.wrong_meta]),
     "JSON of shapes": Kind([SHAPES_JSON], load_shapes, False, ONNX, [mutations.wrong_json]),

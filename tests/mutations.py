@@ -116,8 +116,14 @@ def wrong_graph(content, random):
     graph = json.loads(content.decode())
     with contextlib.suppress(LookupError, TypeError, AttributeError):  # wrong enough already
         for _ in range(random.choice([1, 1, 1, 2, 3])):
-            random.choice(CHANGES)(graph, random)
+            random.choice(CHANGES)(random.choice(_graphs(graph)), random)
     return json.dumps(graph).encode()
+
+
+def _graphs(graph):
+    """A graph, as often as it holds others, and these."""
+    inner = [part for node in graph["nodes"] for part in node.get("subgraphs", [])]
+    return [graph, *[graph] * len(inner), *inner]
 
 
 def _attribute(graph, random):

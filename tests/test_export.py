@@ -86,6 +86,23 @@ def test_the_export_of_another_network_is_not_replaced_by_a_slip(run, refused, t
     assert run("b", *flags, "--overwrite").returncode == 0
 
 
+def test_an_export_of_an_export(trained_once, run, tmp_path):
+    folder = trained_once / "models" / "a-export"
+    shutil.copytree(str(folder), str(tmp_path / "first"))
+    for flags in (["first", "--raw-input", "--output", "second"], ["second", "--output", "third"],
+                  ["first/model"]):
+        done = run(*flags)
+        assert done.returncode == 0, done.stderr
+    for name in export_folder.FILES:
+        for last in ("third", "first-export"):
+            assert (tmp_path / last / name).read_bytes() == (folder / name).read_bytes()
+    cards = [(tmp_path / name / "README.md").read_text().splitlines()
+             for name in ("first", "second", "third")]
+    assert "pixels from 0 to 255\n" in "\n".join(cards[1])
+    written_by = {line for line in cards[2] if line.startswith("- Written by")}
+    assert set(cards[2]) - set(cards[0]) == {"# third", *written_by}
+
+
 def test_an_export_is_replaced(run, tmp_path):
     for epoch, classes in ((1, 10), (12, 4)):
         symbol, module = network((2, 30, 28), num_classes=classes)
@@ -127,6 +144,10 @@ def bad_files_once(tmp_path_factory):
     garbled.write_bytes(half.read_bytes())
     (folder / "garbled-symbol.json").write_text(symbol.tojson())
     export_folder.export(str(folder / "export"), symbol, *params, (1, 28, 28))
+    for name in ("other", "changed"):
+        export_folder.export(str(folder / f"{name}-export"), symbol, *params, (1, 28, 28))
+        (folder / f"{name}-export" / "model-train-symbol.json").write_text(foreign["pixels"])
+    (folder / "other-export" / "SHA256SUMS").unlink()
     (folder / "three").write_text("a\nb\nc\n")
     (folder / "nine").write_text("a\nb\nc\nd\ne\nf\ng\nh\ni\n\n")
     (folder / "twice").write_text("a\na\nb\nc\nd\ne\nf\ng\nh\ni\n")
@@ -147,8 +168,8 @@ def bad_files(tmp_path, bad_files_once):
     (["good", "--load-epoch", "2"], ["good-0002.params: there is no such file"]),
     (["half"], ["half-0001.params: not the file that half-0001.json was written with"]),
     (["words"], ["words-symbol.json: not a symbol"]),
-    (["label-free"], ["label-free: an export already, or another network that ends in softmax"]),
-    (["export"], ["export: an export already"]),
+    (["label-free"], ["label-free: the network ends in softmax softmax, not in a SoftmaxOutput"]),
+    (["other-export"], ["other-export: the network ends in softmax softmax, not in a Softm"]),
     (["garbled"], ["garbled-0001.params: not a whole params file"]),
     (["other"], ["other-0001.params: of another network", "hidden1_weight is missing"]),
     (["pixels"], ["expected class probabilities", "(N, 8, 22, 22)"]),
@@ -171,7 +192,7 @@ def bad_files(tmp_path, bad_files_once):
     (["good", "--onnx", "/dev/null"], ["expected a name that ends in .onnx"]),
     (["good", "--output", "."], [".: holds something else than an export"]),
     (["good", "--output", "three"], ["three"]),
-    (["export/model"], ["an export already"]),
+    (["changed-export"], ["changed-export/model-train-symbol.json: not the file that"]),
     (["good", "--onnx", "/proc/a.onnx"], ["/proc/a.onnx: cannot be written"]),
     (["good", "--output", "/proc/out"], ["/proc/out"]),
 ])

@@ -11,7 +11,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from common.models import export_folder, to_onnx, trained
+from common.find_mxnet import UNFUSED_SUMS
+from common.graph import rewrite
+from common.models import export_folder, quantize, to_onnx, trained
 from symbols import stn
 from tests.conftest import ROOT
 from tests.test_export_folder import network
@@ -24,6 +26,7 @@ COUNT = 1000
 NETWORKS = {"plain": {"add_stn": False},
             **{transform: {"transform": transform} for transform in stn.TRANSFORMS},
             "bounded": {"transform": "projective", "bounded": True}, "stable": {"stable": True}}
+IN_INT8 = {"lenet in int8": {}, "resnet in int8": {"network": "resnet"}}
 
 
 def expected(symbol, params, images):
@@ -52,6 +55,14 @@ def folder(tmp_path_factory):
         export_folder.export(str(folder / name), symbol, *params, (1, 28, 28))
         np.savez(folder / f"{name}.npz", images=images / np.float32(255),
                  **expected(symbol, params, images / np.float32(255)))
+    for name, options in IN_INT8.items():
+        symbol, module = network(**options)
+        scaled = images / np.float32(255)
+        params = module.get_params()
+        small = quantize.quantized(rewrite.label_free(symbol), *params, scaled)
+        export_folder.export(str(folder / name), symbol, *params, (1, 28, 28), deployed=small)
+        answers = trained.Trained(name, small, *params).predictor((1, 28, 28))(images)
+        np.savez(folder / f"{name}.npz", images=scaled, answers=answers)
     for name in PUBLISHED:
         path = os.path.join(ROOT, "published", name)
         shutil.copytree(path, str(folder / name))
@@ -64,22 +75,35 @@ def folder(tmp_path_factory):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C predict API is in Linux's wheel")
 def test_bare_programs_load_them(folder):
-    for path in (*glob.glob(os.path.join(ROOT, "examples", "*.py")),
-                 os.path.join(ROOT, "common", "find_mxnet.py"),
-                 os.path.join(ROOT, "tests", "bare_loaders.py")):
-        shutil.copy(path, str(folder))
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "bare_loaders.py", *NETWORKS, *PUBLISHED],
-                          cwd=str(folder), env=environment, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    differences = json.loads(done.stdout)
-    for name in (*NETWORKS, *PUBLISHED):
+    differences = run_bare(folder, [*NETWORKS, *IN_INT8, *PUBLISHED])
+    for name in (*NETWORKS, *IN_INT8, *PUBLISHED):
         with np.load(str(folder / f"{name}.npz")) as arrays:
             moving = "theta" in arrays
             assert not moving or arrays["theta"].std(axis=0).min() > 0.001
         assert len(differences[name]) == (9 if moving else 5), name
         assert max(differences[name].values()) < 1e-6, (name, differences[name])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C predict API is in Linux's wheel")
+def test_in_int8_sums_need_no_setting(folder):
+    """In float32 MXNet fuses them on the first CPU device, and wrongly, without it."""
+    for name, found in run_bare(folder, IN_INT8, **{UNFUSED_SUMS: "0"}).items():
+        assert max(found.values()) < 1e-6, (name, found)
+
+
+def run_bare(folder, names, **environment):
+    """What ``bare_loaders.py`` says of the exports of some names."""
+    for path in (*glob.glob(os.path.join(ROOT, "examples", "*.py")),
+                 os.path.join(ROOT, "common", "find_mxnet.py"),
+                 os.path.join(ROOT, "tests", "bare_loaders.py")):
+        shutil.copy(path, str(folder))
+    environment = {**os.environ, **environment}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run([sys.executable, "bare_loaders.py", *names], cwd=str(folder),
+                          env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *PUBLISHED])

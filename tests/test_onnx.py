@@ -380,7 +380,6 @@ def test_the_script_writes_a_model(run, saved, tmp_path, model, flags):
     (["a", "--onnx", "folder.onnx"], ["names no file"]),
     (["a", "--onnx", "a.onnx", "--output", "c"], ["--output", "no meaning with --onnx"]),
     (["a", "--onnx", "a.onnx", "--image-shape", "2,28,28"], ["not for images of 2 x 28 x 28"]),
-    (["b"], ["b: an export already"]),
 ])
 def test_bad_input_is_refused(run, refused, saved, tmp_path, flags, words):
     (tmp_path / "folder.onnx").mkdir()

@@ -156,6 +156,12 @@ def sums_convolutions(symbol):
     return False
 
 
+def is_in_int8(symbol):
+    """Whether a network computes in int8, as ``models/quantize.py`` makes them."""
+    nodes = json.loads(symbol.tojson())["nodes"]
+    return any(node["op"] == "_contrib_quantize_v2" for node in nodes)
+
+
 def with_raw_input(symbol, cast_to=None):
     """A network for pixels from 0 to 255 of one for pixels from 0 to 1; its input is "data".
 

@@ -86,6 +86,38 @@ def test_images(args):
     return TestImages(images, labels, loaded.origin, distort, seed, words)
 
 
+def training_images(model, epoch, count, data_dir=None, data_train=None):
+    """Some of the images that a network was trained on, distorted as they were.
+
+    Args:
+        model, epoch: as ``path`` and ``epoch`` of ``trained.load``.
+        count: how many; fewer, if there are not so many.
+        data_dir, data_train: where files of one's own are: a path as of ``datasets.load``, or a
+            RecordIO file.
+
+    Returns:
+        uint8 (n, H, W) or (n, C, H, W), in random order.
+
+    Raises:
+        ValueError: the model does not say what it was trained on, or the files are not good.
+        OSError: files could not be had.
+    """
+    known = trained_on(model, epoch)
+    origin, seed, shape = known.get("origin"), known.get("seed", 0), known.get("image_shape")
+    if not (data_dir or data_train) and origin not in datasets.DATASETS:
+        raise ValueError(f"{model}: trained on {origin or 'what it does not say'}: --data-dir or "
+                         "--data-train says where such images are")
+    if data_train is None:
+        images, labels, *_ = datasets.load(choose_dataset(model, None, data_dir, origin), data_dir,
+                                           known.get("num_examples"), shape)
+    else:  # alone, it is read as the images to test on would be
+        _, _, images, labels, *_ = datasets.load("mnist", data_dir, image_shape=shape,
+                                                 data_val=data_train, test_only=True)
+    which = np.random.RandomState(seed).permutation(len(images))[:count]
+    return datasets.for_evaluation(images[which], labels[which], seed,
+                                   augmentation(known.get("distort"))[0])[0]
+
+
 def _as_numbered_by(names, dataset, where, known, packed):
     """The test labels of a ``Dataset`` in the numbers that a model has for its classes.
 

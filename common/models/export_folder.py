@@ -20,7 +20,7 @@ from common.data import class_list
 from common.find_mxnet import UNFUSED_SUMS
 from common.graph import layers, rewrite
 from common.provenance import provenance
-from common.storage import checkpoint, fields
+from common.storage import checkpoint, fields, symbol_file
 
 SYMBOL, PARAMS, SUMS, CARD = "model-symbol.json", "model-0000.params", "SHA256SUMS", "README.md"
 CLASSES, TRAIN_SYMBOL = "synset.txt", "model-train-symbol.json"
@@ -33,12 +33,14 @@ FILES = {
     TRAIN_SYMBOL: "the network with its label, to go on training",
 }
 ORDER = (*(name for name in FILES if name != PARAMS), SUMS, CARD, PARAMS)  # of their renaming
+INPUT, OUTPUT, NUMBERS, SUMMED = "Input `data`", "Output `softmax_output`", "Numbers", "On a CPU"
+OF_FOLDER = (INPUT, OUTPUT, NUMBERS, SUMMED, "Written by", "Versions")  # on a card, of the folder
 NEW = ".new"  # the folder in which they wait for that
 LOCK = ".lock"  # held meanwhile
 
 
 def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, raw_input=False,
-           about=None):
+           about=None, deployed=None):
     """Writes a network for other programs, in place of what an earlier export wrote.
 
     However it ends, there is the older export, the new one, or none that any program would load.
@@ -52,6 +54,8 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
         classes: their names; by default their numbers.
         raw_input: whether the network takes pixels from 0 to 255, not 0 to 1.
         about: more to be said of the model: what -> text.
+        deployed: a symbol to predict with, of the same parameters; by default ``symbol`` without
+            its label.
 
     Returns:
         The paths of the JSON and the params.
@@ -62,9 +66,10 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
         OSError: a file cannot be written, or the folder has other things in it than an export.
     """
     check_free(folder)
+    if deployed is None:
+        deployed = rewrite.label_free(symbol)
     if raw_input:
-        symbol = rewrite.with_raw_input(symbol)
-    deployed = rewrite.label_free(symbol)
+        symbol, deployed = map(rewrite.with_raw_input, (symbol, deployed))
     answer = answer_shape(deployed, image_shape)
     if rewrite.is_ambiguous(symbol, (1, *answer)):
         raise ValueError(f"it ends in a softmax of (N, {', '.join(map(str, answer))}) that does "
@@ -75,12 +80,12 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
         raise ValueError(f"{len(classes)} names of classes, but the network has {count} classes")
     pixels = "pixels from 0 to 255" + ("" if raw_input else ", divided by 255")
     of_places = f", for each of {answer[1]} digits" if len(answer) > 1 else ""
-    told = {"Input `data`": f"images (N, {', '.join(map(str, image_shape))}), float, {pixels}",
-            "Output `softmax_output`": f"probabilities (N, {', '.join(map(str, answer))}) of the "
-                                       f"classes in synset.txt{of_places}",
+    told = {INPUT: f"images (N, {', '.join(map(str, image_shape))}), float, {pixels}",
+            OUTPUT: f"probabilities (N, {', '.join(map(str, answer))}) of the classes in "
+                    f"synset.txt{of_places}",
             **(about or {})}
     if rewrite.sums_convolutions(deployed):
-        told["On a CPU"] = (f"set {UNFUSED_SUMS}=1 before MXNet is imported, or it may predict "
+        told[SUMMED] = (f"set {UNFUSED_SUMS}=1 before MXNet is imported, or it may predict "
                             "wrongly: it fuses some sums with convolutions as it should not")
     with files.exclusive(os.path.join(folder, LOCK)), _replacing(folder) as new:
         checkpoint.save_params(os.path.join(new, PARAMS),
@@ -128,6 +133,15 @@ def check_free(folder):
                               "is empty or new")
 
 
+def training_symbol(folder):
+    """The symbol of an export with its label, for images of 0 to 1.
+
+    Raises ValueError or OSError if it is not there as it was written.
+    """
+    check(folder, [TRAIN_SYMBOL])
+    return rewrite.without_raw_input(symbol_file.read(os.path.join(folder, TRAIN_SYMBOL)))
+
+
 def is_of_another(folder, symbol):
     """Whether a folder holds the export of another network than a training symbol.
 
@@ -138,16 +152,16 @@ def is_of_another(folder, symbol):
     return os.path.isfile(path) and files.read(path) not in own
 
 
-def check(folder):
-    """Raises ValueError or OSError if the network in an export is not as it was written.
+def check(folder, names=(SYMBOL, PARAMS)):
+    """Raises ValueError or OSError if files of an export are not as they were written.
 
-    One from before there were ``SHA256SUMS`` is taken as it is.
+    Those from before there were ``SHA256SUMS`` are taken as they are.
     """
     path = os.path.join(folder, SUMS)
     listed = files.read_if_there(path)
     if listed is None:
         return
-    for name in (SYMBOL, PARAMS):
+    for name in names:
         file = os.path.join(folder, name)
         if not os.path.exists(file):
             raise FileNotFoundError(f"{file}: missing, though {path} lists it")
@@ -199,6 +213,11 @@ def read_card(folder):
     """What the card of an export says: what -> text; empty without one."""
     content = files.read_if_there(os.path.join(folder, CARD)) or b""
     return dict(re.findall("^- (.*?): (.*)$", content.decode(errors="replace"), flags=re.M))
+
+
+def about_export(folder):
+    """What the card of an export tells of the model itself, as ``about`` did of its checkpoint."""
+    return {what: text for what, text in read_card(folder).items() if what not in OF_FOLDER}
 
 
 def about(meta):

@@ -55,9 +55,12 @@ class Trained(NamedTuple):
             batch_size, **options: of ``Predictor``.
 
         Raises:
-            ValueError: the network is not for such images, or has no such output.
+            ValueError: the network is not for such images or devices, or has no such output.
         """
         symbol = self.symbol
+        if options.get("gpus") is not None and rewrite.is_in_int8(symbol):
+            raise ValueError(f"{self.path}: in int8, which MXNet computes on CPUs alone: leave out "
+                             "the GPUs, or take the network that it was made of")
         if output is not None:
             if output not in symbol.get_internals().list_outputs():
                 raise ValueError(f"{self.path}: the network has no output {output}")

@@ -4,6 +4,9 @@ Not here are operators that hold pointers (_NDArray, _Native), call back into Py
 files (_cvimread), read memory where their input says (take, pick, gather_nd), hold graphs of their
 own (_foreach), and the parts of backward passes. The names with capitals behind an underscore are
 of files from before MXNet 1.0.
+
+Networks in int8 have some more, which give whole numbers that no other operators take; and layers
+that hold the graph of what oneDNN fuses.
 """
 NAMES = """
 null Activation BatchNorm BilinearSampler BlockGrad Cast Concat Convolution Crop Deconvolution
@@ -36,8 +39,16 @@ linalg_gemm linalg_gemm2 linalg_inverse
 concat depth_to_space expand_dims flatten flip pad repeat reshape reshape_like reverse slice
 slice_axis slice_like space_to_depth split squeeze stack swapaxes tile transpose where
 """
-OPERATORS = frozenset(NAMES.split())
-SEVERAL_OUTPUTS = {"BatchNorm": 3, "GroupNorm": 3, "LayerNorm": 3, "moments": 2}
+IN_INT8 = """
+_contrib_dequantize _contrib_quantize_v2 _contrib_quantized_act _contrib_quantized_batch_norm
+_contrib_quantized_concat _contrib_quantized_elemwise_add _contrib_quantized_elemwise_mul
+_contrib_quantized_flatten _contrib_quantized_pooling _contrib_requantize
+"""
+FUSED = frozenset(["_sg_mkldnn_conv", "_sg_mkldnn_fully_connected"])
+INT8 = FUSED.union(IN_INT8.split())
+OPERATORS = INT8.union(NAMES.split())
+SEVERAL_OUTPUTS = {"BatchNorm": 3, "GroupNorm": 3, "LayerNorm": 3, "moments": 2,
+                   **dict.fromkeys(INT8 - FUSED - {"_contrib_dequantize"}, 3)}
 SPLITS = ("SliceChannel", "split", "amp_multicast")  # which say how many outputs they have
 INVERSES = ("_linalg_inverse", "linalg_inverse")  # on some numbers they end the process
 FROM_SHAPE = ("_contrib_arange_like", "ones_like", "zeros_like")  # take no numbers of their input

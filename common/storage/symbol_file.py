@@ -14,6 +14,8 @@ from common import files
 from common.storage import sandbox
 from common.storage.allowed_operators import (
     FROM_SHAPE,
+    FUSED,
+    INT8,
     INVERSES,
     OPERATORS,
     SEVERAL_OUTPUTS,
@@ -27,7 +29,9 @@ VALUE = re.compile(r"[\w.+ -]*([(\[][\w.+, -]*[)\]])?")
 LONGEST = 1000  # letters of such a value, or a name
 FLOATS = ("float16", "float32", "float64", "0", "1", "2", "None", "-1")  # "0" is for variables
 OFF = ("0", "False", "false", "None")
+ON = ("1", "True", "true")
 KEYS = {"op", "name", "inputs", "attrs", "attr", "param"}  # the last two before MXNet 1.0
+SUBGRAPHS = "subgraphs"  # a key of nodes of FUSED alone
 IGNORED_KEYS = {"backward_source_id"}
 VERSIONS = ("mxnet_version", "is_np_shape")  # what MXNet wants to know of the writer
 
@@ -41,7 +45,7 @@ def read(path):
     """
     content = files.read(path)
     try:
-        text = rewritten(_parse(content))
+        text = json.dumps(rewritten(_parse(content)), ensure_ascii=False)
         sandbox.run_in_child(path, lambda: mx.sym.load_json(text))
         return mx.sym.load_json(text)
     except _Fault as fault:
@@ -59,20 +63,25 @@ def _parse(content):
         raise _Fault("it is not JSON") from None
 
 
-def rewritten(graph):
-    """The JSON of a graph for MXNet, with nothing in it that has not been checked.
+def rewritten(graph, operators=OPERATORS):
+    """A graph for MXNet, with nothing in it that has not been checked.
 
     Args:
         graph: what the JSON of a symbol holds.
+        operators: those that it may have.
+
+    Returns:
+        The like of that.
     """
     nodes = _list_of(dict, graph.get("nodes") if isinstance(graph, dict) else None, "nodes")
     if not 0 < len(nodes) <= MOST_NODES:
         raise _Fault(f"it has {len(nodes)} nodes, not 1 to {MOST_NODES}")
     outputs, checked = [], []
     for node in nodes:
-        checked.append(_node(node, outputs))
+        checked.append(_node(node, outputs, operators))
         outputs.append(_count_outputs(checked[-1]))
     _check_inverses(checked)
+    _check_whole_numbers(checked)
     variables = [index for index, node in enumerate(checked) if node["op"] == "null"]
     names = [checked[index]["name"] for index in variables]
     if graph.get("arg_nodes") != variables or len(set(names)) < len(names):
@@ -80,9 +89,9 @@ def rewritten(graph):
     heads = _list_of(list, graph.get("heads"), "heads")
     if not heads:
         raise _Fault("it has no output")
-    return json.dumps({"nodes": checked, "arg_nodes": variables,
-                       "heads": [_entry(head, outputs, "the graph") for head in heads],
-                       "attrs": _versions(graph.get("attrs", {}))}, ensure_ascii=False)
+    return {"nodes": checked, "arg_nodes": variables,
+            "heads": [_entry(head, outputs, "the graph") for head in heads],
+            "attrs": _versions(graph.get("attrs", {}))}
 
 
 def _check_inverses(nodes):
@@ -95,14 +104,23 @@ def _check_inverses(nodes):
             raise _Fault(f"{node['name']} is the inverse of what is no constant")
 
 
-def _node(node, outputs):
+def _check_whole_numbers(nodes):
+    """Refuses whole numbers where an image could make them divide by 0, which ends the process."""
+    for node in nodes:
+        for index, *_ in node["inputs"] if node["op"] not in INT8 else ():
+            if nodes[index]["op"] in INT8 and _count_outputs(nodes[index]) > 1:
+                raise _Fault(f"{node['name']} takes whole numbers, those of {nodes[index]['name']}")
+
+
+def _node(node, outputs, operators):
     """A node, checked; ``outputs`` has the numbers of outputs of those before it."""
     for key in ("op", "name"):
         _check_text(node.get(key), f"the {key} of node {len(outputs)}", LONGEST)
     name = node["name"]
-    if node["op"] not in OPERATORS:
+    if node["op"] not in operators:
         raise _Fault(f"{name} has the operator {node['op']}, which is not taken from files")
-    unknown = set(node) - KEYS - IGNORED_KEYS
+    fused = node["op"] in FUSED
+    unknown = set(node) - KEYS - IGNORED_KEYS - ({SUBGRAPHS} if fused else set())
     if unknown:
         raise _Fault(f"{name} has {', '.join(sorted(map(repr, unknown)))}")
     inputs = [_entry(entry, outputs, name)
@@ -113,6 +131,9 @@ def _node(node, outputs):
     for key in ("attrs", "attr", "param"):
         if key in node:
             found[key] = _attributes(node[key], name)
+    if fused:
+        found[SUBGRAPHS] = [rewritten(graph, OPERATORS - INT8) for graph in
+                            _list_of(dict, node.get(SUBGRAPHS), f"the subgraphs of {name}")]
     return found
 
 
@@ -134,9 +155,11 @@ def _attributes(attributes, name):
 
 
 def _count_outputs(node):
+    told = {**node.get("param", {}), **node.get("attr", {}), **node.get("attrs", {})}
+    if node["op"] in FUSED:
+        return 3 if told.get("quantized") in ON and told.get("enable_float_output") not in ON else 1
     if node["op"] not in SPLITS:
         return SEVERAL_OUTPUTS.get(node["op"], 1)
-    told = {**node.get("param", {}), **node.get("attr", {}), **node.get("attrs", {})}
     count = told.get("num_outputs", "")
     if not (count.isascii() and count.isdigit() and 1 <= int(count[:9]) <= MOST_OUTPUTS):
         raise _Fault(f"{node['name']} has {count or 'an unknown number of'} outputs")

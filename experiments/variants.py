@@ -7,11 +7,12 @@ Pieces: a Predictor of the LeNet with its transformer, called with many images, 
 a device computes at once. Transforms: a transformer alone, on one device. Number types: networks of
 published/ on one device, in bfloat16 as MXNet's amp converts them and in int8 as export.py does;
 their accuracy is of training images. Each figure is the median of rounds in which the variants take
-turns.
+turns. Calls: Predictors of these networks, with many images.
 """
 import os
 import statistics
 from functools import partial
+from unittest import mock
 
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
@@ -44,9 +45,9 @@ def piece(size):
     module = mx.mod.Module(symbol)
     module.bind([("data", SHAPE)], [("softmax_label", SHAPE[:1])])
     module.init_params(mx.init.Xavier())
-    predict.largest_piece = lambda _: size
-    predictor = predict.Predictor(rewrite.label_free(symbol), *module.get_params(), SHAPE[1:],
-                                  batch_size=10**6)
+    with mock.patch.object(predict, "largest_piece", return_value=size):
+        predictor = predict.Predictor(rewrite.label_free(symbol), *module.get_params(), SHAPE[1:],
+                                      batch_size=10**6)
     images = np.random.RandomState(0).randint(0, 256, (IMAGES, *SHAPE[1:])).astype(np.uint8)
     return partial(predictor, images), IMAGES
 
@@ -91,6 +92,16 @@ def number_type(network, dtype):
     return step, SHAPE[0], correct / len(images)
 
 
+def called(network, in_int8):
+    """A function that predicts ``IMAGES`` images by a Predictor of a network in ``NETWORKS``."""
+    found, shape = trained.load(os.path.join(trained.PUBLISHED, network)), SHAPE[1:]
+    images = datasets.load("mnist")[0][-IMAGES:, None]
+    if in_int8:
+        symbol, _ = quantize.in_int8(found, shape, images[:quantize.IMAGES])
+        found = found._replace(training=symbol)
+    return partial(found.predictor(shape), images), IMAGES
+
+
 def _padded(network):
     """A network's symbol and params, with what they alone decide computed."""
     symbol = padding.pad_convolutions(rewrite.without_copies(network.symbol), for_training=False,
@@ -122,6 +133,9 @@ GROUPS = {  # what is compared; the first of each is what the others are compare
                  for name in ("affine", "projective", "tps")},
     **{network: {f"{network}, {dtype}": partial(number_type, network, dtype)
                  for dtype in CONVERTED} for network in NETWORKS},
+    **{f"{network}, called": {f"{network}, called in {dtype}": partial(
+        called, network, dtype == "int8") for dtype in ("float32", "int8")}
+       for network in NETWORKS},
 }
 
 

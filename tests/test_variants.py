@@ -11,12 +11,12 @@ def test_the_table_compares_within_rounds():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("group", ["pieces", "forward", "backward", "mnist-lenet-stn"])
+@pytest.mark.parametrize("group", ["pieces", "forward", "backward", "mnist-lenet-stn",
+                                   "mnist-lenet-stn, called"])
 def test_variants_are_measured(monkeypatch, group):
     for name, value in {"ROUNDS": 2, "SECONDS": 0.01, "IMAGES": 300,
                         "PICTURES": (2, 3, 20, 20)}.items():
         monkeypatch.setattr(variants, name, value)
-    monkeypatch.setattr(variants.predict, "largest_piece", variants.predict.largest_piece)
     for figures in variants.measure(variants.GROUPS[group]).values():
         assert len(figures["images_per_second"]) == 2
         assert min(figures["images_per_second"]) > 0

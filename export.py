@@ -61,8 +61,11 @@ def write_folder(args, network, image_shape, about):
     training = training_symbol(args.model, network)
     params = network.checked_params(network.symbol, image_shape)
     count = export_folder.answer_shape(network.symbol, image_shape)[0]
-    classes = (class_list.given_names(args.class_names)
-               or card.class_names(args.model, args.load_epoch, count))
+    given = class_list.given_names(args.class_names)
+    if given and len(given) != count:
+        raise ValueError(f"--class-names {args.class_names}: {len(given)} names of classes, but "
+                         f"the network has {count} classes")
+    classes = given or card.class_names(args.model, args.load_epoch, count)
     folder = args.output or args.model + ("-int8" if args.int8 else "-export")
     if args.output and not args.overwrite and export_folder.is_of_another(folder, training):
         raise ValueError(f"{folder}: the export of another network: --overwrite replaces it")

@@ -146,6 +146,8 @@ def main():
         last = [100 * accuracies[-1] for accuracies in train_missing().values()]
         print(f"test accuracy, %: {mean_and_spread(last)}")
         return
+    files.figures(args.result, "experiments.gluon",
+                  lambda found: table(found["images_per_second"]))
     files.prepare_output(args.result)
     every = len(devices.contexts(None, None, BATCH))
     results = {str(count): measure([mx.cpu(number) for number in range(count)])

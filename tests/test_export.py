@@ -177,7 +177,7 @@ def bad_files(tmp_path, bad_files_once):
     (["good", "--image-shape", "3,28,28"], ["not for images of 3 x 28 x 28"]),
     (["good", "--image-shape", "28,28"], ["--image-shape", "C,H,W"]),
     (["good", "--image-shape", "1,28,0"], ["--image-shape", "at least 1"]),
-    (["good", "--class-names", "three"], ["3 names of classes", "10 classes"]),
+    (["good", "--class-names", "three"], ["--class-names three: 3 names of classes", "10 classes"]),
     (["good", "--class-names", "nine"], ["nine: a line without a name"]),
     (["good", "--class-names", "escapes"], ["escapes: a line without a name, or with control"]),
     (["good", "--class-names", "binary"], ["binary: not UTF-8"]),

@@ -1,6 +1,6 @@
 import pytest
 
-from experiments import variants
+from experiments import gluon, variants
 
 
 def test_the_table_compares_within_rounds():
@@ -22,8 +22,9 @@ def test_variants_are_measured(monkeypatch, group):
         assert min(figures["images_per_second"]) > 0
 
 
-def test_a_file_of_another_program_is_left_alone(run_main, refused, monkeypatch, tmp_path):
+@pytest.mark.parametrize("program", [gluon, variants])
+def test_a_file_of_another_program_is_left_alone(run_main, refused, monkeypatch, tmp_path, program):
     monkeypatch.setattr(variants, "GROUPS", {})
     (tmp_path / "a.json").write_text('{"accuracies": {}}')
-    refused(run_main(variants, "--result", "a.json"), "a.json: not a result of")
+    refused(run_main(program, "--result", "a.json"), "a.json: not a result of")
     assert (tmp_path / "a.json").read_text() == '{"accuracies": {}}'

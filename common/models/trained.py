@@ -11,6 +11,7 @@ import mxnet as mx
 import numpy as np
 
 from common import cli, files
+from common.data import arrays
 from common.graph import rewrite
 from common.models import export_folder
 from common.models.predict import Predictor
@@ -106,11 +107,11 @@ class Trained(NamedTuple):
             wanted = self.made_for()
             if wanted is None or wanted == tuple(image_shape):
                 raise
-            raise ValueError(f"{error}; it was trained on images of "
-                             f"{' x '.join(map(str, wanted))}") from None
+            raise ValueError(f"{error}; it was trained on images of {arrays.in_words(wanted)}: try "
+                             f"--image-shape {','.join(map(str, wanted))}") from None
 
     def _params_for(self, symbol, image_shape):
-        unfit = f"not for images of {' x '.join(map(str, image_shape))}"
+        unfit = f"not for images of {arrays.in_words(image_shape)}"
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # MXNet prints what does not fit
                 arg_shapes, _, aux_shapes = symbol.infer_shape(data=(1, *image_shape))

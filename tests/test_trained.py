@@ -93,7 +93,7 @@ def test_inner_outputs(paths):
 @pytest.mark.parametrize("image_shape", [(1, 42, 42), (3, 28, 28), (1, 5, 5)])
 def test_images_of_another_size_are_refused(paths, capsys, image_shape):
     with pytest.raises(ValueError, match="(of another network|not for images of).*; it was trained "
-                                         "on images of 1 x 28 x 28$"):
+                                         "on images of 1 x 28 x 28: try --image-shape 1,28,28$"):
         trained.load(paths[0]).predictor(image_shape)
     with pytest.raises(ValueError, match="not for images of") as refusal:
         trained.load(paths[1]).predictor(image_shape)  # whose checkpoint does not say it

@@ -60,22 +60,26 @@ def write_folder(args, network, image_shape, about):
     """Writes what MXNet's loaders want."""
     training = training_symbol(args.model, network)
     params = network.checked_params(network.symbol, image_shape)
-    count = export_folder.answer_shape(network.symbol, image_shape)[0]
-    given = class_list.given_names(args.class_names)
-    if given and len(given) != count:
-        raise ValueError(f"--class-names {args.class_names}: {len(given)} names of classes, but "
-                         f"the network has {count} classes")
-    classes = given or card.class_names(args.model, args.load_epoch, count)
+    classes = class_names(args, export_folder.answer_shape(network.symbol, image_shape)[0])
     folder = args.output or args.model + ("-int8" if args.int8 else "-export")
+    export_folder.check_free(folder)
     if args.output and not args.overwrite and export_folder.is_of_another(folder, training):
         raise ValueError(f"{folder}: the export of another network: --overwrite replaces it")
-    export_folder.check_free(folder)
     deployed = None
     if args.int8:
         deployed, about = in_int8(args, network, image_shape, about)
     exported = export_folder.export(folder, training, *params, image_shape, classes,
                                     args.raw_input, about, deployed)
     print("Exported: {} {}".format(*exported))
+
+
+def class_names(args, count):
+    """The names of ``count`` classes, as the flags or else the model say them."""
+    given = class_list.given_names(args.class_names)
+    if given and len(given) != count:
+        raise ValueError(f"--class-names {args.class_names}: {len(given)} names of classes, but "
+                         f"the network has {count} classes")
+    return given or card.class_names(args.model, args.load_epoch, count)
 
 
 def in_int8(args, network, image_shape, about):

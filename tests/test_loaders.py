@@ -11,13 +11,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from common.find_mxnet import UNFUSED_SUMS
 from common.graph import rewrite
 from common.models import export_folder, quantize, to_onnx, trained
 from symbols import stn
 from tests.conftest import ROOT
 from tests.test_export_folder import network
-from tests.test_networks import predict
+from tests.test_networks import bound, predict
 from tests.test_published import PUBLISHED, mnist, test_set
 
 pytestmark = pytest.mark.slow
@@ -85,20 +84,39 @@ def test_bare_programs_load_them(folder):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C predict API is in Linux's wheel")
-def test_in_int8_sums_need_no_setting(folder):
-    """In float32 MXNet fuses them on the first CPU device, and wrongly, without it."""
-    for name, found in run_bare(folder, IN_INT8, **{UNFUSED_SUMS: "0"}).items():
-        assert max(found.values()) < 1e-6, (name, found)
+def test_in_int8_sums_of_convolutions_need_no_setting(tmp_path):
+    """In float32 MXNet fuses them wrongly on the first CPU device without ``UNFUSED_SUMS``."""
+    images, net = mnist()[0][:100, None], convolution(mx.sym.Variable("data"), "conv1")
+    for name in ("conv2", "conv3"):
+        net = net + convolution(mx.sym.Activation(net, act_type="relu"), name)
+    net = mx.sym.FullyConnected(net, num_hidden=10, name="fc")
+    symbol = mx.sym.SoftmaxOutput(net, name="softmax")
+    params = bound(symbol, (1, 28, 28)).get_params()
+    float32 = rewrite.label_free(symbol)
+    int8 = quantize.quantized(float32, *params, images / np.float32(255))
+    for name, deployed in (("float32", float32), ("int8", int8)):
+        export_folder.export(str(tmp_path / name), symbol, *params, (1, 28, 28), deployed=deployed)
+        answers = trained.Trained(name, deployed, *params).predictor((1, 28, 28))(images)
+        np.savez(tmp_path / f"{name}.npz", images=images / np.float32(255), answers=answers)
+    found = run_bare(tmp_path, ["float32", "int8"], fused_sums=True)
+    assert max(found["float32"].values()) > 0.01
+    assert max(found["int8"].values()) < 1e-6
 
 
-def run_bare(folder, names, **environment):
-    """What ``bare_loaders.py`` says of the exports of some names."""
+def convolution(net, name):
+    return mx.sym.Convolution(net, num_filter=8, kernel=(3, 3), pad=(1, 1), name=name)
+
+
+def run_bare(folder, names, fused_sums=False):
+    """What ``bare_loaders.py`` says of the exports of some names, with MXNet's own sums or not."""
     for path in (*glob.glob(os.path.join(ROOT, "examples", "*.py")),
                  os.path.join(ROOT, "common", "find_mxnet.py"),
                  os.path.join(ROOT, "tests", "bare_loaders.py")):
         shutil.copy(path, str(folder))
-    environment = {**os.environ, **environment}
-    environment.pop("PYTHONPATH", None)
+    if fused_sums:
+        path = folder / "find_mxnet.py"
+        path.write_text(path.read_text().replace('[UNFUSED_SUMS] = "1"', '[UNFUSED_SUMS] = "0"'))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "bare_loaders.py", *names], cwd=str(folder),
                           env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           universal_newlines=True, timeout=600)

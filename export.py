@@ -20,6 +20,7 @@ from common.models import card, export_folder, quantize, to_onnx, trained
 from common.storage import checkpoint, sandbox
 
 DEFAULT_SHAPE = (1, 28, 28)  # of checkpoints that do not say theirs
+ACCURACY = "accuracy in float32"  # on the card of a network in int8
 OF_FOLDER = ("output", "class_names", "overwrite", "int8", "data_dir", "data_train")  # not of ONNX
 
 
@@ -53,13 +54,17 @@ def parse_flags():
         raise ValueError(f"{given[0]} is of the folder: it has no meaning with --onnx")
     if given and given[-1] in ("--data-dir", "--data-train") and not args.int8:
         raise ValueError(f"{given[-1]} has no meaning without --int8")
+    if args.data_dir and args.data_train:
+        raise ValueError("--data-dir and --data-train are two ways to say where the images are")
     return args
 
 
 def write_folder(args, network, image_shape, about):
     """Writes what MXNet's loaders want."""
-    training = training_symbol(args.model, network)
-    params = network.checked_params(network.symbol, image_shape)
+    training, params = network.training, network.checked_params(network.symbol, image_shape)
+    if not rewrite.ends_in_loss(training):
+        raise ValueError(f"{args.model}: the network ends in {rewrite.ending(training)}, not in a "
+                         "SoftmaxOutput; --onnx takes those too")
     classes = class_names(args, export_folder.answer_shape(network.symbol, image_shape)[0])
     folder = args.output or args.model + ("-int8" if args.int8 else "-export")
     export_folder.check_free(folder)
@@ -84,26 +89,24 @@ def class_names(args, count):
 
 def in_int8(args, network, image_shape, about):
     """The symbol that predicts so, and what a card tells of it."""
+    own = args.data_dir or args.data_train
     images = card.training_images(args.model, args.load_epoch, quantize.IMAGES, args.data_dir,
-                                  args.data_train)
+                                  args.data_train, image_shape)
     symbol, words = quantize.in_int8(network, image_shape, images)
+    words += f" ({own or 'training images'})"
     print(f"In int8: {words}")
-    told = {re.sub("accuracy$", "accuracy in float32", what): text for what, text in about.items()}
+    told = {re.sub("accuracy$", ACCURACY, what): text for what, text in about.items()}
     return symbol, {**told, export_folder.NUMBERS: f"int8, for prediction on CPUs; {words}"}
 
 
-def training_symbol(model, network):
-    """That of a ``Trained`` with its label, from beside it where it is an export."""
-    if rewrite.is_in_int8(network.symbol):
-        raise ValueError(f"{model}: in int8 already: give the network that it was made of")
-    if rewrite.ends_in_loss(network.training):
-        return network.training
-    if os.path.isdir(model):
-        found = export_folder.training_symbol(model)
-        if rewrite.label_free(found).tojson() == network.symbol.tojson():
-            return found
-    raise ValueError(f"{model}: the network ends in {rewrite.ending(network.training)}, not in a "
-                     "SoftmaxOutput; --onnx takes those too")
+def in_training(model, network):
+    """A ``Trained`` as it was trained: an export with its label, and not in int8."""
+    found = export_folder.training_symbol(model)
+    alike = rewrite.label_free(found).tojson() == network.symbol.tojson()
+    if not alike and not rewrite.is_in_int8(network.symbol):
+        raise ValueError(f"{model}: {export_folder.TRAIN_SYMBOL} is not of the network that is in "
+                         f"{export_folder.SYMBOL}")
+    return network._replace(training=found)
 
 
 def write_onnx(args, network, image_shape):
@@ -122,7 +125,10 @@ def main():
     network = trained.load(args.model, epoch)
     image_shape = args.image_shape
     if os.path.isdir(args.model):
-        about = export_folder.about_export(args.model)
+        if args.onnx is None or rewrite.is_in_int8(network.symbol):
+            network = in_training(args.model, network)
+        about = {what.replace(ACCURACY, "accuracy"): text
+                 for what, text in export_folder.about_export(args.model).items()}
         image_shape = image_shape or export_folder.image_shape(args.model)
     else:
         meta = checkpoint.load_state(prefix, epoch)[1] or {}

@@ -26,7 +26,7 @@ from common import cli, files, markdown
 from common.data import datasets
 from common.data.batches import PIXEL
 from common.graph import constants, padding, rewrite
-from common.models import predict, quantize, trained
+from common.models import card, predict, quantize, trained
 from common.provenance import provenance
 from experiments import machine
 from experiments.protocol import throughput
@@ -93,9 +93,10 @@ def number_type(network, dtype):
 
 
 def called(network, in_int8):
-    """A function that predicts ``IMAGES`` images by a Predictor of a network in ``NETWORKS``."""
-    found, shape = trained.load(os.path.join(trained.PUBLISHED, network)), SHAPE[1:]
-    images = datasets.load("mnist")[0][-IMAGES:, None]
+    """A function that predicts ``IMAGES`` images by a Predictor of a published network."""
+    path = os.path.join(trained.PUBLISHED, network)
+    found, images = trained.load(path), card.training_images(path, None, IMAGES)
+    shape = found.made_for()
     if in_int8:
         symbol, _ = quantize.in_int8(found, shape, images[:quantize.IMAGES])
         found = found._replace(training=symbol)
@@ -135,7 +136,7 @@ GROUPS = {  # what is compared; the first of each is what the others are compare
                  for dtype in CONVERTED} for network in NETWORKS},
     **{f"{network}, called": {f"{network}, called in {dtype}": partial(
         called, network, dtype == "int8") for dtype in ("float32", "int8")}
-       for network in NETWORKS},
+       for network in trained.published()},
 }
 
 

@@ -169,7 +169,7 @@ def bad_files(tmp_path, bad_files_once):
     (["half"], ["half-0001.params: not the file that half-0001.json was written with"]),
     (["words"], ["words-symbol.json: not a symbol"]),
     (["label-free"], ["label-free: the network ends in softmax softmax, not in a SoftmaxOutput"]),
-    (["other-export"], ["other-export: the network ends in softmax softmax, not in a Softm"]),
+    (["other-export"], ["other-export: model-train-symbol.json is not of the network that is"]),
     (["garbled"], ["garbled-0001.params: not a whole params file"]),
     (["other"], ["other-0001.params: of another network", "hidden1_weight is missing"]),
     (["pixels"], ["expected class probabilities", "(N, 8, 22, 22)"]),

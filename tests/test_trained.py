@@ -71,6 +71,8 @@ def test_an_export_is_called_by_its_folder_also_from_within(paths, monkeypatch):
     for path in ("model", ".", "./", export):
         assert trained.as_folder(path) == export
     assert trained.as_folder("../export/model") == "../export"
+    assert trained.as_folder("../export//") == "../export"
+    assert trained.as_folder("/") == "/"
     assert trained.as_folder("") == ""
 
 

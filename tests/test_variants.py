@@ -12,7 +12,7 @@ def test_the_table_compares_within_rounds():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", ["pieces", "forward", "backward", "mnist-lenet-stn",
-                                   "mnist-lenet-stn, called"])
+                                   "mnist-RTS-cnn-stn, called"])
 def test_variants_are_measured(monkeypatch, group):
     for name, value in {"ROUNDS": 2, "SECONDS": 0.01, "IMAGES": 300,
                         "PICTURES": (2, 3, 20, 20)}.items():

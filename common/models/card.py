@@ -86,7 +86,7 @@ def test_images(args):
     return TestImages(images, labels, loaded.origin, distort, seed, words)
 
 
-def training_images(model, epoch, count, data_dir=None, data_train=None):
+def training_images(model, epoch, count, data_dir=None, data_train=None, image_shape=None):
     """Some of the images that a network was trained on, distorted as they were.
 
     Args:
@@ -94,6 +94,7 @@ def training_images(model, epoch, count, data_dir=None, data_train=None):
         count: how many; fewer, if there are not so many.
         data_dir, data_train: where files of one's own are: a path as of ``datasets.load``, or a
             RecordIO file.
+        image_shape: (C, H, W) that these are resized to, if the model does not say it.
 
     Returns:
         uint8 (n, H, W) or (n, C, H, W), in random order.
@@ -104,7 +105,10 @@ def training_images(model, epoch, count, data_dir=None, data_train=None):
     """
     known = trained_on(model, epoch)
     origin, seed, shape = known.get("origin"), known.get("seed", 0), known.get("image_shape")
-    if not (data_dir or data_train) and origin not in datasets.DATASETS:
+    if data_dir or data_train:
+        shape = shape or image_shape
+        known.pop("num_examples", None)
+    elif origin not in datasets.DATASETS:
         raise ValueError(f"{model}: trained on {origin or 'what it does not say'}: --data-dir or "
                          "--data-train says where such images are")
     if data_train is None:

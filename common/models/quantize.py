@@ -4,6 +4,7 @@ import json
 import os
 
 import mxnet as mx
+import numpy as np
 from mxnet.contrib import quantization
 
 from common.data import arrays
@@ -15,10 +16,11 @@ CALIBRATING = 512  # of them, for the former
 BATCH = 32  # of the former at a time
 LEAST_ALIKE = 0.95  # of images that get the same class; below, MXNet computes something else
 BACKEND = "MKLDNN_QUANTIZE"  # oneDNN's part of MXNet, which has the operators for it
-WHERE = {"SpatialTransformer": 1, "BilinearSampler": 1, "GridGenerator": 0}  # the input with theta
+SAMPLERS = ("SpatialTransformer", "BilinearSampler")  # of a picture, by theta or a grid
 DEVICE = mx.cpu(1)  # on the first one MXNet fuses operators unasked, some of them wrongly
 ONCE = "MXNET_ELIMINATE_COMMON_EXPR"
 LAYERS = ("_sg_mkldnn_conv", "_sg_mkldnn_fully_connected")  # as that backend calls them
+WRONG = dict(zip(LAYERS, ("gelu", "leaky")))  # with which LeakyReLU they are so in int8
 
 
 def in_int8(network, image_shape, images):
@@ -34,23 +36,25 @@ def in_int8(network, image_shape, images):
         The symbol, and in words how alike the two are.
 
     Raises:
-        ValueError: MXNet cannot do that; the images are not for the network, or too few; or too
-            many of them get another class.
+        ValueError: MXNet cannot do that; the images are not for the network, or too few, or to it
+            they are all alike; or too many of them get another class.
     """
     params = network.checked_params(network.symbol, image_shape)
     images = images[:, None] if images.ndim == 3 else images
-    if images.shape[1:] != tuple(image_shape) or len(images) < 2:
-        raise ValueError(f"{network.path}: ranges are measured on two or more images of "
-                         f"{arrays.in_words(image_shape)}, got {len(images)} of "
-                         f"{arrays.in_words(images.shape[1:])}")
+    if images.shape[1:] != tuple(image_shape):
+        raise ValueError(f"{network.path}: it takes images of {arrays.in_words(image_shape)}, and "
+                         f"those to measure on are of {arrays.in_words(images.shape[1:])}")
     count = min(CALIBRATING, len(images) // 2)
     before = network.predictor(image_shape)(images[count:])
+    if not count or len(np.unique(before.argmax(axis=1), axis=0)) < 2:
+        raise ValueError(f"{network.path}: {len(images)} images, of which those that are compared "
+                         "get one class, tell nothing: give more, such as it was trained on")
     try:
         symbol = quantized(network.symbol, *params, images[:count] * PIXEL)
         after = network._replace(training=symbol).predictor(image_shape)(images[count:])
     except (mx.MXNetError, ValueError) as error:
-        raise ValueError(f"{network.path}: MXNet has no int8 for this network: "
-                         f"{str(error).splitlines()[-1]}") from None
+        reason = str(error).splitlines()[-1].replace(f"{network.path}: ", "")
+        raise ValueError(f"{network.path}: MXNet has no int8 for this network: {reason}") from None
     alike = before.argmax(axis=1) == after.argmax(axis=1)  # (N,), or (N, places)
     alike = alike.reshape(len(alike), -1).all(axis=1)
     words = f"{alike.sum():,} of {len(alike):,} images get the same class as in float32"
@@ -76,12 +80,14 @@ def quantized(symbol, arg_params, aux_params, images):
         ValueError: it has not found all ranges, and would take those of each batch.
     """
     fused = rewrite.without_copies(symbol).get_backend_symbol(BACKEND)
+    nodes = json.loads(fused.tojson())["nodes"]
+    excluded = _layers_of_theta(nodes) + [node["name"] for node in nodes if _is_wrong_in_int8(node)]
     with _silence(), _each_layer():
         found, _, _ = quantization.quantize_model(
             fused, arg_params, aux_params, label_names=None, ctx=DEVICE, calib_mode="naive",
             calib_data=mx.io.NDArrayIter(images, batch_size=BATCH), quantized_dtype="auto",
             quantize_granularity="channel-wise",  # more exact, and the weights stay as they are
-            excluded_sym_names=_layers_of_theta(json.loads(fused.tojson())["nodes"]))
+            excluded_sym_names=excluded)
     small = found.get_backend_symbol(BACKEND)
     without = [node["name"] for node in json.loads(small.tojson())["nodes"] if _lacks_range(node)]
     if without:
@@ -92,7 +98,7 @@ def quantized(symbol, arg_params, aux_params, images):
 def _layers_of_theta(nodes):
     """The names of the last layer with weights before each theta, and of what is behind it."""
     found = set()
-    waiting = [node["inputs"][WHERE[node["op"]]][0] for node in nodes if node["op"] in WHERE]
+    waiting = [node["inputs"][1][0] for node in nodes if node["op"] in SAMPLERS]
     while waiting:
         index = waiting.pop()
         if index not in found and nodes[index]["op"] not in LAYERS:
@@ -101,12 +107,18 @@ def _layers_of_theta(nodes):
     return sorted(nodes[index]["name"] for index in found if nodes[index]["op"] != "null")
 
 
+def _is_wrong_in_int8(node):
+    """Whether MXNet computes a node wrongly in int8, or some such nodes not at all."""
+    activations = {part.get("attrs", {}).get("act_type", "leaky")
+                   for graph in node.get("subgraphs", ()) for part in graph["nodes"]
+                   if part["op"] == "LeakyReLU"}
+    return node["op"] == "elemwise_mul" or WRONG.get(node["op"]) in activations
+
+
 def _lacks_range(node):
     """Whether a node rounds numbers to 8 bits by the range that they have in a batch."""
-    attrs = node.get("attrs", {})
-    rounds = node["op"] in ("_contrib_quantize_v2", "_contrib_requantize") or (
-        node["op"] in LAYERS and "quantized" in attrs and "enable_float_output" not in attrs)
-    return rounds and "max_calib_range" not in attrs
+    return (node["op"] in ("_contrib_quantize_v2", "_contrib_requantize")
+            and "max_calib_range" not in node["attrs"])
 
 
 @contextlib.contextmanager

@@ -262,12 +262,13 @@ def _image_shape(path, prefix, epoch):
 def as_folder(path):
     """The folder of an export, of its prefix such as ``published/a/model``; other paths stay.
 
-    But for "." and "..", which become absolute: files are named after a model.
+    But files are named after a model: "." and ".." become absolute, and no "/" stays at the end.
     """
+    path = path.rstrip(os.sep) or path
     folder, name = os.path.split(path)
     if name == "model" and os.path.isfile(os.path.join(folder, export_folder.SUMS)):
         path = folder or os.curdir
-    unnamed = os.path.basename(path.rstrip(os.sep)) in (os.curdir, os.pardir)
+    unnamed = os.path.basename(path) in (os.curdir, os.pardir)
     return os.path.abspath(path) if unnamed else path
 
 

@@ -41,8 +41,8 @@ slice_axis slice_like space_to_depth split squeeze stack swapaxes tile transpose
 """
 IN_INT8 = """
 _contrib_dequantize _contrib_quantize_v2 _contrib_quantized_act _contrib_quantized_batch_norm
-_contrib_quantized_concat _contrib_quantized_elemwise_add _contrib_quantized_elemwise_mul
-_contrib_quantized_flatten _contrib_quantized_pooling _contrib_requantize
+_contrib_quantized_concat _contrib_quantized_elemwise_add _contrib_quantized_flatten
+_contrib_quantized_pooling _contrib_requantize
 """
 FUSED = frozenset(["_sg_mkldnn_conv", "_sg_mkldnn_fully_connected"])
 INT8 = FUSED.union(IN_INT8.split())

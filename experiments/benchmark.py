@@ -21,7 +21,7 @@ from functools import partial
 
 from common import agent, cli, files, markdown
 from experiments import competitors, machine, pages, ratios
-from experiments.competitors import COMPETITORS, FOR_FEW_IMAGES, best
+from experiments.competitors import COMPETITORS, OURS, best
 
 BATCHES = {"train": (64, 256, 1024), "predict": (1, 16, 64, 256, 1024)}
 EPOCHS = (15000, 30000, 60000)  # images
@@ -88,6 +88,24 @@ def table(results):
                            "here / MXNet", "here / PyTorch", "here / onnxruntime"], rows)
 
 
+def settings_table(results):
+    """The Markdown table of predictions here in all settings; "" without any.
+
+    The fastest of them is compared with the fastest of the other programs in its best setting.
+    """
+    rows = []
+    for case in filter(results.__contains__, (competitors.case_name(*case) for case in cases())):
+        ours = {name: results[case].get(f"here, {name}") for name in OURS}
+        if any(ours.values()):
+            others = (best(results[case], name) for name in ("PyTorch", "onnxruntime"))
+            other = max(rate for _, rate in filter(None, others))
+            rates = [results[case]["here"], *ours.values()]
+            rows.append([case, *(f"{rate:,.0f}" if rate else "" for rate in rates),
+                         f"{other:,.0f}", f"{max(filter(None, rates)) / other:.2f}"])
+    head = ["images/s", "here", *OURS, "the fastest other", "the fastest here / it"]
+    return markdown.table(head, rows) if rows else ""
+
+
 def learning_table(results):
     """The Markdown table of the times to an accuracy, medians over the seeds."""
     rows = []
@@ -108,7 +126,7 @@ def _median_time(times):
 
 def notes(results):
     """The other figures, in lines of Markdown."""
-    lines = _few_images(results)
+    lines = []
     if "roofline" in results:
         lines.append(_peaks(results["roofline"]["peaks"]) + "; ".join(
             _share(results, what, add_stn) for what in BATCHES for add_stn in (True, False)) + ".")
@@ -118,18 +136,6 @@ def notes(results):
             lines.append(f"- Epoch of {count:,} images, batch 128: {epoch['epoch']:,.0f} images/s, "
                          f"{epoch['ratio']:.2f} of the bare steps'")
     return "\n".join(lines)
-
-
-def _few_images(results):
-    """What MXNet's other engine makes of few images: a line of Markdown for each case."""
-    lines = []
-    for case in filter(results.__contains__, (competitors.case_name(*case) for case in cases())):
-        throughput = results[case].get(FOR_FEW_IMAGES)
-        if throughput:
-            _, onnx = best(results[case], "onnxruntime")
-            lines.append(f"- By `MXNET_ENGINE_TYPE=NaiveEngine`, {case}: {throughput:,.0f} "
-                         f"images/s, {throughput / onnx:.2f} of onnxruntime's")
-    return lines
 
 
 def _peaks(peaks):
@@ -151,7 +157,7 @@ def _share(results, what, add_stn):
 
 def report(results):
     """All of it, in Markdown."""
-    parts = table(results), learning_table(results), notes(results)
+    parts = table(results), settings_table(results), learning_table(results), notes(results)
     return "\n\n".join(part for part in (machine.sentence(results["about"]), *parts) if part)
 
 

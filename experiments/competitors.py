@@ -15,13 +15,19 @@ PYTORCH = {  # setting -> flags of the worker
     "bfloat16": ["--compile", "--bfloat16"],
 }
 ONNXRUNTIME = {"all cores": [], "one thread": ["--one-thread"]}
-FEW_IMAGES, FOR_FEW_IMAGES = 16, "here, NaiveEngine"  # on one core, in the thread that asks
+OURS = {  # other settings, of prediction -> flags of the worker
+    "NaiveEngine": ["--naive-engine"],
+    "int8": ["--int8"],
+    "int8, NaiveEngine": ["--int8", "--naive-engine"],
+}
+FEW_IMAGES = 16  # for more, the NaiveEngine is slow: one core, in the thread that asks
 # On a CPU, max-autotune only tries out products of matrices one of which is constant.
 FOR_PREDICTION = ("PyTorch, max-autotune", *(f"onnxruntime, {name}" for name in ONNXRUNTIME),
-                  FOR_FEW_IMAGES)
+                  *(f"here, {name}" for name in OURS))
 COMPETITORS = {  # name -> the worker's module and flags
     "here": ["experiments.mxnet_worker"],
-    FOR_FEW_IMAGES: ["experiments.mxnet_worker", "--naive-engine"],
+    **{f"here, {setting}": ["experiments.mxnet_worker", *flags]
+       for setting, flags in OURS.items()},
     "MXNet": ["experiments.mxnet_worker", "--plain"],
     **{f"PyTorch, {setting}": ["experiments.torch_worker", *flags]
        for setting, flags in PYTORCH.items()},
@@ -141,7 +147,7 @@ def case_name(what, add_stn, batch_size):
 def asked(names, what, batch_size):
     """Those of some competitors that a case is for."""
     return [name for name in names if (what == "predict" or name not in FOR_PREDICTION)
-            and (batch_size <= FEW_IMAGES or name != FOR_FEW_IMAGES)]
+            and (batch_size <= FEW_IMAGES or "NaiveEngine" not in name)]
 
 
 def best(throughputs, program):

@@ -1,6 +1,7 @@
 """What the benchmark measures of MXNet: the zoo's way, or with --plain the usual one.
 
-The usual one is a Module on one context, with the graph as it is written.
+With --int8 the zoo predicts in that. The usual one is a Module on one context, with the graph as it
+is written.
 """
 import functools
 import platform
@@ -15,16 +16,16 @@ import numpy as np
 
 import symbols
 from common.data import datasets
-from common.data.batches import ImageIter
+from common.data.batches import PIXEL, ImageIter
 from common.graph import layers, rewrite
-from common.models import devices
+from common.models import devices, quantize
 from common.models.predict import Predictor
 from common.training import fit
 from common.training.fused_update import Module
 from common.training.recipe import Recipe
 from experiments.protocol import MATRICES, serve, throughput
 
-PLAIN = "--plain" in sys.argv
+PLAIN, INT8 = "--plain" in sys.argv, "--int8" in sys.argv
 
 
 def batch_of(batch_size):
@@ -75,9 +76,11 @@ def predicting(add_stn, batch_size):
         module.bind(trained.data_shapes, trained.label_shapes, for_training=False)
         module.set_params(*trained.get_params())
         return lambda: module.forward(batch)
-    images = np.random.RandomState(0).randint(0, 256, (batch_size, 28, 28)).astype(np.uint8)
-    predictor = Predictor(rewrite.label_free(symbol), *trained.get_params(), (1, 28, 28),
-                          batch_size)
+    images = np.random.RandomState(0).randint(0, 256, (batch_size, 1, 28, 28)).astype(np.uint8)
+    symbol, params = rewrite.label_free(symbol), trained.get_params()
+    if INT8:
+        symbol = quantize.quantized(symbol, *params, images * PIXEL)
+    predictor = Predictor(symbol, *params, (1, 28, 28), batch_size)
     return lambda: predictor(images)
 
 

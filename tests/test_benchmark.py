@@ -27,12 +27,17 @@ def test_the_table_compares_with_the_best_setting_of_a_competitor():
         "| 0.75 |"]
 
 
-def test_few_images_are_predicted_by_another_engine_too():
-    throughputs = {**rates(50.0), "here, NaiveEngine": 60.0, "onnxruntime, all cores": 120.0}
-    results = {competitors.case_name("predict", True, size): throughputs for size in (1, 16)}
-    assert benchmark.notes(results).splitlines() == [
-        f"- By `MXNET_ENGINE_TYPE=NaiveEngine`, predict, with transformer, batch {size}: "
-        "60 images/s, 0.50 of onnxruntime's" for size in (1, 16)]
+def test_the_fastest_settings_are_compared():
+    throughputs = {**rates(50.0), "here, NaiveEngine": 60.0, "here, int8": 240.0,
+                   "here, int8, NaiveEngine": 70, "onnxruntime, all cores": 120.0}
+    many = {**rates(80.0), "here, int8": 60.0}
+    results = {competitors.case_name("predict", True, 16): throughputs,
+               competitors.case_name("predict", True, 64): many,
+               competitors.case_name("train", True, 64): rates(200.0)}
+    assert benchmark.settings_table(results).splitlines()[2:] == [
+        "| predict, with transformer, batch 16 | 50 | 60 | 240 | 70 | 120 | 2.00 |",
+        "| predict, with transformer, batch 64 | 80 |  | 60 |  | 100 | 0.80 |"]
+    assert benchmark.settings_table({competitors.case_name("train", True, 64): rates(2.0)}) == ""
 
 
 def test_a_run_that_does_not_learn_took_longest():
@@ -55,7 +60,7 @@ def test_the_roofline_counts_operations():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["here", "here, NaiveEngine", "MXNet"])
+@pytest.mark.parametrize("name", ["here", "here, int8, NaiveEngine", "MXNet"])
 def test_a_worker_measures(name):
     with competitors.Crew(None) as crew:
         for what in ("train", "predict"):
@@ -86,7 +91,7 @@ def test_workers_choose_their_threads_for_themselves(monkeypatch):
     for name in competitors.NOT_PASSED_ON:
         monkeypatch.setenv(name, "1")
     plain, here, naive = (competitors.environment(competitors.COMPETITORS[name])
-                          for name in ("MXNet", "here", competitors.FOR_FEW_IMAGES))
+                          for name in ("MXNet", "here", "here, NaiveEngine"))
     assert not set(competitors.NOT_PASSED_ON) & set(here)
     assert plain == {**here, **competitors.MXNETS_OWN}
     assert naive == {**here, "MXNET_ENGINE_TYPE": "NaiveEngine"}
@@ -104,7 +109,7 @@ class Given:
     def prepare(self, names, **question):
         expected = set(competitors.FOR_PREDICTION) if question["what"] == "predict" else set()
         if question["batch_size"] > 16:
-            expected.discard("here, NaiveEngine")
+            expected -= {"here, NaiveEngine", "here, int8, NaiveEngine"}
         assert set(competitors.FOR_PREDICTION) & set(names) == expected
         assert "PyTorch, bfloat16" not in names
 

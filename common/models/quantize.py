@@ -18,7 +18,7 @@ LEAST_ALIKE = 0.95  # of images that get the same class; below, MXNet computes s
 BACKEND = "MKLDNN_QUANTIZE"  # oneDNN's part of MXNet, which has the operators for it
 SAMPLERS = ("SpatialTransformer", "BilinearSampler")  # of a picture, by theta or a grid
 DEVICE = mx.cpu(1)  # on the first one MXNet fuses operators unasked, some of them wrongly
-ONCE = "MXNET_ELIMINATE_COMMON_EXPR"
+ONCE = "MXNET_ELIMINATE_COMMON_EXPR"  # what layers compute alike, but for "0"
 LAYERS = ("_sg_mkldnn_conv", "_sg_mkldnn_fully_connected")  # as that backend calls them
 WRONG = dict(zip(LAYERS, ("gelu", "leaky")))  # with which LeakyReLU they are so in int8
 

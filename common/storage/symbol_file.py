@@ -107,9 +107,11 @@ def _check_inverses(nodes):
 def _check_whole_numbers(nodes):
     """Refuses whole numbers where an image could make them divide by 0, which ends the process."""
     for node in nodes:
-        for index, *_ in node["inputs"] if node["op"] not in INT8 else ():
-            if nodes[index]["op"] in INT8 and _count_outputs(nodes[index]) > 1:
-                raise _Fault(f"{node['name']} takes whole numbers, those of {nodes[index]['name']}")
+        sources = [nodes[index] for index, *_ in node["inputs"]]
+        whole = [source["name"] for source in sources
+                 if source["op"] in INT8 and _count_outputs(source) > 1]
+        if whole and node["op"] not in INT8:
+            raise _Fault(f"{node['name']} takes whole numbers, those of {whole[0]}")
 
 
 def _node(node, outputs, operators):

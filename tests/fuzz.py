@@ -15,6 +15,7 @@ import logging
 import multiprocessing
 import re
 import resource
+import signal
 import sys
 import tempfile
 from random import Random
@@ -70,6 +71,7 @@ class Worker:
 
 def work(connection, folder):
     """Loads the kinds of files whose names come through a connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     logging.disable(logging.CRITICAL)
     sys.argv = ["fuzz.py"]
     before = {name: digest(kind.load(folder)) for name, kind in KINDS.items()}
@@ -193,4 +195,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from common import agent
+from common import agent, cli
 from tests.conftest import ROOT
 
 FLAGS = ["--dataset", "synthetic", "--num-examples", "600", "--batch-size", "20", "--cpus", "1",
@@ -129,4 +129,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

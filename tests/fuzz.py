@@ -60,10 +60,10 @@ class Worker:
         with contextlib.suppress(EOFError, ConnectionError):
             if self.connection.poll(PATIENCE):
                 return self.connection.recv()
-        self.stop()
+        self.close()
         return "crash", f"the process left with status {self.process.exitcode}"
 
-    def stop(self):
+    def close(self):
         """Ends the process."""
         self.process.terminate()
         self.process.join()
@@ -155,19 +155,18 @@ def fuzz(folder, files, scripts, seed=0):
     """
     make(folder)
     counts = {name: collections.Counter() for name in KINDS}
-    worker = Worker(folder)
-    for number in range(files + scripts):
-        if not worker.process.is_alive():
-            worker.start()
-        with damaged(folder, seed, number) as name:
-            by_script = number >= files and KINDS[name].script
-            found, said = load_by_script(name, folder) if by_script else worker(name)
-            if by_script and found == "silent":  # a script does not say what it has loaded
-                found, said = worker(name)
-        counts[name][found] += 1
-        if found in FAILURES:
-            print(f"{name}, number {number}: {found}: {said}", flush=True)
-    worker.stop()
+    with contextlib.closing(Worker(folder)) as worker:
+        for number in range(files + scripts):
+            if not worker.process.is_alive():
+                worker.start()
+            with damaged(folder, seed, number) as name:
+                by_script = number >= files and KINDS[name].script
+                found, said = load_by_script(name, folder) if by_script else worker(name)
+                if by_script and found == "silent":  # a script does not say what it has loaded
+                    found, said = worker(name)
+            counts[name][found] += 1
+            if found in FAILURES:
+                print(f"{name}, number {number}: {found}: {said}", flush=True)
     return counts
 
 

@@ -11,7 +11,8 @@ import pytest
 import score
 from common.data import datasets
 from common.data.distort import augmentation
-from common.models import export_folder, metrics, trained
+from common.models import export_folder, metrics, quantize, trained
+from common.models.card import training_images
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -71,6 +72,17 @@ def test_the_accuracy_is_that_of_the_card(run_main, name):
                                   f"({round(10000 * float(accuracy))} of 10000)\n")
     distorted = f", distorted by {distortion(name)}, seed 0" if distortion(name) else ""
     assert f"Test images: mnist{distorted}, as in the training\n" in done.stdout
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_in_int8_as_many_are_right(name):
+    network, (images, labels) = trained.load(os.path.join(FOLDER, name)), test_set(name)
+    image_shape = images.shape[1:]
+    symbol, _ = quantize.in_int8(network, image_shape, training_images(
+        os.path.join(FOLDER, name), None, quantize.IMAGES, DATA))
+    right = [metrics.are_right(each.predictor(image_shape)(images), labels).sum()
+             for each in (network, network._replace(training=symbol))]
+    assert abs(right[0] - right[1]) <= 5  # 1 where the page was written
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -79,16 +79,9 @@ def _predict(path):
     return network.symbol.tojson(), network.arg_params, network.aux_params, answers
 
 
-def load_export(folder):
-    return _predict(os.path.join(folder, "a-export"))
-
-
-def load_foreign(folder):
-    return _predict(os.path.join(folder, "foreign"))
-
-
-def load_int8(folder):
-    return _predict(os.path.join(folder, "int8"))
+def load_network(name):
+    """A function that loads an export."""
+    return lambda folder: _predict(os.path.join(folder, name))
 
 
 def load_meta(folder):
@@ -209,14 +202,15 @@ KINDS = {
     "picture": Kind(["digit.png"], load_picture, False,
                     ["score.py", "{}/a-export", "--predict", "{}/digit.png"]),
     "records": Kind(["a.rec", "a.idx", "a.lst"], load_records, False, None),
-    "export": Kind(EXPORT, load_export, True, SCORE_EXPORT),
-    "params, no checksum": Kind([PARAMS], load_foreign, False, SCORE_FOREIGN),
-    "symbol, no checksum": Kind([SYMBOL], load_foreign, False, SCORE_FOREIGN),
-    "graph, no checksum": Kind([SYMBOL], load_foreign, False, SCORE_FOREIGN,
+    "export": Kind(EXPORT, load_network("a-export"), True, SCORE_EXPORT),
+    "params, no checksum": Kind([PARAMS], load_network("foreign"), False, SCORE_FOREIGN),
+    "symbol, no checksum": Kind([SYMBOL], load_network("foreign"), False, SCORE_FOREIGN),
+    "graph, no checksum": Kind([SYMBOL], load_network("foreign"), False, SCORE_FOREIGN,
                                [mutations.wrong_graph]),
-    "operators at their worst": Kind([SYMBOL], load_foreign, False, SCORE_FOREIGN, [hostile]),
-    "int8, no checksum": Kind(INT8, load_int8, False, SCORE_INT8),
-    "graph in int8, no checksum": Kind(INT8[:1], load_int8, False, SCORE_INT8,
+    "operators at their worst": Kind([SYMBOL], load_network("foreign"), False, SCORE_FOREIGN,
+                                     [hostile]),
+    "int8, no checksum": Kind(INT8, load_network("int8"), False, SCORE_INT8),
+    "graph in int8, no checksum": Kind(INT8[:1], load_network("int8"), False, SCORE_INT8,
                                        [mutations.wrong_graph]),
     "JSON of a state": Kind(["b-0001.state"], load_meta, False, ["export.py", "{}/b"],
                             [mutations.wrong_meta]),

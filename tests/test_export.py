@@ -21,9 +21,13 @@ from tests.test_export_folder import NAMES, loaded, network
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory):
     """A folder in which train_mnist.py has trained models/a."""
-    folder = tmp_path_factory.mktemp("trained")
-    done = run_script("train_mnist.py", "--dataset", "synthetic", "--num-examples", 300,
-                      "--num-epochs", 1, "--add-stn", "--transform", "tps:3", "--distort", "RTS",
+    return train_in(tmp_path_factory.mktemp("trained"), "--num-examples", 300, "--num-epochs", 1,
+                    "--transform", "tps:3", "--distort", "RTS")
+
+
+def train_in(folder, *flags):
+    """Trains models/a in a folder on drawn digits, by train_mnist.py; returns the folder."""
+    done = run_script("train_mnist.py", "--dataset", "synthetic", *flags, "--add-stn",
                       "--model-prefix", "models/a", cwd=str(folder))
     assert done.returncode == 0, done.stderr
     return folder

@@ -20,6 +20,7 @@ from common.models import card, export_folder, quantize, trained
 from common.storage import checkpoint, symbol_file
 from symbols import stn
 from tests.conftest import SMALL, run_script
+from tests.test_export import train_in
 from tests.test_export_folder import NAMES, loaded, network
 
 SHAPES = {"addition": (1, 42, 84), "svhn": (3, 64, 64)}
@@ -110,12 +111,8 @@ def test_no_layer_is_wrong_by_more_than_rounding(name, activation):
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory):
     """A folder in which train_mnist.py has trained models/a on drawn digits, distorted by R."""
-    folder = tmp_path_factory.mktemp("trained")
-    done = run_script("train_mnist.py", "--dataset", "synthetic", "--num-examples", 600,
-                      "--num-epochs", 3, "--add-stn", "--distort", "R", "--seed", 3,
-                      "--model-prefix", "models/a", cwd=str(folder))
-    assert done.returncode == 0, done.stderr
-    return folder
+    return train_in(tmp_path_factory.mktemp("trained"), "--num-examples", 600, "--num-epochs", 3,
+                    "--distort", "R", "--seed", 3)
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
             **(about or {})}
     if rewrite.sums_convolutions(deployed):
         told[SUMMED] = (f"set {UNFUSED_SUMS}=1 before MXNet is imported, or it may predict "
-                            "wrongly: it fuses some sums with convolutions as it should not")
+                        "wrongly: it fuses some sums with convolutions as it should not")
     with files.exclusive(os.path.join(folder, LOCK)), _replacing(folder) as new:
         checkpoint.save_params(os.path.join(new, PARAMS),
                                *map(_float32, (arg_params, aux_params)))

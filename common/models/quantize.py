@@ -8,8 +8,9 @@ import numpy as np
 from mxnet.contrib import quantization
 
 from common.data import arrays
-from common.data.batches import PIXEL
+from common.data.batches import PIXEL, as_pixels
 from common.graph import rewrite
+from common.storage.allowed_operators import FUSED
 
 IMAGES = 2560  # to take ranges from, and to compare with
 CALIBRATING = 512  # of them, for the former
@@ -19,8 +20,8 @@ BACKEND = "MKLDNN_QUANTIZE"  # oneDNN's part of MXNet, which has the operators f
 SAMPLERS = ("SpatialTransformer", "BilinearSampler")  # of a picture, by theta or a grid
 DEVICE = mx.cpu(1)  # on the first one MXNet fuses operators unasked, some of them wrongly
 ONCE = "MXNET_ELIMINATE_COMMON_EXPR"  # what layers compute alike, but for "0"
-LAYERS = ("_sg_mkldnn_conv", "_sg_mkldnn_fully_connected")  # as that backend calls them
-WRONG = dict(zip(LAYERS, ("gelu", "leaky")))  # with which LeakyReLU they are so in int8
+WRONG = {  # layers as that backend calls them, and the LeakyReLU with which they are so in int8
+    "_sg_mkldnn_conv": "gelu", "_sg_mkldnn_fully_connected": "leaky"}
 
 
 def in_int8(network, image_shape, images):
@@ -40,7 +41,7 @@ def in_int8(network, image_shape, images):
             they are all alike; or too many of them get another class.
     """
     params = network.checked_params(network.symbol, image_shape)
-    images = images[:, None] if images.ndim == 3 else images
+    images = as_pixels(images)
     if images.shape[1:] != tuple(image_shape):
         raise ValueError(f"{network.path}: it takes images of {arrays.in_words(image_shape)}, and "
                          f"those to measure on are of {arrays.in_words(images.shape[1:])}")
@@ -101,7 +102,7 @@ def _layers_of_theta(nodes):
     waiting = [node["inputs"][1][0] for node in nodes if node["op"] in SAMPLERS]
     while waiting:
         index = waiting.pop()
-        if index not in found and nodes[index]["op"] not in LAYERS:
+        if index not in found and nodes[index]["op"] not in FUSED:
             waiting += [entry[0] for entry in nodes[index]["inputs"]]
         found.add(index)
     return sorted(nodes[index]["name"] for index in found if nodes[index]["op"] != "null")

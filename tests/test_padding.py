@@ -5,11 +5,19 @@ import numpy as np
 import pytest
 
 import symbols
-from common.graph.padding import BLOCK, pad_convolutions
+from common.graph import padding
+from common.graph.padding import pad_convolutions
 from common.graph.rewrite import for_cpu
 from symbols import stn
 
+pytestmark = pytest.mark.usefixtures("block")
 DATA, SHAPE = mx.sym.Variable("data"), (4, 3, 28, 30)
+
+
+@pytest.fixture(params=(8, 16))
+def block(request, monkeypatch):
+    """The channels in a block, as on processors without AVX-512 and with it."""
+    monkeypatch.setattr(padding, "BLOCK", request.param)
 
 
 def conv(net, num_filter, name, **options):
@@ -108,7 +116,7 @@ def predict(symbol):
 
 def whole_blocks(symbol):
     nodes = json.loads(symbol.tojson())["nodes"]
-    return [int(node["attrs"]["num_filter"]) % BLOCK == 0
+    return [int(node["attrs"]["num_filter"]) % padding.BLOCK == 0
             for node in nodes if node["op"] == "Convolution"]
 
 

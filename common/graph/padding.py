@@ -1,15 +1,17 @@
 """Makes the convolutions of a graph fast on a CPU without changing its function or its parameters.
 
-oneDNN's AVX-512 kernels want channels in blocks of 16; for 8, 10 or 20 of them it falls back to a
-plain matrix product. So the filters are filled up with zeros inside the graph: the parameters keep
-their own shapes, and the channels that are added are cut off again before any operator that would
-mix them with the real ones.
+oneDNN's fast kernels want channels in blocks of 16 with AVX-512, and of 8 without; for 10 or 20 of
+them it falls back to a plain matrix product. So the filters are filled up with zeros inside the
+graph: the parameters keep their own shapes, and the channels that are added are cut off again
+before any operator that would mix them with the real ones.
 """
 import json
 
 import mxnet as mx
 
-BLOCK = 16
+from common.processor import lanes
+
+BLOCK = lanes()
 CHANNELWISE = ("Activation", "Pooling", "relu", "sigmoid", "tanh")  # each channel by itself
 CHANNELS_FIRST = ("None", "NCW", "NCHW", "NCDHW")
 

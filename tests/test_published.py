@@ -82,7 +82,7 @@ def test_in_int8_as_many_are_right(name):
         os.path.join(FOLDER, name), None, quantize.IMAGES, DATA))
     right = [metrics.are_right(each.predictor(image_shape)(images), labels).sum()
              for each in (network, network._replace(training=symbol))]
-    assert abs(right[0] - right[1]) <= 5  # 1 where the page was written
+    assert abs(right[0] - right[1]) <= 5  # 3 at most where the page was written
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -72,7 +72,7 @@ def test_theta_has_all_its_bits(transform, steps):
     wanted = ["stn_loc_fc2", "stn_loc_fc2_step2"][:steps]
     assert [name for name in fractions if name in wanted] == wanted
     thetas = after.predictor((1, 28, 28), output="stn_theta_output")(pictures(100, (1, 28, 28)))
-    assert len(np.unique(thetas[:, 0])) == 100
+    assert len(np.unique(thetas[:, 0])) > 95  # of 100 pictures
 
 
 def layer(name):
@@ -97,7 +97,8 @@ ACTIVATIONS = {
 def test_no_layer_is_wrong_by_more_than_rounding(name, activation):
     """MXNet computes some that it fuses wrongly, by a quarter of what they give."""
     net = layer(name)(mx.sym.Variable("data"), name="one")
-    net = layer(name)(ACTIVATIONS[activation](net), name="two")
+    net = layer(name)(mx.sym.relu(net), name="two")
+    net = layer(name)(ACTIVATIONS[activation](net), name="three")
     rng, shapes = np.random.RandomState(0), net.infer_shape(data=(64, 3, 12, 12))[0]
     params = {name: mx.nd.array(rng.normal(0, 0.3, shape))
               for name, shape in zip(net.list_arguments(), shapes) if name != "data"}
@@ -106,6 +107,44 @@ def test_no_layer_is_wrong_by_more_than_rounding(name, activation):
     wanted, answers = (trained.Trained("a.params", each, params, {}).predictor((3, 12, 12))(images)
                        for each in (net, small))
     assert 0 < np.abs(answers - wanted).max() < 5 / 127 * np.abs(wanted).max()
+
+
+def operands(small, images):
+    """What layers in int8 multiply by their weights: (operator, array) for each of them."""
+    graph = json.loads(small.symbol.tojson())
+    layers = [node for node in graph["nodes"] if "quantized" in node.get("attrs", {})]
+    heads = mx.sym.load_json(json.dumps(dict(graph, heads=[node["inputs"][0] for node in layers])))
+    executor = heads.bind(mx.cpu(), {**small.arg_params, "data": mx.nd.array(images * PIXEL)},
+                          aux_states=small.aux_params)
+    return [(node["op"], array.asnumpy()) for node, array in zip(layers, executor.forward())]
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"network": "mlp"}, {"network": "resnet"}, {"network": "cnn"}], ids=str)
+def test_two_products_fit_into_16_bits(options):
+    """Processors without VNNI add them in so many; and oneDNN halves weights for convolutions."""
+    _, small = pair(**options)
+    found = operands(small, pictures(64, (1, 28, 28)))
+    assert found
+    for operator, numbers in found:
+        if numbers.dtype == np.int8:
+            assert operator == "_sg_mkldnn_conv"
+        else:
+            assert 120 <= numbers.max() <= 129  # 2 x 129 x 127 < 2 ** 15
+
+
+def test_a_full_connection_of_signed_numbers_stays_in_float32():
+    net = layer("full connection")(mx.sym.Variable("data"), name="one")
+    net = layer("full connection")(mx.sym.tanh(net), name="two")
+    params = {name: mx.nd.array(np.random.RandomState(0).normal(0, 0.3, shape))
+              for name, shape in zip(net.list_arguments(), net.infer_shape(data=(64, 30))[0])
+              if name != "data"}
+    small = quantize.quantized(net, params, {}, np.random.RandomState(1).rand(64, 30))
+    types = [attrs.get("quantized") for node, attrs in nodes(small)
+             if node["op"] == quantize.CONNECTION]
+    assert types == ["True", None]
+    with pytest.raises(ValueError, match="all its layers stay in float32"):
+        quantize.quantized(net, params, {}, np.random.RandomState(1).rand(64, 30) - 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +170,7 @@ def test_an_export_in_int8(trained_once, run, tmp_path):
     said, written = done.stdout.splitlines()
     alike = re.fullmatch(r"In int8: ([0-9]+) of 300 images get the same class as in float32 "
                          r"\(training images\)", said)
-    assert int(alike[1]) > 295
+    assert int(alike[1]) > 290
     assert written == "Exported: small/model-symbol.json small/model-0000.params"
     folder = tmp_path / "small"
     assert sorted(os.listdir(folder)) == NAMES
@@ -201,6 +240,8 @@ def test_of_images_of_one_s_own(run, refused, tmp_path):
     (["--int8", "--class-names", "a,b"], ["2 names of classes"]),
     (["--int8", "--image-shape", "1,30,30"], ["not for images of 1 x 30 x 30"]),
     (["--int8", "--output", "."], [".: holds something else than an export"]),
+    (["--int8", "--output", "own.npz/a"], ["own.npz/a: cannot be written: Not a directory"]),
+    (["--int8", "--output", "/proc/a"], ["/proc/a: cannot be written"]),
 ])
 def test_bad_input_is_refused(run, refused, tmp_path, flags, words):
     images, labels = synthetic.draw(50, seed=0)

@@ -20,8 +20,9 @@ BACKEND = "MKLDNN_QUANTIZE"  # oneDNN's part of MXNet, which has the operators f
 SAMPLERS = ("SpatialTransformer", "BilinearSampler")  # of a picture, by theta or a grid
 DEVICE = mx.cpu(1)  # on the first one MXNet fuses operators unasked, some of them wrongly
 ONCE = "MXNET_ELIMINATE_COMMON_EXPR"  # what layers compute alike, but for "0"
-WRONG = {  # layers as that backend calls them, and the LeakyReLU with which they are so in int8
-    "_sg_mkldnn_conv": "gelu", "_sg_mkldnn_fully_connected": "leaky"}
+CONNECTION = "_sg_mkldnn_fully_connected"  # as that backend calls it
+WRONG = {"_sg_mkldnn_conv": "gelu", CONNECTION: "leaky"}  # with such a LeakyReLU behind it
+PREFIX = "quantized_"  # of the names of nodes in int8
 
 
 def in_int8(network, image_shape, images):
@@ -68,7 +69,8 @@ def quantized(symbol, arg_params, aux_params, images):
     """A symbol that predicts in int8 where MXNet can, with the same parameters.
 
     The last layer before a theta stays in float32: in int8 it would have 256 values for all maps,
-    which is too few to put a picture in its place.
+    which is too few to put a picture in its place. So do layers that oneDNN computes wrongly, if
+    only on some processors.
 
     Args:
         symbol: without label; its input is "data".
@@ -78,22 +80,67 @@ def quantized(symbol, arg_params, aux_params, images):
 
     Raises:
         mx.MXNetError: MXNet cannot do that with this network.
-        ValueError: it has not found all ranges, and would take those of each batch.
+        ValueError: it has not found all ranges, and would take those of each batch; or no layer is
+            left.
     """
     fused = rewrite.without_copies(symbol).get_backend_symbol(BACKEND)
     nodes = json.loads(fused.tojson())["nodes"]
     excluded = _layers_of_theta(nodes) + [node["name"] for node in nodes if _is_wrong_in_int8(node)]
+    signed = [None]
+    while signed:
+        graph = _measured(fused, arg_params, aux_params, images, excluded)
+        nodes, types = graph["nodes"], _types(graph)
+        signed = [node["name"] for node in nodes if _takes_signed_numbers(node, types)]
+        excluded += [name[len(PREFIX):] for name in signed]
+    _spare_a_bit(nodes, types)
+    small = mx.sym.load_json(json.dumps(graph))
+    if not rewrite.is_in_int8(small):
+        raise ValueError("all its layers stay in float32")
+    return small
+
+
+def _measured(fused, arg_params, aux_params, images, excluded):
+    """The graph of a network in int8, but for the nodes whose names are given."""
     with _silence(), _each_layer():
         found, _, _ = quantization.quantize_model(
             fused, arg_params, aux_params, label_names=None, ctx=DEVICE, calib_mode="naive",
             calib_data=mx.io.NDArrayIter(images, batch_size=BATCH), quantized_dtype="auto",
             quantize_granularity="channel-wise",  # more exact, and the weights stay as they are
             excluded_sym_names=excluded)
-    small = found.get_backend_symbol(BACKEND)
-    without = [node["name"] for node in json.loads(small.tojson())["nodes"] if _lacks_range(node)]
+    graph = json.loads(found.get_backend_symbol(BACKEND).tojson())
+    without = [node["name"] for node in graph["nodes"] if _lacks_range(node)]
     if without:
         raise ValueError(f"no range has been measured for {', '.join(without)}")
-    return small
+    return graph
+
+
+def _types(graph):
+    """The type of what each node gives, the first of its outputs."""
+    heads = [[index, 0, 0] for index in range(len(graph["nodes"]))]
+    every = mx.sym.load_json(json.dumps(dict(graph, heads=heads)))
+    return every.infer_type(data=np.float32)[1]
+
+
+def _takes_signed_numbers(node, types):
+    """Whether a full connection in int8 gets such as may be below 0.
+
+    oneDNN adds 128 to them, which leaves no bit to spare.
+    """
+    return (node["op"] == CONNECTION and "quantized" in node.get("attrs", {})
+            and types[node["inputs"][0][0]] == np.int8)
+
+
+def _spare_a_bit(nodes, types):
+    """Doubles the ranges of what is never below 0, so that it comes to 128 in place of 255.
+
+    A processor without VNNI adds two products of 8 bits in 16, and cuts off what is more than they
+    hold: 2 x 255 x 127, but not 2 x 128 x 127. Of numbers that may be below 0 oneDNN sees to that
+    in convolutions.
+    """
+    for node, kind in zip(nodes, types):
+        attrs = node.get("attrs", {})
+        if kind == np.uint8 and "max_calib_range" in attrs:
+            attrs["max_calib_range"] = str(2 * float(attrs["max_calib_range"]))
 
 
 def _layers_of_theta(nodes):

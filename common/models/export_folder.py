@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 
 from common import cli, files, markdown
 from common.data import class_list
@@ -118,10 +119,10 @@ def answer_shape(symbol, image_shape):
 
 
 def check_free(folder):
-    """Raises an error where an export would be in the way of something else.
+    """Raises an error where an export cannot be written, or would be in the way of something else.
 
     Raises:
-        OSError: the folder holds something, but not an export.
+        OSError: the folder holds something, but not an export; or it cannot be made or changed.
         ValueError: its name is the prefix of checkpoints, which would not be found any more.
     """
     if checkpoint.begun(folder.rstrip(os.sep)):
@@ -131,6 +132,14 @@ def check_free(folder):
             and not os.path.exists(os.path.join(folder, SYMBOL))):
         raise FileExistsError(f"{folder}: holds something else than an export: give a folder that "
                               "is empty or new")
+    there = folder
+    while not os.path.exists(there):
+        there = os.path.dirname(there) or "."
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", folder) from None
 
 
 def training_symbol(folder):

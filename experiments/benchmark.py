@@ -97,7 +97,8 @@ def settings_table(results):
     for case in filter(results.__contains__, (competitors.case_name(*case) for case in cases())):
         ours = {name: results[case].get(f"here, {name}") for name in OURS}
         if any(ours.values()):
-            others = (best(results[case], name) for name in ("PyTorch", "onnxruntime"))
+            others = (best(results[case], name, in_int8=True)
+                      for name in ("PyTorch", "onnxruntime"))
             other = max(rate for _, rate in filter(None, others))
             rates = [results[case]["here"], *ours.values()]
             rows.append([case, *(f"{rate:,.0f}" if rate else "" for rate in rates),

@@ -14,7 +14,12 @@ PYTORCH = {  # setting -> flags of the worker
     "max-autotune": ["--max-autotune"],
     "bfloat16": ["--compile", "--bfloat16"],
 }
-ONNXRUNTIME = {"all cores": [], "one thread": ["--one-thread"]}
+ONNXRUNTIME = {
+    "all cores": [],
+    "one thread": ["--one-thread"],
+    "int8": ["--int8"],
+    "int8, one thread": ["--int8", "--one-thread"],
+}
 OURS = {  # other settings, of prediction -> flags of the worker
     "NaiveEngine": ["--naive-engine"],
     "int8": ["--int8"],
@@ -150,8 +155,11 @@ def asked(names, what, batch_size):
             and (batch_size <= FEW_IMAGES or "NaiveEngine" not in name)]
 
 
-def best(throughputs, program):
-    """The best setting of a program with several, and its throughput; None if there is none."""
+def best(throughputs, program, in_int8=False):
+    """The best setting of a program with several, and its throughput; None if there is none.
+
+    Of those in int8 only if so told: they are less exact.
+    """
     settings = {name.partition(", ")[2]: value for name, value in throughputs.items()
-                if name.startswith(f"{program}, ")}
+                if name.startswith(f"{program}, ") and (in_int8 or "int8" not in name)}
     return max(settings.items(), key=lambda item: item[1]) if settings else None

@@ -1,6 +1,7 @@
 """The same measurements of onnxruntime on the ONNX model that the zoo exports: prediction alone.
 
-It uses all cores, or one with --one-thread, and optimises the graph as far as it can.
+It uses all cores, or one with --one-thread, and optimises the graph as far as it can. With --int8
+its own quantization makes a network in int8 of the model.
 """
 import functools
 import os
@@ -20,10 +21,31 @@ from experiments.protocol import serve, throughput
 
 try:
     import onnxruntime
+    from onnxruntime import quantization
 except ImportError as error:
     sys.exit(f"{error}: the benchmark predicts by onnxruntime, too: pip install onnxruntime")
 
 THREADS = 1 if "--one-thread" in sys.argv else usable_cores()
+INT8 = "--int8" in sys.argv
+
+
+class Images(quantization.CalibrationDataReader):
+    """Pictures to take the ranges of numbers from."""
+
+    def __init__(self):
+        self._left = [np.random.RandomState(0).rand(64, 1, 28, 28).astype(np.float32)]
+
+    def get_next(self):
+        return {"data": self._left.pop()} if self._left else None
+
+
+def in_int8(path):
+    """The path of a model in int8 that is made of another: one scale for each channel."""
+    prepared, small = (os.path.join(os.path.dirname(path), f"{what}.onnx")
+                       for what in ("prepared", "int8"))
+    quantization.quant_pre_process(path, prepared, skip_symbolic_shape=True)  # which wants SymPy
+    quantization.quantize_static(prepared, small, Images(), per_channel=True)
+    return small
 
 
 @functools.lru_cache(maxsize=None)
@@ -40,6 +62,7 @@ def session(add_stn):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "lenet.onnx")
         to_onnx.save(path, symbol, *module.get_params(), (1, 28, 28))
+        path = in_int8(path) if INT8 else path
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

@@ -12,10 +12,13 @@ says its test accuracy after each of them.
 import functools
 import sys
 
-import torch
-from torch import nn
-from torch._inductor import config as compiler
-from torch.nn import functional
+try:
+    import torch
+    from torch import nn
+    from torch._inductor import config as compiler
+    from torch.nn import functional
+except ImportError as error:
+    sys.exit(f"{error}: the benchmark compares with PyTorch: make bench sets it up")
 
 from common.data import mnist
 from experiments.protocol import MATRICES, serve, throughput

@@ -27,6 +27,7 @@ from common.data import datasets
 from common.data.batches import PIXEL
 from common.graph import constants, padding, rewrite
 from common.models import card, predict, quantize, trained
+from common.processor import lanes
 from common.provenance import provenance
 from experiments import machine
 from experiments.protocol import throughput
@@ -126,6 +127,8 @@ def _int8(network, images):
 
 
 CONVERTED = {"float32": _float32, "bfloat16": _bfloat16, "int8": _int8}
+if lanes() < 16:  # oneDNN has no bfloat16 without AVX-512
+    del CONVERTED["bfloat16"]
 GROUPS = {  # what is compared; the first of each is what the others are compared with
     "pieces": {f"pieces of {size}": partial(piece, size) for size in PIECES},
     "forward": {f"{name}, forward": partial(transform, name, False)

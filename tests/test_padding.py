@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import symbols
+from common import processor
 from common.graph import padding
 from common.graph.padding import pad_convolutions
 from common.graph.rewrite import for_cpu
@@ -177,6 +178,13 @@ def test_weights_that_are_shared_are_filled_up_once():
         nodes = json.loads(pad_convolutions(symbol, data=SHAPE).tojson())["nodes"]
         padded[steps] = [node["name"] for node in nodes if node["op"] == "_zeros"]
     assert padded[1] == padded[3]
+
+
+@pytest.mark.parametrize(("known", "wanted"), [
+    ({"flags": "fma avx2 avx512f avx512bw"}, 16), ({"flags": "fma avx2"}, 8), ({}, 8)])
+def test_a_block_is_what_the_processor_computes_at_a_time(monkeypatch, known, wanted):
+    monkeypatch.setattr(processor, "_cpuinfo", lambda: known)
+    assert processor.lanes() == wanted
 
 
 def test_shapes_that_do_not_suffice_are_refused():

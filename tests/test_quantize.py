@@ -337,6 +337,13 @@ def test_a_network_that_int8_is_too_coarse_for_is_refused():
         quantize.in_int8(before, (1, 28, 28), synthetic.draw(200, seed=0)[0])
 
 
+@pytest.mark.parametrize("name", quantize.DISABLING)
+def test_an_environment_without_layers_of_int8_is_named(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ValueError, match=f"no int8 for this network: {name} .* unset it"):
+        quantize.in_int8(trained.load(PUBLISHED), (1, 28, 28), synthetic.draw(200, seed=0)[0])
+
+
 def test_images_that_tell_nothing_are_refused():
     before = trained.load(PUBLISHED)
     for images, words in (

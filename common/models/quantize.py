@@ -19,6 +19,7 @@ LEAST_ALIKE = 0.95  # of images that get the same class; below, MXNet computes s
 BACKEND = "MKLDNN_QUANTIZE"  # oneDNN's part of MXNet, which has the operators for it
 SAMPLERS = ("SpatialTransformer", "BilinearSampler")  # of a picture, by theta or a grid
 DEVICE = mx.cpu(1)  # on the first one MXNet fuses operators unasked, some of them wrongly
+DISABLING = ("MXNET_DISABLE_MKLDNN_CONV_OPT", "MXNET_DISABLE_MKLDNN_FC_OPT")
 ONCE = "MXNET_ELIMINATE_COMMON_EXPR"  # what layers compute alike, but for "0"
 CONNECTION = "_sg_mkldnn_fully_connected"  # as that backend calls it
 WRONG = {"_sg_mkldnn_conv": "gelu", CONNECTION: "leaky"}  # with such a LeakyReLU behind it
@@ -81,8 +82,11 @@ def quantized(symbol, arg_params, aux_params, images):
     Raises:
         mx.MXNetError: MXNet cannot do that with this network.
         ValueError: it has not found all ranges, and would take those of each batch; or no layer is
-            left.
+            left; or the environment keeps MXNet from it.
     """
+    for name in DISABLING:
+        if os.environ.get(name, "0") != "0":
+            raise ValueError(f"{name} takes its layers of int8 away: unset it")
     fused = rewrite.without_copies(symbol).get_backend_symbol(BACKEND)
     nodes = json.loads(fused.tojson())["nodes"]
     excluded = _layers_of_theta(nodes) + [node["name"] for node in nodes if _is_wrong_in_int8(node)]

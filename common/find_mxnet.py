@@ -32,6 +32,7 @@ ROLES = ("scheduler", "server", "worker")
 MOST_OF_A_GROUP = {"DMLC_PS_ROOT_PORT": 2**16 - 1, "DMLC_NUM_WORKER": 2**15 - 1,
                    "DMLC_NUM_SERVER": 2**15 - 1}
 UNFUSED_SUMS = "MXNET_DISABLE_MKLDNN_FUSE_CONV_SUM"  # read when MXNet is imported
+SUMMED_APART = "MXNET_EXEC_INPLACE_GRAD_SUM_CAP"  # read with the first gradient
 
 
 def unsuitable(version, bits, system, machine):
@@ -304,6 +305,9 @@ def _prepare():
     # in residual blocks that begin with a normalisation. So this is no setting to choose.
     if "mxnet" not in sys.modules:
         os.environ[UNFUSED_SUMS] = "1"
+    # Nor is this: where more gradients than that meet, 8 by default, MXNet adds them up in the
+    # memory of one of them, though that may be another layer's, which gets a wrong gradient.
+    os.environ[SUMMED_APART] = "1000000"
     if "DMLC_ROLE" in os.environ:  # a server or scheduler does its work in the import, and leaves
         os.environ.pop("PORT", None)  # which MXNet would take for that of each process
     # The import takes a second; Ctrl-C in it should not print a traceback.

@@ -224,7 +224,22 @@ def test_a_copy_elsewhere_leaves_the_speed_to_mxnet(tmp_path):
                    if not name.startswith(("MXNET", "OMP"))}
     done = subprocess.run([sys.executable, "-c", code], cwd=str(tmp_path), env=environment,
                           stdout=subprocess.PIPE, universal_newlines=True)
-    assert done.stdout == f"['{find_mxnet.UNFUSED_SUMS}', 'MXNET_SUBGRAPH_VERBOSE']\n"
+    assert done.stdout == (f"['{find_mxnet.UNFUSED_SUMS}', '{find_mxnet.SUMMED_APART}', "
+                           "'MXNET_SUBGRAPH_VERBOSE']\n")
+
+
+def test_many_gradients_of_one_variable_leave_others_right():
+    """MXNet adds up eight and more in the memory of one of them, which may be another's too."""
+    data = mx.sym.Variable("data")
+    layer = mx.sym.Convolution(data, num_filter=5, kernel=(3, 3), pad=(1, 1), name="layer")
+    net = mx.sym.Group([*(mx.sym.relu(data) for _ in range(7)), layer + data])
+    executor = net.simple_bind(mx.cpu(), data=(3, 5, 12, 11))
+    executor.arg_dict["data"][:] = 1
+    gradients = [mx.nd.random.normal(shape=output.shape)
+                 for output in executor.forward(is_train=True)]
+    executor.backward(gradients)
+    np.testing.assert_allclose(executor.grad_dict["layer_bias"].asnumpy(),
+                               gradients[-1].asnumpy().sum(axis=(0, 2, 3)), rtol=1e-4, atol=1e-4)
 
 
 def test_scripts_find_their_modules_without_their_folder_on_the_path(tmp_path):

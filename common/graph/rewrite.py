@@ -198,8 +198,9 @@ def for_cpu(symbol, contexts, dtype, for_training=True, **shapes):
         shapes: of its inputs, such as ``data=(64, 1, 28, 28)``; the batch size stays free.
 
     Returns:
-        A Symbol with the same arguments, auxiliary states and outputs, names included. It is the
-        symbol itself where there is nothing to gain: on GPUs, and in other types than float32.
+        A Symbol with the same arguments, auxiliary states and outputs, names included, but for the
+        name of an output that is only predicted. It is the symbol itself where there is nothing to
+        gain: on GPUs, and in other types than float32.
     """
     if dtype != "float32" or any(context.device_type != "cpu" for context in contexts):
         return symbol

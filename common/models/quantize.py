@@ -19,10 +19,10 @@ LEAST_ALIKE = 0.95  # of images that get the same class; below, MXNet computes s
 BACKEND = "MKLDNN_QUANTIZE"  # oneDNN's part of MXNet, which has the operators for it
 SAMPLERS = ("SpatialTransformer", "BilinearSampler")  # of a picture, by theta or a grid
 DEVICE = mx.cpu(1)  # on the first one MXNet fuses operators unasked, some of them wrongly
-DISABLING = ("MXNET_DISABLE_MKLDNN_CONV_OPT", "MXNET_DISABLE_MKLDNN_FC_OPT")  # unless "0"
 ONCE = "MXNET_ELIMINATE_COMMON_EXPR"  # what layers compute alike, but for "0"
 CONNECTION = "_sg_mkldnn_fully_connected"  # as that backend calls it
 WRONG = {"_sg_mkldnn_conv": "gelu", CONNECTION: "leaky"}  # with such a LeakyReLU behind it
+NEVER = ("elemwise_mul", "Convolution", "FullyConnected")  # the latter two if they are not fused
 PREFIX = "quantized_"  # of the names of nodes in int8
 
 
@@ -82,11 +82,8 @@ def quantized(symbol, arg_params, aux_params, images):
     Raises:
         mx.MXNetError: MXNet cannot do that with this network.
         ValueError: it has not found all ranges, and would take those of each batch; or no layer is
-            left; or the environment keeps MXNet from it.
+            left.
     """
-    for name in DISABLING:
-        if os.environ.get(name, "0") != "0":
-            raise ValueError(f"{name} takes its layers of int8 away: unset it")
     fused = rewrite.without_copies(symbol).get_backend_symbol(BACKEND)
     nodes = json.loads(fused.tojson())["nodes"]
     excluded = _layers_of_theta(nodes) + [node["name"] for node in nodes if _is_wrong_in_int8(node)]
@@ -161,10 +158,18 @@ def _layers_of_theta(nodes):
 
 def _is_wrong_in_int8(node):
     """Whether MXNet computes a node wrongly in int8, or some such nodes not at all."""
-    activations = {part.get("attrs", {}).get("act_type", "leaky")
-                   for graph in node.get("subgraphs", ()) for part in graph["nodes"]
-                   if part["op"] == "LeakyReLU"}
-    return node["op"] == "elemwise_mul" or WRONG.get(node["op"]) in activations
+    return node["op"] in NEVER or any(
+        _is_wrong_within(node["op"], part["op"], part.get("attrs", {}))
+        for graph in node.get("subgraphs", ()) for part in graph["nodes"])
+
+
+def _is_wrong_within(fused, operator, attrs):
+    """Whether it does so for what is fused with such a part."""
+    if operator == "LeakyReLU":
+        return WRONG.get(fused) == attrs.get("act_type", "leaky")
+    if operator == "Convolution":  # the scales of filters in groups get mixed up
+        return attrs.get("num_group", "1") not in ("1", attrs["num_filter"])
+    return operator == "clip" and fused != CONNECTION  # which clips at the end of its range
 
 
 def _lacks_range(node):

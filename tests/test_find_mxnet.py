@@ -234,7 +234,7 @@ def test_many_gradients_of_one_variable_leave_others_right():
     layer = mx.sym.Convolution(data, num_filter=5, kernel=(3, 3), pad=(1, 1), name="layer")
     net = mx.sym.Group([*(mx.sym.relu(data) for _ in range(7)), layer + data])
     executor = net.simple_bind(mx.cpu(), data=(3, 5, 12, 11))
-    executor.arg_dict["data"][:] = 1
+    executor.arg_dict["layer_weight"][:] = 1
     gradients = [mx.nd.random.normal(shape=output.shape)
                  for output in executor.forward(is_train=True)]
     executor.backward(gradients)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import stat
+import tempfile
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TEXT = 2**24  # bytes; more than any symbol, list or JSON has: a ResNet of 152 layers has 2**18
@@ -171,6 +172,18 @@ def prepare_output(path):
     try:
         with open(probe, "wb"):
             os.remove(probe)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
+
+
+def check_folder(path):
+    """Raises OSError if nothing can be written in a folder, or it cannot be made; makes nothing."""
+    there = path
+    while not os.path.exists(there):
+        there = os.path.dirname(there) or "."
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
     except OSError as error:
         raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
 

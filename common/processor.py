@@ -1,4 +1,5 @@
 """The processor, which rounds and is as fast as its kind."""
+import itertools
 import platform
 import re
 
@@ -17,9 +18,10 @@ def lanes():
 
 
 def _cpuinfo():
-    """What Linux tells of it: name -> text; empty elsewhere."""
+    """What Linux tells of the first core: name -> text; empty elsewhere."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return dict(re.findall(r"^(\w[\w ]*?)\s*: (.*)$", file.read(), flags=re.M))
+            first = "".join(itertools.takewhile(str.strip, file))  # there may be hundreds
+            return dict(re.findall(r"^(\w[\w ]*?)\s*: (.*)$", first, flags=re.M))
     except OSError:
         return {}

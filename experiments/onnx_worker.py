@@ -62,7 +62,8 @@ def session(add_stn):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "lenet.onnx")
         to_onnx.save(path, symbol, *module.get_params(), (1, 28, 28))
-        path = in_int8(path) if INT8 else path
+        if INT8:
+            path = in_int8(path)
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

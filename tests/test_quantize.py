@@ -72,7 +72,7 @@ def test_theta_has_all_its_bits(transform, steps):
     wanted = ["stn_loc_fc2", "stn_loc_fc2_step2"][:steps]
     assert [name for name in fractions if name in wanted] == wanted
     thetas = after.predictor((1, 28, 28), output="stn_theta_output")(pictures(100, (1, 28, 28)))
-    assert len(np.unique(thetas[:, 0])) > 95  # of 100 pictures
+    assert len(np.unique(thetas[:, 0])) > 97  # of 100 pictures
 
 
 def layer(name):
@@ -88,7 +88,9 @@ ACTIVATIONS = {
     **{name: functools.partial(mx.sym.LeakyReLU, act_type=name)
        for name in ("leaky", "elu", "selu", "gelu")},
     "leaky by default": mx.sym.LeakyReLU, "square": mx.sym.square, "abs": mx.sym.abs,
-    "clip": lambda net: mx.sym.clip(net, 0, 1), "swish": lambda net: net * mx.sym.sigmoid(net),
+    "clip": lambda net: mx.sym.clip(net, 0, 6),
+    "clip of most": lambda net: mx.sym.clip(net, 0, 1),
+    "swish": lambda net: net * mx.sym.sigmoid(net),
     "two dropouts": lambda net: mx.sym.Dropout(mx.sym.Dropout(net))}
 
 
@@ -115,12 +117,16 @@ def test_no_kind_of_convolution_is_wrong_by_more_than_rounding(options):
     check_layers(layer("full connection")(net, name="three"))
 
 
+def random_params(net, shape):
+    """Parameters of a network for data of a shape: name -> NDArray."""
+    rng, shapes = np.random.RandomState(0), net.infer_shape(data=shape)[0]
+    return {name: mx.nd.array(rng.normal(0, 0.3, shape))
+            for name, shape in zip(net.list_arguments(), shapes) if name != "data"}
+
+
 def check_layers(net):
     """Fails if a network in int8 is wrong by more than rounding, with some random parameters."""
-    rng, shapes = np.random.RandomState(0), net.infer_shape(data=(64, 3, 12, 12))[0]
-    params = {name: mx.nd.array(rng.normal(0, 0.3, shape))
-              for name, shape in zip(net.list_arguments(), shapes) if name != "data"}
-    images = pictures(64, (3, 12, 12))
+    params, images = random_params(net, (64, 3, 12, 12)), pictures(64, (3, 12, 12))
     small = quantize.quantized(net, params, {}, images * PIXEL)
     wanted, answers = (trained.Trained("a.params", each, params, {}).predictor((3, 12, 12))(images)
                        for each in (net, small))
@@ -154,15 +160,13 @@ def test_two_products_fit_into_16_bits(options):
 def test_a_full_connection_of_signed_numbers_stays_in_float32():
     net = layer("full connection")(mx.sym.Variable("data"), name="one")
     net = layer("full connection")(mx.sym.tanh(net), name="two")
-    params = {name: mx.nd.array(np.random.RandomState(0).normal(0, 0.3, shape))
-              for name, shape in zip(net.list_arguments(), net.infer_shape(data=(64, 30))[0])
-              if name != "data"}
-    small = quantize.quantized(net, params, {}, np.random.RandomState(1).rand(64, 30))
+    params, numbers = random_params(net, (64, 30)), np.random.RandomState(1).rand(64, 30)
+    small = quantize.quantized(net, params, {}, numbers)
     types = [attrs.get("quantized") for node, attrs in nodes(small)
              if node["op"] == quantize.CONNECTION]
     assert types == ["True", None]
     with pytest.raises(ValueError, match="all its layers stay in float32"):
-        quantize.quantized(net, params, {}, np.random.RandomState(1).rand(64, 30) - 0.5)
+        quantize.quantized(net, params, {}, numbers - 0.5)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 
 from common import cli, files, markdown
 from common.data import class_list
@@ -132,14 +131,7 @@ def check_free(folder):
             and not os.path.exists(os.path.join(folder, SYMBOL))):
         raise FileExistsError(f"{folder}: holds something else than an export: give a folder that "
                               "is empty or new")
-    there = folder
-    while not os.path.exists(there):
-        there = os.path.dirname(there) or "."
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise OSError(error.errno, f"cannot be written: {error.strerror}", folder) from None
+    files.check_folder(folder)
 
 
 def training_symbol(folder):

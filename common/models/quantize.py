@@ -87,11 +87,12 @@ def quantized(symbol, arg_params, aux_params, images):
     fused = rewrite.without_copies(symbol).get_backend_symbol(BACKEND)
     nodes = json.loads(fused.tojson())["nodes"]
     excluded = _layers_of_theta(nodes) + [node["name"] for node in nodes if _is_wrong_in_int8(node)]
-    signed = [None]
-    while signed:
+    while True:
         graph = _measured(fused, arg_params, aux_params, images, excluded)
         nodes, types = graph["nodes"], _types(graph)
         signed = [node["name"] for node in nodes if _takes_signed_numbers(node, types)]
+        if not signed:
+            break
         excluded += [name[len(PREFIX):] for name in signed]
     _spare_a_bit(nodes, types)
     small = mx.sym.load_json(json.dumps(graph))

@@ -4,6 +4,7 @@ MXNet 1.9.1 is its last release and predates Python 3.12 and NumPy 1.24. Importi
 back the few names that MXNet misses, and changes none of NumPy's. In the zoo it also sets the
 number of threads, which MXNet reads when it is imported; what the user has set in the environment
 stays. A copy of this file elsewhere leaves that to MXNet: a single device wants other settings.
+Nor does a copy import MXNet faster, as the zoo does by ``common/lazy_operators.py``.
 
 Run as a program, it says whether this Python can work at all: ``python common/find_mxnet.py``.
 (So that old Pythons can be told, this file keeps to syntax that they can read.)
@@ -26,7 +27,7 @@ SUITABLE = "64-bit CPython 3.8 to 3.13 on Linux (x86-64 or aarch64) or macOS (x8
 WHEELS = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"))
 INSTALL = "run `make setup`, then use .venv/bin/python"
 DRIVER = "libcuda.so.1"
-# What MXNet imports for a few functions, where it is installed: 70 MiB, a third of the time.
+# What MXNet imports for a few functions, where it is installed: 70 MiB, more than half of the time.
 SELDOM_USED = ("h5py", "onnx", "requests", "scipy.stats")
 ROLES = ("scheduler", "server", "worker")
 MOST_OF_A_GROUP = {"DMLC_PS_ROOT_PORT": 2**16 - 1, "DMLC_NUM_WORKER": 2**15 - 1,
@@ -100,13 +101,20 @@ def _import_mxnet():
         ours = _distutils()
         sys.modules.update(ours)
         try:
-            with_seldom_used(SELDOM_USED,
-                             lambda: _with_libraries(lambda: __import__("mxnet"), []))
+            with_seldom_used(SELDOM_USED, lambda: _with_libraries(_load_mxnet, []))
         finally:
             for name in ours:
                 del sys.modules[name]
         mend_scipy(sys.modules.get("scipy.sparse"))
         mend_mxnet()
+
+
+def _load_mxnet():
+    if __name__ == "common.find_mxnet":
+        from common.lazy_operators import compiled_when_called
+        with compiled_when_called():
+            __import__("mxnet")
+    __import__("mxnet")
 
 
 def _distutils():
@@ -310,7 +318,7 @@ def _prepare():
     os.environ[SUMMED_APART] = "1000000"
     if "DMLC_ROLE" in os.environ:  # a server or scheduler does its work in the import, and leaves
         os.environ.pop("PORT", None)  # which MXNet would take for that of each process
-    # The import takes a second; Ctrl-C in it should not print a traceback.
+    # The import takes half a second; Ctrl-C in it should not print a traceback.
     ours = (signal.getsignal(signal.SIGINT) is signal.default_int_handler
             and threading.current_thread() is threading.main_thread())
     if ours:

@@ -1,0 +1,87 @@
+import ctypes
+import inspect
+import json
+import shutil
+import subprocess
+import sys
+import threading
+
+import mxnet as mx
+import pytest
+
+from common import find_mxnet
+from tests.conftest import ROOT
+
+DESCRIBE = """
+import mxnet, inspect, json, sys
+print(json.dumps({f"{module.__name__} {name}": [
+    str(inspect.signature(found)), found.__doc__, found.__qualname__, found.__module__,
+    found.__code__.co_names, found.__code__.co_varnames, found.__defaults__ is None]
+    for module in map(sys.modules.get, sorted(sys.modules))
+    if module.__name__.startswith(("mxnet.ndarray", "mxnet.symbol", "mxnet.contrib"))
+    for name, found in sorted(vars(module).items()) if inspect.isfunction(found)}))
+"""
+
+
+@pytest.fixture
+def fresh():
+    """Makes a function of MXNet anew that has not been called yet, from its name."""
+    def make(name):
+        handle = mx.base.OpHandle()
+        mx.base.check_call(mx.base._LIB.NNGetOpHandle(mx.base.c_str(name), ctypes.byref(handle)))
+        return mx.ndarray.register._make_ndarray_function(handle, name, name)
+    return make
+
+
+def described(folder, module):
+    """What there is to see of MXNet's functions, where it was imported by a module of a folder."""
+    done = subprocess.run([sys.executable, "-c", f"import {module}" + DESCRIBE], cwd=str(folder),
+                          stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def test_the_functions_are_those_of_mxnet(tmp_path):
+    shutil.copy(find_mxnet.__file__, tmp_path)
+    ours, mxnets = described(ROOT, "common.find_mxnet"), described(tmp_path, "find_mxnet")
+    assert len(mxnets) > 2500
+    assert ours.keys() == mxnets.keys()
+    assert [name for name in ours if ours[name] != mxnets[name]] == []
+
+
+def test_a_function_is_compiled_by_its_first_call(fresh):
+    relu = fresh("relu")
+    assert relu.__code__.co_name == "_first_call"
+    assert relu(mx.nd.array([-1, 2])).asnumpy().tolist() == [0, 2]
+    assert relu.__code__.co_name == "relu"
+    assert (relu.__kwdefaults__, vars(relu).keys() & {"__wrapped__"}) == (None, set())
+    assert relu(data=mx.nd.array([-1, 2])).asnumpy().tolist() == [0, 2]
+
+
+def test_a_wrong_call_says_what_mxnet_says(fresh):
+    activation, messages = fresh("Activation"), []
+    for _ in range(2):
+        with pytest.raises(mx.MXNetError) as error:
+            activation(mx.nd.array([-1, 2]), act_type="none")
+        messages.append(str(error.value).splitlines()[-1])
+    assert messages[0] == messages[1]
+    assert 'act_type="none"' in messages[0]
+
+
+def test_its_signature_is_mxnet_s_before_the_first_call(fresh):
+    assert str(inspect.signature(fresh("relu"))) == "(data=None, out=None, name=None, **kwargs)"
+
+
+def test_many_threads_call_it_first(fresh):
+    for _ in range(50):
+        relu, start, results = fresh("relu"), threading.Barrier(8), []
+
+        def call(relu=relu, start=start, results=results):
+            start.wait()
+            results.append(relu(mx.nd.array([-1, 2])).asnumpy().tolist())
+
+        threads = [threading.Thread(target=call) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert results == 8 * [[0, 2]]

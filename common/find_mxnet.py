@@ -32,6 +32,11 @@ SELDOM_USED = ("h5py", "onnx", "requests", "scipy.stats")
 ROLES = ("scheduler", "server", "worker")
 MOST_OF_A_GROUP = {"DMLC_PS_ROOT_PORT": 2**16 - 1, "DMLC_NUM_WORKER": 2**15 - 1,
                    "DMLC_NUM_SERVER": 2**15 - 1}
+# With less than 1 of these, or what is no number, MXNet waits for ever or crashes.
+COUNTS = ("MXNET_CPU_WORKER_NTHREADS", "MXNET_CPU_PRIORITY_NTHREADS", "MXNET_CPU_TEMP_COPY",
+          "MXNET_CPU_PARALLEL_RAND_COPY")
+MOST = 1024
+ENGINES = ("NaiveEngine", "ThreadedEngine", "ThreadedEnginePerDevice")
 UNFUSED_SUMS = "MXNET_DISABLE_MKLDNN_FUSE_CONV_SUM"  # read when MXNet is imported
 SUMMED_APART = "MXNET_EXEC_INPLACE_GRAD_SUM_CAP"  # read with the first gradient
 
@@ -262,8 +267,7 @@ def wrong_group(environment):
         return "DMLC_ROLE={!r}: expected {} or {}".format(role, ", ".join(ROLES[:-1]), ROLES[-1])
     for name, most in MOST_OF_A_GROUP.items():
         value = environment.get(name, "")
-        is_good = value and not value.strip("0123456789") and 0 < int(value) <= most
-        if not is_good and (value or role != "worker"):
+        if not _is_count(value, most) and (value or role != "worker"):
             return "{}={!r}: expected a number from 1 to {}".format(name, value, most)
     address = environment.get("DMLC_PS_ROOT_URI", "")
     if (role == "scheduler" and not _is_address(address)
@@ -271,6 +275,23 @@ def wrong_group(environment):
         return "DMLC_PS_ROOT_URI={!r}: expected the scheduler's IP address such as 10.0.0.1; or " \
                "set DMLC_USE_KUBERNETES=1, to listen at all of its addresses".format(address)
     return None
+
+
+def wrong_setting(environment):
+    """Says in one line which setting MXNet would hang or crash on; None if there is none."""
+    for name in COUNTS:
+        if name in environment and not _is_count(environment[name].strip(), MOST):
+            return "{}={!r}: expected a number from 1 to {}; unset, it is chosen".format(
+                name, environment[name], MOST)
+    engine = environment.get("MXNET_ENGINE_TYPE", ENGINES[-1])
+    if engine not in ENGINES:
+        return "MXNET_ENGINE_TYPE={!r}: expected {} or {}".format(
+            engine, ", ".join(ENGINES[:-1]), ENGINES[-1])
+    return None
+
+
+def _is_count(text, most):
+    return bool(text) and not text.strip("0123456789") and 0 < int(text) <= most
 
 
 def _is_address(text):
@@ -303,7 +324,8 @@ def drop_empty(environment):
 
 def _prepare():
     drop_empty(os.environ)
-    complaint = mend_threads(os.environ) or wrong_group(os.environ)
+    complaint = (mend_threads(os.environ) or wrong_setting(os.environ)
+                 or wrong_group(os.environ))
     if complaint:
         _leave(complaint)
     if __name__ == "common.find_mxnet":

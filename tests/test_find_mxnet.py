@@ -187,6 +187,29 @@ def test_a_bad_number_of_threads_ends_a_script_in_one_line():
     assert "OMP_NUM_THREADS='0'" in done.stderr
 
 
+@pytest.mark.parametrize("name", find_mxnet.COUNTS)
+@pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "2 3", "²", "1025"])
+def test_settings_that_mxnet_hangs_or_crashes_on_are_named(name, value):
+    complaint = find_mxnet.wrong_setting({name: value})
+    assert complaint.startswith(f"{name}={value!r}: expected a number from 1 to 1024")
+
+
+@pytest.mark.parametrize("setting", [
+    {}, {"MXNET_CPU_WORKER_NTHREADS": " 1 "}, {"MXNET_CPU_TEMP_COPY": "1024"},
+    *({"MXNET_ENGINE_TYPE": engine} for engine in find_mxnet.ENGINES)])
+def test_mxnet_computes_with_settings_that_are_good(setting):
+    assert find_mxnet.wrong_setting(setting) is None
+    code = "from common import find_mxnet; import mxnet; print(mxnet.nd.ones(2).sum().asscalar())"
+    assert run(sys.executable, "-c", code, **setting).stdout == "2.0\n"
+
+
+def test_a_bad_setting_ends_a_script_in_one_line():
+    done = run(sys.executable, "score.py", "--help", MXNET_ENGINE_TYPE="NaiveEngin")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2, "", "MXNET_ENGINE_TYPE='NaiveEngin': expected NaiveEngine, ThreadedEngine or "
+        "ThreadedEnginePerDevice\n")
+
+
 GROUP = {"DMLC_ROLE": "scheduler", "DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": "9091",
          "DMLC_NUM_WORKER": "2", "DMLC_NUM_SERVER": "1"}
 

@@ -13,6 +13,7 @@ PYTORCH = {  # setting -> flags of the worker
     "compiled": ["--compile"],
     "max-autotune": ["--max-autotune"],
     "bfloat16": ["--compile", "--bfloat16"],
+    "int8": ["--int8"],
 }
 ONNXRUNTIME = {
     "all cores": [],
@@ -27,7 +28,8 @@ OURS = {  # other settings, of prediction -> flags of the worker
 }
 FEW_IMAGES = 16  # for more, the NaiveEngine is slow: one core, in the thread that asks
 # On a CPU, max-autotune only tries out products of matrices one of which is constant.
-FOR_PREDICTION = ("PyTorch, max-autotune", *(f"onnxruntime, {name}" for name in ONNXRUNTIME),
+FOR_PREDICTION = ("PyTorch, max-autotune", "PyTorch, int8",
+                  *(f"onnxruntime, {name}" for name in ONNXRUNTIME),
                   *(f"here, {name}" for name in OURS))
 COMPETITORS = {  # name -> the worker's module and flags
     "here": ["experiments.mxnet_worker"],

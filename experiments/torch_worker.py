@@ -4,6 +4,7 @@
     --bfloat16        autocast to bfloat16
     --compile         compiled, for each batch size; in prediction its weights are frozen
     --max-autotune    likewise, and products of matrices are chosen by trying them
+    --int8            eager, in int8 by PyTorch's own quantization: it predicts alone
 
 With --learn SEED it trains on MNIST instead, by the reference network's recipe: SGD, rate 0.1 and a
 hundredth of it in the full connections of the localisation network, batches of 64, 20 epochs; and
@@ -11,11 +12,14 @@ says its test accuracy after each of them.
 """
 import functools
 import sys
+import warnings
 
 try:
     import torch
     from torch import nn
     from torch._inductor import config as compiler
+    from torch.ao import quantization
+    from torch.ao.quantization import quantize_fx
     from torch.nn import functional
 except ImportError as error:
     sys.exit(f"{error}: the benchmark compares with PyTorch: make bench sets it up")
@@ -24,6 +28,7 @@ from common.data import mnist
 from experiments.protocol import MATRICES, serve, throughput
 
 CHANNELS_LAST, BFLOAT16 = "--channels-last" in sys.argv, "--bfloat16" in sys.argv
+INT8 = "--int8" in sys.argv
 MODE = next((mode for flag, mode in (("--compile", "default"),
                                      ("--max-autotune", "max-autotune-no-cudagraphs"))
              if flag in sys.argv), None)
@@ -64,10 +69,22 @@ def autocast():
     return torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16)
 
 
+def in_int8(net):
+    """A network in int8; a batch of images gives the ranges of its numbers."""
+    images = torch.rand(64, 1, 28, 28)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a later PyTorch has another way
+        observed = quantize_fx.prepare_fx(net, quantization.get_default_qconfig_mapping(), images)
+        observed(images)
+        return quantize_fx.convert_fx(observed)
+
+
 @functools.lru_cache(maxsize=1)  # the rounds of one case need not compile again
 def network(add_stn, training, batch_size):
-    """A network in either mode, compiled for just this batch size if at all."""
+    """A network in either mode, in int8 or compiled for just this batch size if so told."""
     net = laid_out(Net(add_stn).train(training))
+    if INT8:
+        return in_int8(net)
     if not MODE:
         return net
     torch.compiler.reset()

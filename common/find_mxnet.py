@@ -27,8 +27,8 @@ SUITABLE = "64-bit CPython 3.8 to 3.13 on Linux (x86-64 or aarch64) or macOS (x8
 WHEELS = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"))
 INSTALL = "run `make setup`, then use .venv/bin/python"
 DRIVER = "libcuda.so.1"
-# What MXNet imports for a few functions, where it is installed: 70 MiB, more than half of the time.
-SELDOM_USED = ("h5py", "onnx", "requests", "scipy.stats")
+# What MXNet imports for a few functions, where it is installed: 80 MiB, most of the time.
+SELDOM_USED = ("h5py", "onnx", "requests", "scipy.sparse", "scipy.stats")
 ROLES = ("scheduler", "server", "worker")
 MOST_OF_A_GROUP = {"DMLC_PS_ROOT_PORT": 2**16 - 1, "DMLC_NUM_WORKER": 2**15 - 1,
                    "DMLC_NUM_SERVER": 2**15 - 1}
@@ -110,7 +110,7 @@ def _import_mxnet():
         finally:
             for name in ours:
                 del sys.modules[name]
-        mend_scipy(sys.modules.get("scipy.sparse"))
+        mend_scipy("mxnet.ndarray.sparse", "mxnet.ndarray.utils")
         mend_mxnet()
 
 
@@ -126,7 +126,7 @@ def _distutils():
     """The modules distutils and distutils.version, by name; none where distutils is loaded.
 
     MXNet needs no more. From Python 3.12 on setuptools has it; before, setuptools puts itself in
-    the place of Python's. To import all of setuptools takes a tenth of the time of MXNet.
+    the place of Python's. To import all of setuptools takes a fifth of the time of MXNet.
     """
     setuptools = importlib.util.find_spec("setuptools")
     folders = [os.path.join(sysconfig.get_path("stdlib"), "distutils")]
@@ -143,13 +143,21 @@ def _distutils():
     return {"distutils": package, "distutils.version": version}
 
 
-def mend_scipy(sparse):
-    """Gives scipy.sparse, if it is there, the name that ``nd.array`` looks up.
+def mend_scipy(*names):
+    """Has modules of MXNet ask whether an array is SciPy's without importing scipy.sparse.
 
-    SciPy 2 drops it, and before it warns of it whenever it is used.
+    They ask by a name that SciPy 2 drops, and of which it warns before. What is not imported has
+    made no array.
     """
-    if sparse:
-        sparse.csr = sparse
+    class Kind(type):
+        def __instancecheck__(cls, array):
+            sparse = sys.modules.get("scipy.sparse")
+            return isinstance(array, getattr(sparse, "csr_matrix", ()))
+
+    for module in filter(None, map(sys.modules.get, names)):
+        if module.spsp:
+            module.spsp = _Later("scipy.sparse")
+            module.spsp.csr = types.SimpleNamespace(csr_matrix=Kind("csr_matrix", (), {}))
 
 
 def mend_mxnet():

@@ -156,6 +156,15 @@ def test_mxnet_makes_arrays_where_scipy_has_dropped_what_it_looks_up():
     assert (done.stdout, done.stderr) == ("(2,)\ncsr\n", "")
 
 
+def test_arrays_are_made_without_scipy_s_sparse_ones():
+    code = ("from common import find_mxnet; import mxnet as mx, sys;"
+            "made = mx.nd.array([[0, 3]]); print('scipy.sparse' in sys.modules);"
+            "theirs = made.tostype('csr').asscipy(); print(type(theirs).__name__, theirs.sum());"
+            "print(mx.nd.array(theirs).stype, mx.nd.sparse.array(theirs).stype)")
+    done = run(sys.executable, "-W", "error", "-c", code)
+    assert (done.stdout, done.stderr) == ("False\ncsr_matrix 3.0\ncsr csr\n", "")
+
+
 def test_threads_of_the_user_stay():
     code = "from common import find_mxnet; import os; print(os.environ['OMP_NUM_THREADS'])"
     assert run(sys.executable, "-c", code, OMP_NUM_THREADS="2").stdout == "2\n"

@@ -126,7 +126,7 @@ def _distutils():
     """The modules distutils and distutils.version, by name; none where distutils is loaded.
 
     MXNet needs no more. From Python 3.12 on setuptools has it; before, setuptools puts itself in
-    the place of Python's. To import all of setuptools takes a fifth of the time of MXNet.
+    the place of Python's. To import all of setuptools takes a third of the time of MXNet.
     """
     setuptools = importlib.util.find_spec("setuptools")
     folders = [os.path.join(sysconfig.get_path("stdlib"), "distutils")]

@@ -115,11 +115,12 @@ def _import_mxnet():
 
 
 def _load_mxnet():
-    if __name__ == "common.find_mxnet":
-        from common.lazy_operators import compiled_when_called
-        with compiled_when_called():
-            __import__("mxnet")
-    __import__("mxnet")
+    if __name__ != "common.find_mxnet":  # a copy, which is this file alone
+        __import__("mxnet")
+        return
+    from common.lazy_operators import compiled_when_called
+    with compiled_when_called():
+        __import__("mxnet")
 
 
 def _distutils():

@@ -110,7 +110,7 @@ def _import_mxnet():
         finally:
             for name in ours:
                 del sys.modules[name]
-        mend_scipy("mxnet.ndarray.sparse", "mxnet.ndarray.utils")
+        mend_scipy()
         mend_mxnet()
 
 
@@ -144,8 +144,8 @@ def _distutils():
     return {"distutils": package, "distutils.version": version}
 
 
-def mend_scipy(*names):
-    """Has modules of MXNet ask whether an array is SciPy's without importing scipy.sparse.
+def mend_scipy():
+    """Has MXNet ask whether an array is SciPy's without importing scipy.sparse.
 
     They ask by a name that SciPy 2 drops, and of which it warns before. What is not imported has
     made no array.
@@ -155,10 +155,11 @@ def mend_scipy(*names):
             sparse = sys.modules.get("scipy.sparse")
             return isinstance(array, getattr(sparse, "csr_matrix", ()))
 
-    for module in filter(None, map(sys.modules.get, names)):
-        if module.spsp:
-            module.spsp = _Later("scipy.sparse")
-            module.spsp.csr = types.SimpleNamespace(csr_matrix=Kind("csr_matrix", (), {}))
+    sparse = _Later("scipy.sparse")
+    sparse.csr = types.SimpleNamespace(csr_matrix=Kind("csr_matrix", (), {}))
+    for name in ("mxnet.ndarray.sparse", "mxnet.ndarray.utils"):
+        if sys.modules[name].spsp:  # SciPy is installed
+            sys.modules[name].spsp = sparse
 
 
 def mend_mxnet():
@@ -256,7 +257,7 @@ def mend_threads(environment):
         environment.pop("OMP_NUM_THREADS", None)
         return None
     first = value.split(",")[0].strip()  # the others are for threads within threads
-    if not first or first.strip("0123456789") or not 0 < int(first) < 2**31:
+    if not _is_count(first, 2**31 - 1):
         return "OMP_NUM_THREADS={!r}: expected a number of threads such as 2, or a list such as " \
                "4,2; unset, it is chosen".format(value)
     environment["OMP_NUM_THREADS"] = first
@@ -273,7 +274,7 @@ def wrong_group(environment):
     """
     role = environment.get("DMLC_ROLE", "worker")
     if role not in ROLES:
-        return "DMLC_ROLE={!r}: expected {} or {}".format(role, ", ".join(ROLES[:-1]), ROLES[-1])
+        return "DMLC_ROLE={!r}: expected {}".format(role, _one_of(ROLES))
     for name, most in MOST_OF_A_GROUP.items():
         value = environment.get(name, "")
         if not _is_count(value, most) and (value or role != "worker"):
@@ -294,9 +295,12 @@ def wrong_setting(environment):
                 name, environment[name], MOST)
     engine = environment.get("MXNET_ENGINE_TYPE", ENGINES[-1])
     if engine not in ENGINES:
-        return "MXNET_ENGINE_TYPE={!r}: expected {} or {}".format(
-            engine, ", ".join(ENGINES[:-1]), ENGINES[-1])
+        return "MXNET_ENGINE_TYPE={!r}: expected {}".format(engine, _one_of(ENGINES))
     return None
+
+
+def _one_of(names):
+    return " or ".join([", ".join(names[:-1]), names[-1]])
 
 
 def _is_count(text, most):

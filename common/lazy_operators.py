@@ -50,8 +50,8 @@ def _put_off(scope, source, _, names):
     name = re.search(r"^def (\w+)", source, re.MULTILINE).group(1)
     function = types.FunctionType(_first_call.__code__, scope, name)
     function.__qualname__ = name
-    function.__wrapped__ = source = _Source(function, source)
-    function.__kwdefaults__ = {"_source": source}
+    function.__wrapped__ = _Source(function, source)
+    function.__kwdefaults__ = {"_source": function.__wrapped__}
     names[name] = function
 
 

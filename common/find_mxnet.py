@@ -158,7 +158,7 @@ def mend_scipy():
     sparse = _Later("scipy.sparse")
     sparse.csr = types.SimpleNamespace(csr_matrix=Kind("csr_matrix", (), {}))
     for name in ("mxnet.ndarray.sparse", "mxnet.ndarray.utils"):
-        if sys.modules[name].spsp:  # SciPy is installed
+        if getattr(sys.modules.get(name), "spsp", None):  # SciPy is installed
             sys.modules[name].spsp = sparse
 
 

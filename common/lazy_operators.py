@@ -5,7 +5,6 @@ compiles them, which takes more than half of the time. A program calls some doze
 """
 import contextlib
 import functools
-import importlib.abc
 import importlib.machinery
 import inspect
 import re
@@ -25,7 +24,7 @@ def compiled_when_called():
         sys.meta_path.remove(_Finder)
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     """Finds those modules, to be loaded by ``_Loader``."""
 
     @staticmethod
@@ -48,37 +47,38 @@ class _Loader(importlib.machinery.SourceFileLoader):
 def _put_off(scope, source, _, names):
     """As ``exec`` of the source of one function, in a module's scope; into a dict."""
     name = re.search(r"^def (\w+)", source, re.MULTILINE).group(1)
-    function = types.FunctionType(_first_call.__code__, scope, name)
+    later = _Deferred(scope, source)
+
+    def call(*args, **kwargs):
+        return later.function(*args, **kwargs)
+
+    names[name] = function = types.FunctionType(call.__code__, scope, name, None, call.__closure__)
     function.__qualname__ = name
-    function.__wrapped__ = _Source(function, source)
-    function.__kwdefaults__ = {"_source": function.__wrapped__}
-    names[name] = function
+    function.__wrapped__ = later
 
 
-def _first_call(*args, _source, **kwargs):
-    return _source.compiled()(*args, **kwargs)
+class _Deferred:
+    """A function that is compiled when it is first needed, which inspect takes for a function."""
 
+    __class__ = property(lambda self: types.FunctionType)
 
-class _Source:
-    """The source of a function, which inspect takes for what the function wraps."""
+    def __init__(self, scope, source):
+        self._scope, self._source = scope, source
 
-    def __init__(self, function, text):
-        self._function, self._text = function, text
-
-    def compiled(self):
-        """The function, which from now on is what its source says.
-
-        Another thread may call it meanwhile: it is whole after each line.
-        """
-        function, names = self._function, {}
-        exec(self._text, function.__globals__, names)
-        compiled = names[function.__name__]
-        function.__defaults__ = compiled.__defaults__
-        function.__code__ = compiled.__code__
-        function.__kwdefaults__ = None
-        vars(function).pop("__wrapped__", None)
+    @functools.cached_property
+    def function(self):
+        """What the source defines."""
+        names = {}
+        exec(self._source, self._scope, names)
+        function, = names.values()
         return function
+
+    def __call__(self, *args, **kwargs):
+        return self.function(*args, **kwargs)
+
+    def __getattr__(self, name):
+        return getattr(self.function, name)
 
     @property
     def __signature__(self):
-        return inspect.signature(self.compiled())
+        return inspect.signature(self.function)

@@ -1,4 +1,5 @@
 import ctypes
+import gc
 import inspect
 import json
 import shutil
@@ -16,7 +17,8 @@ DESCRIBE = """
 import mxnet, inspect, json, sys
 print(json.dumps({f"{module.__name__} {name}": [
     str(inspect.signature(found)), found.__doc__, found.__qualname__, found.__module__,
-    found.__code__.co_names, found.__code__.co_varnames, found.__defaults__ is None]
+    found.__globals__["__name__"],
+    inspect.unwrap(found).__code__.co_names, inspect.unwrap(found).__code__.co_varnames]
     for module in map(sys.modules.get, sorted(sys.modules))
     if module.__name__.startswith(("mxnet.ndarray", "mxnet.symbol", "mxnet.contrib"))
     for name, found in sorted(vars(module).items()) if inspect.isfunction(found)}))
@@ -35,8 +37,8 @@ def fresh():
 
 def described(folder, module):
     """What there is to see of MXNet's functions, where it was imported by a module of a folder."""
-    done = subprocess.run([sys.executable, "-c", f"import {module}" + DESCRIBE], cwd=str(folder),
-                          stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([sys.executable, "-c", f"import {module}" + DESCRIBE],
+                          cwd=str(folder), stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
 
 
@@ -50,11 +52,48 @@ def test_the_functions_are_those_of_mxnet(tmp_path):
 
 def test_a_function_is_compiled_by_its_first_call(fresh):
     relu = fresh("relu")
-    assert relu.__code__.co_name == "_first_call"
+    assert "function" not in vars(relu.__wrapped__)
     assert relu(mx.nd.array([-1, 2])).asnumpy().tolist() == [0, 2]
-    assert relu.__code__.co_name == "relu"
-    assert (relu.__kwdefaults__, vars(relu).keys() & {"__wrapped__"}) == (None, set())
+    compiled = vars(relu.__wrapped__)["function"]
+    assert compiled.__code__.co_name == "relu"
     assert relu(data=mx.nd.array([-1, 2])).asnumpy().tolist() == [0, 2]
+    assert relu.__wrapped__.function is compiled
+
+
+def test_it_works_under_another_name(fresh):
+    relu = fresh("relu")
+    relu.__name__ = "rectified"
+    assert relu(mx.nd.array([-1, 2])).asnumpy().tolist() == [0, 2]
+
+
+def test_what_looks_behind_it_finds_a_function(fresh):
+    behind = inspect.unwrap(fresh("relu"))
+    assert inspect.isfunction(behind)
+    assert behind.__code__.co_varnames[:3] == ("data", "out", "name")
+    assert behind(mx.nd.array([-1, 2])).asnumpy().tolist() == [0, 2]
+    with pytest.raises(OSError, match="could not get source code"):
+        inspect.getsource(fresh("relu"))
+
+
+def test_what_is_called_within_its_first_call_calls_it(fresh):
+    relu, results = fresh("relu"), []
+
+    class Node:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            results.append(relu(mx.nd.array([-1, 2])).asnumpy().tolist())
+
+    gc.collect()
+    Node()
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        results.append(relu(data=mx.nd.array([-1, 2])).asnumpy().tolist())
+    finally:
+        gc.set_threshold(*thresholds)
+    assert results == 2 * [[0, 2]]
 
 
 def test_a_wrong_call_says_what_mxnet_says(fresh):

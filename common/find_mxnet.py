@@ -9,6 +9,7 @@ Nor does a copy import MXNet faster, as the zoo does by ``common/lazy_operators.
 Run as a program, it says whether this Python can work at all: ``python common/find_mxnet.py``.
 (So that old Pythons can be told, this file keeps to syntax that they can read.)
 """
+import contextlib
 import ctypes
 import functools
 import glob
@@ -110,8 +111,8 @@ def _import_mxnet():
         finally:
             for name in ours:
                 del sys.modules[name]
-        mend_scipy()
-        mend_mxnet()
+        mend_kinds()
+        mend_options()
 
 
 def _load_mxnet():
@@ -144,40 +145,63 @@ def _distutils():
     return {"distutils": package, "distutils.version": version}
 
 
-def mend_scipy():
-    """Has MXNet ask whether an array is SciPy's without importing scipy.sparse.
+class _Kind(type):
+    """Makes classes that stand for those of their names in modules that may never be imported.
 
-    They ask by a name that SciPy 2 drops, and of which it warns before. What is not imported has
-    made no array.
+    What is not imported has made no instance.
     """
-    class Kind(type):
-        def __instancecheck__(cls, array):
-            sparse = sys.modules.get("scipy.sparse")
-            return isinstance(array, getattr(sparse, "csr_matrix", ()))
 
+    def __instancecheck__(cls, thing):
+        return isinstance(thing, getattr(sys.modules.get(cls.__module__), cls.__name__, ()))
+
+
+def mend_kinds():
+    """Has MXNet ask whether an array is SciPy's or h5py's without importing them.
+
+    It asks for SciPy's by a name that SciPy 2 drops, and of which it warns before. And h5py may be
+    installed but broken, as without the library that it was made for.
+    """
     sparse = _Later("scipy.sparse")
-    sparse.csr = types.SimpleNamespace(csr_matrix=Kind("csr_matrix", (), {}))
-    for name in ("mxnet.ndarray.sparse", "mxnet.ndarray.utils"):
-        if getattr(sys.modules.get(name), "spsp", None):  # SciPy is installed
-            sys.modules[name].spsp = sparse
+    sparse.csr = types.SimpleNamespace(
+        csr_matrix=_Kind("csr_matrix", (), {"__module__": "scipy.sparse"}))
+    h5py = types.SimpleNamespace(Dataset=_Kind("Dataset", (), {"__module__": "h5py"}))
+    for module, name, stand_in in (("mxnet.ndarray.sparse", "spsp", sparse),
+                                   ("mxnet.ndarray.utils", "spsp", sparse),
+                                   ("mxnet.io.utils", "h5py", h5py)):
+        if getattr(sys.modules.get(module), name, None):  # the library is installed
+            setattr(sys.modules[module], name, stand_in)
 
 
-def mend_mxnet():
-    """Has MXNet write options of operators as it did: NumPy 2 makes (np.int64(3),) of (3,)."""
-    for name in ("mxnet._ctypes.ndarray", "mxnet._ctypes.symbol"):
+class _Text(type):
+    """Makes a stand-in for ``str``, which writes tuples of NumPy's numbers as it did by NumPy 1.
+
+    NumPy 2 makes "(np.int64(3),)" of them.
+    """
+
+    def __call__(cls, option=""):
+        return str(_plain(option))
+
+    def __instancecheck__(cls, thing):
+        return isinstance(thing, str)
+
+
+def mend_options():
+    """Has MXNet write options of operators, variables and iterators so that it can read them."""
+    text = _Text("str", (), {})
+    for name in ("mxnet._ctypes.ndarray", "mxnet._ctypes.symbol", "mxnet.io.io",
+                 "mxnet.symbol.symbol"):
         if name in sys.modules:
-            sys.modules[name].str = _as_text
+            sys.modules[name].str = text
 
 
-def _as_text(option):
-    return str(_plain(option) if type(option) in (tuple, list) else option)
-
-
-def _plain(part):
-    """A part of a tuple or list, with Python's numbers for NumPy's."""
-    if type(part) in (tuple, list):
-        return type(part)(map(_plain, part))
-    return part.item() if isinstance(part, sys.modules["numpy"].generic) else part
+def _plain(option):
+    """An option, with Python's numbers for NumPy's in tuples and lists."""
+    number = sys.modules["numpy"].generic
+    for kind in (tuple, list):
+        if type(option).__repr__ is kind.__repr__:
+            return kind(part.item() if isinstance(part, number) else _plain(part)
+                        for part in option)
+    return option
 
 
 class _Later(types.ModuleType):
@@ -272,7 +296,9 @@ def wrong_group(environment):
     Returns:
         That line; None if the variables ``DMLC_*`` are good, or say of no group.
     """
-    role = environment.get("DMLC_ROLE", "worker")
+    role = environment.get("DMLC_ROLE")
+    if role is None:  # then nothing reads the rest
+        return None
     if role not in ROLES:
         return "DMLC_ROLE={!r}: expected {}".format(role, _one_of(ROLES))
     for name, most in MOST_OF_A_GROUP.items():
@@ -304,7 +330,7 @@ def _one_of(names):
 
 
 def _is_count(text, most):
-    return bool(text) and not text.strip("0123456789") and 0 < int(text) <= most
+    return 0 < len(text) < 20 and not text.strip("0123456789") and 0 < int(text) <= most
 
 
 def _is_address(text):
@@ -353,16 +379,24 @@ def _prepare():
     os.environ[SUMMED_APART] = "1000000"
     if "DMLC_ROLE" in os.environ:  # a server or scheduler does its work in the import, and leaves
         os.environ.pop("PORT", None)  # which MXNet would take for that of each process
-    # The import takes half a second; Ctrl-C in it should not print a traceback.
+    with _quietly_interrupted():
+        complaint = _complaint()
+    if complaint:
+        _leave(complaint)
+
+
+@contextlib.contextmanager
+def _quietly_interrupted():
+    """A context in which Ctrl-C prints no traceback: the import in it takes half a second."""
     ours = (signal.getsignal(signal.SIGINT) is signal.default_int_handler
             and threading.current_thread() is threading.main_thread())
     if ours:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    complaint = _complaint()
-    if ours:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if complaint:
-        _leave(complaint)
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":

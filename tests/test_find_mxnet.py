@@ -115,6 +115,14 @@ def test_mxnet_reads_what_it_seldom_uses():
     assert (done.stdout, done.stderr) == ("8.0\n", "")
 
 
+def test_mxnet_reads_arrays_where_h5py_is_broken(tmp_path):
+    (tmp_path / "h5py.py").write_text("raise ImportError('libhdf5.so.310 is missing')")
+    code = ("from common import find_mxnet; import mxnet as mx;"
+            "print(mx.io.NDArrayIter(mx.nd.ones((3, 2))).provide_data[0].shape)")
+    done = run(sys.executable, "-c", code, PYTHONPATH=str(tmp_path))
+    assert (done.stdout, done.stderr) == ("(1, 2)\n", "")
+
+
 def test_mxnet_does_without_what_is_not_installed(tmp_path):
     # A folder without h5py, onnx and scipy: what the interpreter has besides is given by links.
     site = os.path.dirname(os.path.dirname(mx.__file__))
@@ -178,7 +186,8 @@ def test_numbers_of_threads_as_openmp_takes_them(value, left):
     assert environment.get("OMP_NUM_THREADS") == left
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "1e3", ",2", "99999999999", "²", "٣"])
+@pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "1e3", ",2", "99999999999", "²", "٣",
+                                   "1" * 5000])
 def test_what_is_no_number_of_threads_is_named(value):
     complaint = find_mxnet.mend_threads({"OMP_NUM_THREADS": value})
     assert complaint.startswith(f"OMP_NUM_THREADS={value!r}: expected a number of threads")
@@ -237,7 +246,8 @@ def test_what_would_hang_a_group_is_named(changes, words):
 
 @pytest.mark.parametrize("environment", [
     {}, GROUP, {**GROUP, "DMLC_ROLE": "server", "DMLC_PS_ROOT_URI": "alice"},
-    {**GROUP, "DMLC_PS_ROOT_URI": "alice", "DMLC_USE_KUBERNETES": "1"}, {"DMLC_ROLE": "worker"}])
+    {**GROUP, "DMLC_PS_ROOT_URI": "alice", "DMLC_USE_KUBERNETES": "1"}, {"DMLC_ROLE": "worker"},
+    {"DMLC_NUM_SERVER": "0"}])
 def test_what_is_set_for_a_group_as_it_should_be(environment):
     assert find_mxnet.wrong_group(environment) is None
 
@@ -368,3 +378,40 @@ def test_numbers_of_numpy_are_options_of_operators():
     np.testing.assert_allclose(product, product[0, 0] * np.eye(3), atol=1e-5)
     assert mx.nd.clip(array, np.float32(0.1), np.float64(0.3)).asnumpy()[0, :2] == pytest.approx(
         [0.1, 0.3])
+
+
+class Sizes(tuple):
+    __slots__ = ()
+
+
+def test_numbers_of_numpy_are_shapes_of_variables_and_iterators(tmp_path):
+    shape = (np.int64(3), 4)
+    assert mx.sym.Variable("x", shape=shape).attr("__shape__") == "(3, 4)"
+    assert mx.nd.ones(12).reshape(Sizes(shape)).shape == (3, 4)
+    (tmp_path / "rows.csv").write_text("1,2\n3,4\n")
+    rows = mx.io.CSVIter(data_csv=str(tmp_path / "rows.csv"), data_shape=(np.int64(2),),
+                         batch_size=2)
+    assert next(rows).data[0].asnumpy().tolist() == [[1, 2], [3, 4]]
+
+
+def test_a_block_of_gluon_of_numpy_s_sizes_is_exported_whole(tmp_path):
+    units, inputs = np.array([5, 4])
+    net = mx.gluon.nn.Dense(units, in_units=inputs)
+    net.initialize()
+    net.hybridize()
+    net(mx.nd.ones((2, 4)))
+    net.export(str(tmp_path / "dense"))
+    module = mx.mod.Module.load(str(tmp_path / "dense"), 0, label_names=None)
+    module.bind([("data", (2, 4))], for_training=False)
+    assert module.output_shapes[0][1] == (2, 5)
+
+
+def test_ctrl_c_in_the_import_lets_a_program_clean_up(tmp_path):
+    shutil.copy(find_mxnet.__file__, tmp_path)
+    (tmp_path / "mxnet.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    code = ("import signal, sys; sys.path.insert(0, sys.argv[1])\n"
+            "try:\n    import find_mxnet\n"
+            "finally:\n    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)")
+    done = run(sys.executable, "-c", code, str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "True\n", "")

@@ -1,5 +1,6 @@
 """Ways to damage a file, and ways to make a symbol's JSON wrong, all by a ``random.Random``."""
 import contextlib
+import copy
 import io
 import json
 import os
@@ -89,7 +90,7 @@ def wrong_json(content, random):
         while isinstance(part[key], (dict, list)) and part[key] and random.random() < 0.8:
             part = part[key]
             key = random.choice([*part] if isinstance(part, dict) else range(len(part)))
-        part[key] = random.choice(JUNK)
+        part[key] = copy.deepcopy(random.choice(JUNK))  # which the next may change
     return json.dumps(tree[0]).encode()
 
 

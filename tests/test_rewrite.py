@@ -1,4 +1,6 @@
 import json
+import resource
+import sys
 
 import mxnet as mx
 import numpy as np
@@ -220,3 +222,42 @@ def test_a_leaky_relu_may_be_random():
     ("{[]: 1}", "{[]: 1}")])
 def test_attributes_are_read_as_mxnet_reads_them(text, value):
     assert rewrite.attributes({"attrs": {"a": text, "__lr_mult__": "0.1"}}) == {"a": value}
+
+
+def grown(symbol, passes, **shapes):
+    """By how many MiB the process grows in forward and backward passes of a symbol."""
+    executor = symbol.simple_bind(mx.cpu(), **shapes)
+    gradients = [mx.nd.ones(output.shape) for output in executor.outputs]
+
+    def resident():
+        for _ in range(passes):
+            executor.forward(is_train=True)
+            executor.backward(gradients)
+        mx.nd.waitall()
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+    return -resident() + resident()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no /proc tells of the memory")
+def test_putting_parts_together_takes_no_memory_for_ever():
+    parts = mx.sym.concat(*map(mx.sym.Variable, "ab"), dim=1, name="parts")
+    shapes = {"a": (2, 3), "b": (2, 1)}
+    assert grown(parts, 2000, **shapes) > 2  # if not, MXNet has been mended
+    assert grown(rewrite.without_leaks(parts, **shapes), 2000, **shapes) < 1
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, 3, -1, -4])
+def test_parts_are_put_together_along_the_same_axis(axis):
+    attrs = {} if axis is None else {"dim": axis}
+    parts = mx.sym.concat(*map(mx.sym.Variable, "ab"), name="parts", **attrs)
+    arrays = [mx.nd.random.uniform(shape=(2, 2, 2, 2)) for _ in "ab"]
+    shapes = {name: array.shape for name, array in zip("ab", arrays)}
+    changed = rewrite.without_leaks(parts, **shapes)
+    node, = [node for node in json.loads(changed.tojson())["nodes"] if node["op"] == "Concat"]
+    assert int(node["attrs"]["dim"]) < 0
+    for symbol in (parts, changed):
+        answer, = symbol.bind(mx.cpu(), dict(zip("ab", arrays))).forward()
+        np.testing.assert_array_equal(answer.asnumpy(), np.concatenate(
+            [array.asnumpy() for array in arrays], axis=1 if axis is None else axis))

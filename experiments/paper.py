@@ -307,7 +307,8 @@ def main():
     parser = cli.Parser(prog="experiments.paper", description=__doc__.splitlines()[0])
     flag = parser.add_mutually_exclusive_group().add_argument
     flag("--quick", action="store_true", help="train a few cells only, for a few epochs")
-    flag("--long", action="store_true", help="train those of 4, 64, 160 and, as the paper, 640 epochs")
+    flag("--long", action="store_true",
+         help="train those of 4, 64, 160 and, as the paper, 640 epochs")
     flag("--print", action="store_true",
          help="train nothing, print the tables and write them into docs/paper.md")
     flag("--draw", action="store_true", help="train nothing, draw the pictures of docs/")

@@ -10,7 +10,7 @@ from common.data import synthetic
 from common.data.batches import ImageIter
 from common.storage import params_file
 from common.training import diagnosis
-from common.training.diagnosis import Diagnosis, diagnose
+from common.training.diagnosis import Diagnoser, Diagnosis
 from symbols import stn
 from tests.test_fit import iterators, parsed, run, same
 
@@ -22,6 +22,10 @@ def module_of(symbol, test):
     module.bind(test.provide_data, test.provide_label)
     module.init_params(mx.init.Xavier())
     return module
+
+
+def diagnose(symbol, module, test):
+    return Diagnoser(symbol, test).diagnose(module)
 
 
 def evaluated(output, test, arg_params, aux_params=None):
@@ -99,11 +103,12 @@ def test_at_most_some_images_are_looked_at(monkeypatch):
 def test_each_epoch_is_diagnosed_with_its_own_weights(tmp_path, monkeypatch):
     kept = []
 
-    def keep(*args):
-        kept.append(diagnose(*args)[0])
-        return kept[-1:]
+    class Keeper(Diagnoser):
+        def diagnose(self, module):
+            kept.extend(super().diagnose(module))
+            return kept[-1:]
 
-    monkeypatch.setattr(diagnosis, "diagnose", keep)
+    monkeypatch.setattr(diagnosis, "Diagnoser", Keeper)
     args, symbol = parsed(tmp_path, "--lr", "0.01"), symbols.get_symbol("lenet")
     train, test = iterators(args)
     _, figures = run(args, symbol, (train, test))
@@ -121,7 +126,7 @@ def test_it_leaves_the_training_alone(tmp_path, monkeypatch, flags):
     for name in "ab":
         args = parsed(tmp_path, *flags, "--model-prefix", str(tmp_path / name))
         figures.append(run(args, symbol)[1])
-        monkeypatch.setattr(diagnosis, "diagnose", lambda *_: [])
+        monkeypatch.setattr(Diagnoser, "diagnose", lambda *_: [])
     assert same(tmp_path, "a", "b")
     assert ["transformers" in found for found in figures] == [True, False]
     for name in ("test_accuracy", "test_loss", "train_accuracy", "train_loss"):

@@ -77,46 +77,60 @@ class Diagnosis(NamedTuple):
         return None
 
 
-def diagnose(symbol, module, test):
-    """Looks at what the transformers of a network do.
+class Diagnoser:
+    """Looks at what the transformers of a network do, at one state of its training after another.
 
     Nothing of the training is touched: neither parameters nor random numbers.
 
     Args:
         symbol: the network, with the input "data".
-        module: a Module that trains it.
         test: an ``ImageIter`` without a seed; of its images at most ``IMAGES`` are used.
-
-    Returns:
-        A list with a ``Diagnosis`` for each transformer, in the order of the graph.
     """
-    found, internals = transformers(symbol), symbol.get_internals()
-    if not found:
-        return []
-    wanted = {one.name: (one.source, one.where, one.theta, f"{one.name}_output") for one in found}
-    names = sorted(set().union(*wanted.values()))
-    batches = ImageIter(test.images[:IMAGES], test.labels[:IMAGES], min(test.batch_size, IMAGES),
-                        dtype=test.dtype)
-    # Bound anew after each epoch: a graph for prediction keeps the weights of its first batch.
-    executor = _bound(mx.sym.Group([internals[name] for name in names]), module, batches)
-    parts = {one.name: [] for one in found}
-    for batch in batches:
-        outputs = executor.forward(is_train=False, data=batch.data[0])
-        values = {name: output.asnumpy()[:batches.batch_size - batch.pad]
-                  for name, output in zip(names, outputs)}
-        for one in found:
-            parts[one.name].append(_values(one, *(values[name] for name in wanted[one.name])))
-    return [Diagnosis(name, *map(np.concatenate, zip(*batchwise)))
-            for name, batchwise in parts.items()]
 
+    def __init__(self, symbol, test):
+        self._found, internals = transformers(symbol), symbol.get_internals()
+        self._wanted = {one.name: (one.source, one.where, one.theta, f"{one.name}_output")
+                        for one in self._found}
+        self._names = sorted(set().union(*self._wanted.values()))
+        self._outputs = self._found and mx.sym.Group([internals[name] for name in self._names])
+        self._test, self._batches, self._executor = test, None, None
 
-def _bound(symbol, module, batches):
-    """An executor of a symbol on the device, with the parameters of a module."""
-    arg_params, aux_params = ({name: value.as_in_context(DEVICE) for name, value in params.items()}
-                              for params in module.get_params())
-    data, = batches.provide_data
-    arg_params["data"] = mx.nd.zeros(data.shape, DEVICE, data.dtype)
-    return symbol.bind(DEVICE, arg_params, grad_req="null", aux_states=aux_params)
+    def diagnose(self, module):
+        """A list with a ``Diagnosis`` for each transformer, in the order of the graph.
+
+        Args:
+            module: a Module that trains the network.
+        """
+        if not self._found:
+            return []
+        if self._executor:
+            self._executor.copy_params_from(*module.get_params(), allow_extra_params=True)
+        else:
+            self._bind(*module.get_params())
+        parts = {one.name: [] for one in self._found}
+        self._batches.seek(0)
+        for batch in self._batches:
+            outputs = self._executor.forward(is_train=False, data=batch.data[0])
+            values = {name: output.asnumpy()[:self._batches.batch_size - batch.pad]
+                      for name, output in zip(self._names, outputs)}
+            for one in self._found:
+                parts[one.name].append(
+                    _values(one, *(values[name] for name in self._wanted[one.name])))
+        return [Diagnosis(name, *map(np.concatenate, zip(*batchwise)))
+                for name, batchwise in parts.items()]
+
+    def _bind(self, arg_params, aux_params):
+        """Makes the executor, once: each that is bound takes another of MXNet's scratch memories.
+
+        There are many of them, and each stays as large as the largest grid that was made in it.
+        """
+        self._batches = ImageIter(self._test.images[:IMAGES], self._test.labels[:IMAGES],
+                                  min(self._test.batch_size, IMAGES), dtype=self._test.dtype)
+        args, aux_states = ({name: value.copyto(DEVICE) for name, value in params.items()}
+                            for params in (arg_params, aux_params))
+        data, = self._batches.provide_data
+        args["data"] = mx.nd.zeros(data.shape, DEVICE, data.dtype)
+        self._executor = self._outputs.bind(DEVICE, args, grad_req="null", aux_states=aux_states)
 
 
 def log_diagnoses(epoch, diagnoses):

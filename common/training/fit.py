@@ -7,6 +7,7 @@ generator can be seeded, but its state not be saved: a run that was stopped with
 again what it had drawn in it.
 """
 import contextlib
+import ctypes
 import logging
 import math
 import time
@@ -129,6 +130,7 @@ def fit(symbol, train, test, recipe, output, watch=None, validation=None, worker
                     save(symbol, module, recipe, output, run, train.image_shape)
                     remove_old(output, run)
                 observers.after_epoch(module, run.epochs, trained, scored)
+                _give_back_memory()
 
     mx.nd.waitall()  # so that the last batches, which are NumPy's memory, are freed before Python
     figures = dict(run.history[-1]) if run.history else {}  # which older checkpoints lack
@@ -200,6 +202,13 @@ def _shared(module, run, arrays, workers):
     module.set_params(*({name: mx.nd.array(value, dtype=value.dtype)
                          for name, value in kinds[kind].items()} for kind in ("arg", "aux")))
     return resume.RunSoFar(**meta["run"]), kinds["state"] if meta["has_state"] else None
+
+
+def _give_back_memory():
+    """Gives the system what is free. The C library keeps it, in pieces that fit less and less."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # which glibc alone has
+    if trim:
+        trim(0)
 
 
 def _even_out(module, workers):

@@ -56,7 +56,7 @@ class EpochObservers(NoObservers):
             from common.reports.visualise import Film  # here, since matplotlib takes time to import
             filmed = np.asarray(batches.images[:FILMED])  # of a stream, too
             self.film = Film(f"{prefix}-film", filmed, batches.labels[:FILMED])
-        self.diagnoses = []
+        self.diagnoser, self.diagnoses = diagnosis.Diagnoser(symbol, batches), []
 
     def __enter__(self):
         if self.board:
@@ -88,7 +88,7 @@ class EpochObservers(NoObservers):
 
     def look(self, module, epochs):
         """As ``after_epoch``, but not for TensorBoard: also of what another process trained."""
-        self.diagnoses = diagnosis.diagnose(self.symbol, module, self.batches)
+        self.diagnoses = self.diagnoser.diagnose(module)
         diagnosis.log_diagnoses(epochs - 1, self.diagnoses)
         if self.film and epochs % self.every == 0:
             self._film(module, epochs)

@@ -84,6 +84,7 @@ def mend_numpy(numpy):
                "complex": complex, "PZERO": 0.0, "NZERO": -0.0, "PINF": numpy.inf,
                "NINF": -numpy.inf, "Inf": numpy.inf, "NAN": numpy.nan, "NaN": numpy.nan}
     missing.update((old, present[new]) for old, new in renamed.items() if new in present)
+    missing["compat"] = types.SimpleNamespace(basestring=str)
     for name in ("mirr", "msort", "npv", "pmt", "ppmt", "pv", "rate"):
         missing[name] = _gone(name)
     for name, value in missing.items():
@@ -113,6 +114,7 @@ def _import_mxnet():
                 del sys.modules[name]
         mend_kinds()
         mend_options()
+        mend_results(numpy)
 
 
 def _load_mxnet():
@@ -145,31 +147,48 @@ def _distutils():
     return {"distutils": package, "distutils.version": version}
 
 
+def _mend(path, mended):
+    """Puts what a function makes of something in MXNet in its place, where it is there."""
+    module, _, name = ("mxnet." + path).rpartition(".")
+    there = getattr(sys.modules.get(module), name, None)
+    if there:
+        setattr(sys.modules[module], name, mended(there))
+
+
+class _Besides:
+    """A module, but for some of its names."""
+
+    def __init__(self, module, **names):
+        vars(self).update(names, _module=module)
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
+
+
 class _Kind(type):
-    """Makes classes that stand for those of their names in modules that may never be imported.
+    """Makes classes that stand for some in a module that may never be imported.
 
     What is not imported has made no instance.
     """
 
     def __instancecheck__(cls, thing):
-        return isinstance(thing, getattr(sys.modules.get(cls.__module__), cls.__name__, ()))
+        module = sys.modules.get(cls.__module__)
+        return isinstance(thing, tuple(getattr(module, name, ()) for name in cls.names))
 
 
 def mend_kinds():
     """Has MXNet ask whether an array is SciPy's or h5py's without importing them.
 
-    It asks for SciPy's by a name that SciPy 2 drops, and of which it warns before. And h5py may be
-    installed but broken, as without the library that it was made for.
+    It asks for SciPy's by a name that SciPy 2 drops, and of which it warns before; and newer ones
+    are of another class. h5py may be installed but broken, as without the library it was made for.
     """
     sparse = _Later("scipy.sparse")
-    sparse.csr = types.SimpleNamespace(
-        csr_matrix=_Kind("csr_matrix", (), {"__module__": "scipy.sparse"}))
-    h5py = types.SimpleNamespace(Dataset=_Kind("Dataset", (), {"__module__": "h5py"}))
-    for module, name, stand_in in (("mxnet.ndarray.sparse", "spsp", sparse),
-                                   ("mxnet.ndarray.utils", "spsp", sparse),
-                                   ("mxnet.io.utils", "h5py", h5py)):
-        if getattr(sys.modules.get(module), name, None):  # the library is installed
-            setattr(sys.modules[module], name, stand_in)
+    sparse.csr = types.SimpleNamespace(csr_matrix=_Kind("CSR", (), {
+        "__module__": "scipy.sparse", "names": ("csr_matrix", "csr_array")}))
+    dataset = _Kind("Dataset", (), {"__module__": "h5py", "names": ("Dataset",)})
+    _mend("ndarray.sparse.spsp", lambda _: sparse)
+    _mend("ndarray.utils.spsp", lambda _: sparse)
+    _mend("io.utils.h5py", lambda _: types.SimpleNamespace(Dataset=dataset))
 
 
 class _Text(type):
@@ -195,13 +214,67 @@ def mend_options():
 
 
 def _plain(option):
-    """An option, with Python's numbers for NumPy's in tuples and lists."""
-    number = sys.modules["numpy"].generic
+    """An option, with Python's numbers for NumPy's in tuples, lists and dictionaries."""
+    if isinstance(option, sys.modules["numpy"].generic):
+        number = option.item()
+        return float(str(option)) if isinstance(number, float) else number
+    if type(option).__repr__ is dict.__repr__:
+        return {_plain(name): _plain(part) for name, part in option.items()}
     for kind in (tuple, list):
         if type(option).__repr__ is kind.__repr__:
-            return kind(part.item() if isinstance(part, number) else _plain(part)
-                        for part in option)
+            return kind(map(_plain, option))
     return option
+
+
+def mend_results(numpy):
+    """Has MXNet compute what it did by NumPy 1."""
+    class Bytes(numpy.ndarray):
+        tostring = numpy.ndarray.tobytes  # as it was called
+
+    def with_bytes(array, *args):
+        return numpy.asarray(array, *args).view(Bytes)
+
+    def encoding(cv2):
+        def imencode(*args):
+            done, image = cv2.imencode(*args)
+            return done, with_bytes(image)
+        return _Besides(cv2, imencode=imencode)
+
+    def with_sums(metric):
+        metric.sum_metric = total("sum_metric")
+        metric.global_sum_metric = total("global_sum_metric")
+        return metric
+
+    def total(name):  # NumPy 2 adds numbers up in their own type, such as float16
+        def get(metric):
+            if name not in vars(metric):
+                raise AttributeError(name)
+            return vars(metric)[name]
+
+        def put(metric, value):
+            is_real = isinstance(value, (float, numpy.floating))
+            vars(metric)[name] = numpy.float64(value) if is_real else value
+        return property(get, put)
+
+    def without_names(convert):  # numpy.linalg.qr and others return tuples whose parts have some
+        @functools.wraps(convert)
+        def converted(found, ctx=None):
+            named = isinstance(found, tuple) and hasattr(found, "_fields")
+            return convert(tuple(found) if named else found, ctx)
+        return converted
+
+    def in_numbers(thresholds):  # of arrays that have one
+        @functools.wraps(thresholds)
+        def found(*args, **options):
+            return tuple(float(numpy.ravel(one)[0]) for one in thresholds(*args, **options))
+        return found
+
+    _mend("recordio.np", lambda _: _Besides(numpy, asarray=lambda array, dtype: with_bytes(
+        array, dtype)))
+    _mend("recordio.cv2", encoding)
+    _mend("metric.EvalMetric", with_sums)
+    _mend("numpy.multiarray._as_mx_np_array", without_names)
+    _mend("contrib.quantization._get_optimal_threshold", in_numbers)
 
 
 class _Later(types.ModuleType):

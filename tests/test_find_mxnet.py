@@ -1,4 +1,5 @@
 import glob
+import json
 import os
 import shutil
 import subprocess
@@ -415,3 +416,70 @@ def test_ctrl_c_in_the_import_lets_a_program_clean_up(tmp_path):
             "finally:\n    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)")
     done = run(sys.executable, "-c", code, str(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (130, "True\n", "")
+
+
+@pytest.mark.parametrize("metric", ["ce", "nll_loss", "loss", "mae"])
+def test_metrics_add_up_exactly(metric):
+    """NumPy 2 would add up in float16: it comes to infinity, or stays where it is."""
+    one, label = mx.nd.array([[0.5]], dtype="float16"), mx.nd.array([0])
+    found = mx.metric.create(metric)
+    found.update([label], [one])
+    _, first = found.get()
+    for _ in range(5000):
+        found.update([label], [one])
+    assert found.get()[1] == pytest.approx(first, rel=1e-9)
+    assert found.get_global()[1] == pytest.approx(first, rel=1e-9)
+
+
+def test_records_of_several_labels_are_packed():
+    recordio = mx.recordio
+    header, content = recordio.unpack(recordio.pack(recordio.IRHeader(0, [1, 2.5], 3, 0), b"ab"))
+    assert (header.label.tolist(), header.id, content) == ([1, 2.5], 3, b"ab")
+
+
+def test_records_of_pictures_are_packed(tmp_path):
+    (tmp_path / "cv2.py").write_text(  # OpenCV is not among what the tests install
+        "import numpy\nIMWRITE_JPEG_QUALITY = 1\ndef imencode(suffix, picture, params):\n"
+        "    return True, numpy.array([suffix == '.jpg', *picture, *params], numpy.uint8)\n")
+    code = ("from common import find_mxnet; import mxnet as mx, numpy; recordio = mx.recordio;"
+            "packed = recordio.pack_img(recordio.IRHeader(0, 5, 2, 0), numpy.array([7, 8]), 60);"
+            "print(recordio.unpack(packed)[0].label, list(recordio.unpack(packed)[1]))")
+    done = run(sys.executable, "-c", code, PYTHONPATH=str(tmp_path))
+    assert (done.stdout, done.stderr) == ("5.0 [1, 7, 8, 1, 60]\n", "")
+
+
+def test_arrays_that_numpy_computes_are_mxnet_s():
+    code = ("from common import find_mxnet; import mxnet as mx, numpy; mx.npx.set_np();"
+            "q, r = numpy.linalg.qr(mx.np.array([[3., 0], [4, 5]])); print(type(q).__module__);"
+            "print(abs(mx.np.dot(q, r)).astype(int).tolist());"
+            "print(mx.np.pad(mx.np.ones((1, 1)), ((0, 0), (1, 1)), 'edge').shape)")
+    done = run(sys.executable, "-c", code)
+    assert done.stdout.splitlines() == ["mxnet.numpy", "[[3, 0], [4, 5]]", "(1, 3)"]
+
+
+def test_mxnet_quantizes_by_entropy():
+    symbol = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=3, name="fc")
+    values = np.random.RandomState(0)
+    params = {"fc_weight": mx.nd.array(values.randn(3, 4)), "fc_bias": mx.nd.zeros(3)}
+    data = mx.io.NDArrayIter(values.rand(8, 4).astype(np.float32), batch_size=2, label_name=None)
+    quantized, *_ = mx.contrib.quantization.quantize_model(
+        symbol, params, {}, calib_data=data, num_calib_examples=8, label_names=None)
+    operators = {node["op"]: node.get("attrs") for node in json.loads(quantized.tojson())["nodes"]}
+    assert "_contrib_quantized_fully_connected" in operators
+    assert float(operators["_contrib_quantize_v2"]["max_calib_range"]) > 0
+
+
+@pytest.mark.parametrize("kind", ["csr_matrix", "csr_array"])
+def test_sparse_arrays_of_scipy_are_taken(kind):
+    sparse = pytest.importorskip("scipy.sparse")
+    theirs = getattr(sparse, kind)(np.array([[0, 3], [4, 0]], np.float32))
+    for ours in (mx.nd.sparse.array(theirs), mx.nd.sparse.csr_matrix(theirs)):
+        assert ours.stype == "csr"
+        assert ours.asnumpy().tolist() == [[0, 3], [4, 0]]
+
+
+def test_dictionaries_are_options_too():
+    text = mx.symbol.symbol.str
+    assert text({"a": np.int64(2), np.int32(1): (np.float32(0.1), [np.bool_(False)])}) == (
+        "{'a': 2, 1: (0.1, [False])}")
+    assert text(np.float32(0.1)) == "0.1"

@@ -17,7 +17,7 @@ DESCRIBE = """
 import mxnet, inspect, json, sys
 print(json.dumps({f"{module.__name__} {name}": [
     str(inspect.signature(found)), found.__doc__, found.__qualname__, found.__module__,
-    found.__globals__["__name__"],
+    inspect.unwrap(found).__globals__["__name__"],
     inspect.unwrap(found).__code__.co_names, inspect.unwrap(found).__code__.co_varnames]
     for module in map(sys.modules.get, sorted(sys.modules))
     if module.__name__.startswith(("mxnet.ndarray", "mxnet.symbol", "mxnet.contrib"))

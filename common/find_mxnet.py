@@ -1,10 +1,11 @@
 """Makes ``import mxnet`` work on this Python and NumPy; every script imports it first.
 
 MXNet 1.9.1 is its last release and predates Python 3.12 and NumPy 1.24. Importing this module puts
-back the few names that MXNet misses, and changes none of NumPy's. In the zoo it also sets the
-number of threads, which MXNet reads when it is imported; what the user has set in the environment
-stays. A copy of this file elsewhere leaves that to MXNet: a single device wants other settings.
-Nor does a copy import MXNet faster, as the zoo does by ``common/lazy_operators.py``.
+back the few names that MXNet misses, changes none of NumPy's, and mends what MXNet does wrongly by
+NumPy 2. In the zoo it also sets the number of threads, which MXNet reads when it is imported; what
+the user has set in the environment stays. A copy of this file elsewhere leaves that to MXNet: a
+single device wants other settings. Nor does a copy import MXNet faster, as the zoo does by
+``common/lazy_operators.py``.
 
 Run as a program, it says whether this Python can work at all: ``python common/find_mxnet.py``.
 (So that old Pythons can be told, this file keeps to syntax that they can read.)

@@ -129,6 +129,9 @@ OPERATORS = {
     **{f"global {kind}": lambda data, kind=kind: mx.sym.Pooling(data, pool_type=kind,
                                                                 global_pool=True, kernel=(2, 2))
        for kind in ("max", "avg")},
+    **{f"global by size {options}": lambda data, options=options:
+       mx.sym.contrib.AdaptiveAvgPooling2D(data, **options)
+       for options in ({}, {"output_size": 1}, {"output_size": (1, 1)})},
     **{f"Pad {mode}": lambda data, mode=mode: mx.sym.Pad(
         data, mode=mode, pad_width=(0, 0, 0, 0, 1, 2, 3, 4), constant_value=0.3)
        for mode in ("constant", "edge", "reflect")},
@@ -215,7 +218,9 @@ def test_each_translation_has_a_case():
 
 def documented(operator):
     """The attributes that MXNet says an operator has: name -> default, "required" without one."""
-    function = getattr(mx.sym, operator, None) or getattr(mx.sym._internal, operator)
+    home, name = ((mx.sym.contrib, operator[len("_contrib_"):]) if operator.startswith("_contrib_")
+                  else (mx.sym if hasattr(mx.sym, operator) else mx.sym._internal, operator))
+    function = getattr(home, name)
     found = re.findall(r"^(\w+) : (?!Symbol|string)[^\n]*?(required|default=(.*))$",
                        function.__doc__.split("Parameters\n-")[1], re.MULTILINE)
     return {name: rewrite.attributes({"attrs": {name: default.strip("'") or said}})[name]
@@ -278,6 +283,8 @@ def test_every_operator(tmp_path, name):
     (lambda data: mx.sym.Pooling(data, kernel=(2, 2), pool_type="sum", name="a"), "pool_type=sum"),
     (lambda data: mx.sym.Pooling(data, kernel=(1, 1), layout="NHWC", name="a"),
      "a: layout=NHWC of Pooling"),
+    (lambda data: mx.sym.contrib.AdaptiveAvgPooling2D(data, output_size=2, name="a"),
+     "a: output_size=2 of _contrib_AdaptiveAvgPooling2D"),
     (lambda data: mx.sym.softmax(data, dtype="float64", name="a"), "a: dtype=float64 of softmax"),
     (lambda data: mx.sym.split(data, num_outputs=4, squeeze_axis=True, axis=2, name="a")[0],
      "a: squeeze_axis=True"),

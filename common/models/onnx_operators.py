@@ -262,7 +262,8 @@ def _spatial_transformer(model, node, target_shape=(0, 0)):
 ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "softrelu": "Softplus", "softsign": "Softsign",
                "tanh": "Tanh"}
 RENAMED = {
-    "BlockGrad": "Identity", "Dropout": "Identity", "_copy": "Identity", "_maximum": "Max",
+    "BlockGrad": "Identity", "Dropout": "Identity",
+    "_contrib_AdaptiveAvgPooling2D": "GlobalAveragePool", "_copy": "Identity", "_maximum": "Max",
     "_minimum": "Min", "_power": "Pow", "abs": "Abs", "add_n": "Sum", "batch_dot": "MatMul",
     "broadcast_add": "Add", "broadcast_div": "Div", "broadcast_maximum": "Max",
     "broadcast_minimum": "Min",
@@ -320,6 +321,7 @@ ONLY = {
     "Pooling": CHANNELS_FIRST,
     "SliceChannel": {"squeeze_axis": (False,)},
     "SpatialTransformer": {"sampler_type": ("bilinear",), "transform_type": ("affine",)},
+    "_contrib_AdaptiveAvgPooling2D": {"output_size": ((), 1, (1,), (1, 1))},
     **dict.fromkeys(("batch_dot", "dot"), {"transpose_a": (False,), "transpose_b": (False,)}),
     **{name: {"dtype": (None, "float32"), "use_length": (False, None)}
        for name in ("log_softmax", "softmax")}}

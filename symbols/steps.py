@@ -17,6 +17,7 @@ from numbers import Integral
 import mxnet as mx
 
 from .stn import (
+    COLUMNS,
     COMMON,
     SMALLEST_DENOMINATOR,
     Affine,
@@ -96,7 +97,7 @@ def _matrix(family, theta, shape):
         theta = family.affine(theta, shape)
     one = mx.sym.ones_like(mx.sym.slice_axis(theta, axis=1, begin=0, end=1))
     rest = [one] if isinstance(family, Projective) else [mx.sym.zeros_like(one)] * 2 + [one]
-    return mx.sym.reshape(mx.sym.concat(theta, *rest, dim=1), shape=(0, 3, 3))
+    return mx.sym.reshape(mx.sym.concat(theta, *rest, dim=COLUMNS), shape=(0, 3, 3))
 
 
 def _theta(family, matrix):

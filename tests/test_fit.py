@@ -1,5 +1,6 @@
 import argparse
 import filecmp
+import functools
 import io
 import os
 import re
@@ -19,6 +20,7 @@ from common.models import devices
 from common.storage import checkpoint, state_file
 from common.training import fit, flags, resume
 from common.training.recipe import INITIALIZERS, Recipe, SeededInit
+from symbols import stn
 
 COUNT, BATCH = 200, 25
 
@@ -166,6 +168,28 @@ def test_a_stop_within_an_epoch_keeps_the_moving_means(tmp_path):
     run_until(args, symbol, 1, 5)
     run(args, symbol)
     assert same(tmp_path, "a", "b")
+
+
+def test_a_checkpoint_of_before_goes_on_exactly(tmp_path, monkeypatch):
+    """Theta's numbers were put together along axis 1, which is -1 now."""
+    build = functools.partial(symbols.get_symbol, "lenet", transform="similarity")
+    run(parsed(tmp_path), build())
+    with monkeypatch.context() as before:
+        before.setattr(stn, "COLUMNS", 1)
+        older = build()
+    assert older.tojson() != build().tojson()
+    run_until(parsed(tmp_path, "--model-prefix", str(tmp_path / "b")), older, epoch=1, batch=1)
+    args = parsed(tmp_path, "--model-prefix", str(tmp_path / "b"), "--resume")
+    run(args, build())
+    assert same(tmp_path, "a", "b")
+    assert (tmp_path / "b-symbol.json").read_text() == older.tojson()
+    for epoch in (1, 2):
+        checkpoint.load_params(str(tmp_path / "b"), epoch, build(), data=(BATCH, 1, 28, 28),
+                               softmax_label=(BATCH,))
+    with pytest.raises(ValueError, match="b-symbol.json: of another network than the flags say"):
+        checkpoint.load_params(str(tmp_path / "b"), 2, symbols.get_symbol(
+            "lenet", transform="similarity", outside="border"), data=(BATCH, 1, 28, 28),
+            softmax_label=(BATCH,))
 
 
 def check_same(tmp_path, name, undisturbed, resumed):

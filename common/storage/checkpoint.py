@@ -72,9 +72,12 @@ def save(prefix, epoch, symbol, arg_params, aux_params, optimizer_arrays, meta):
     Raises:
         OSError: it could not be written; an older checkpoint of that name stays as it was.
     """
+    there, written = files.read_if_there(paths(prefix, epoch)[0]), symbol.tojson().encode()
+    if there and _from_the_end(there) == _from_the_end(written):
+        written = there  # which the manifests of older checkpoints vouch for
     with file_set.replacing(*_set(prefix, epoch)) as new:
         with open(new["symbol"], "wb") as file:
-            file.write(symbol.tojson().encode())
+            file.write(written)
         save_params(new["params"], arg_params, aux_params)
         meta = dict(meta, params_sha256=files.sha256(new["params"]))
         state_file.write(new["state"], optimizer_arrays, meta)
@@ -102,9 +105,15 @@ def load_params(prefix, epoch, symbol, **data_shapes):
         name: shape for name, shape in zip(symbol.list_arguments(), arg_shapes)
         if name not in data_shapes})
     check_shapes(path, aux_params, dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
-    if files.read_if_there(symbol_path) not in (None, symbol.tojson().encode()):
+    there = files.read_if_there(symbol_path)
+    if there is not None and _from_the_end(there) != _from_the_end(symbol.tojson().encode()):
         raise ValueError(f"{symbol_path}: of another network than the flags say")
     return arg_params, aux_params
+
+
+def _from_the_end(symbol):
+    """A symbol's JSON with axes as they are written now: what is -1 was 1 in older checkpoints."""
+    return symbol.replace(b'"dim": "1"', b'"dim": "-1"')
 
 
 def epochs(prefix):

@@ -241,6 +241,7 @@ def grown(symbol, passes, **shapes):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no /proc tells of the memory")
+@pytest.mark.skipif(not mx.runtime.Features().is_enabled("MKLDNN"), reason="MXNet without oneDNN")
 def test_putting_parts_together_takes_no_memory_for_ever():
     parts = mx.sym.concat(*map(mx.sym.Variable, "ab"), dim=1, name="parts")
     shapes = {"a": (2, 3), "b": (2, 1)}

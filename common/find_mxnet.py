@@ -2,10 +2,10 @@
 
 MXNet 1.9.1 is its last release and predates Python 3.12 and NumPy 1.24. Importing this module puts
 back the few names that MXNet misses, changes none of NumPy's, and mends what MXNet does wrongly by
-NumPy 2. In the zoo it also sets the number of threads, which MXNet reads when it is imported; what
-the user has set in the environment stays. A copy of this file elsewhere leaves that to MXNet: a
-single device wants other settings. Nor does a copy import MXNet faster, as the zoo does by
-``common/lazy_operators.py``.
+the libraries of today. In the zoo it also sets the number of threads, which MXNet reads when it is
+imported; what the user has set in the environment stays. A copy of this file elsewhere leaves that
+to MXNet: a single device wants other settings. Nor does a copy import MXNet faster, as the zoo does
+by ``common/lazy_operators.py``.
 
 Run as a program, it says whether this Python can work at all: ``python common/find_mxnet.py``.
 (So that old Pythons can be told, this file keeps to syntax that they can read.)
@@ -149,7 +149,7 @@ def _distutils():
 
 
 def _mend(path, mended):
-    """Puts what a function makes of something in MXNet in its place, where it is there."""
+    """Replaces something of MXNet by what a function makes of it, where it is there."""
     module, _, name = ("mxnet." + path).rpartition(".")
     there = getattr(sys.modules.get(module), name, None)
     if there:
@@ -216,13 +216,16 @@ def mend_options():
 
 def _plain(option):
     """An option, with Python's numbers for NumPy's in tuples, lists and dictionaries."""
-    if isinstance(option, sys.modules["numpy"].generic):
-        number = option.item()
-        return float(str(option)) if isinstance(number, float) else number
-    if type(option).__repr__ is dict.__repr__:
+    numpy = sys.modules["numpy"]
+    if isinstance(option, numpy.floating):
+        return float(str(option))
+    if isinstance(option, numpy.generic):
+        return option.item()
+    written_by = type(option).__repr__ if type(option).__str__ is object.__str__ else None
+    if written_by is dict.__repr__:
         return {_plain(name): _plain(part) for name, part in option.items()}
     for kind in (tuple, list):
-        if type(option).__repr__ is kind.__repr__:
+        if written_by is kind.__repr__:
             return kind(map(_plain, option))
     return option
 
@@ -246,15 +249,16 @@ def mend_results(numpy):
         metric.global_sum_metric = total("global_sum_metric")
         return metric
 
-    def total(name):  # NumPy 2 adds numbers up in their own type, such as float16
+    single = (float, numpy.float16, numpy.float32)  # NumPy 2 adds these up in their own type
+
+    def total(name):
         def get(metric):
             if name not in vars(metric):
                 raise AttributeError(name)
             return vars(metric)[name]
 
         def put(metric, value):
-            is_real = isinstance(value, (float, numpy.floating))
-            vars(metric)[name] = numpy.float64(value) if is_real else value
+            vars(metric)[name] = numpy.float64(value) if isinstance(value, single) else value
         return property(get, put)
 
     def without_names(convert):  # numpy.linalg.qr and others return tuples whose parts have some
@@ -464,8 +468,10 @@ def _quietly_interrupted():
     """A context in which Ctrl-C prints no traceback: the import in it takes half a second."""
     ours = (signal.getsignal(signal.SIGINT) is signal.default_int_handler
             and threading.current_thread() is threading.main_thread())
+    # What a server does, it does in the import, called by C, which goes on after exceptions.
+    leave = os._exit if os.environ.get("DMLC_ROLE") in ("scheduler", "server") else sys.exit
     if ours:
-        signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+        signal.signal(signal.SIGINT, lambda *_: leave(130))
     try:
         yield
     finally:

@@ -63,15 +63,16 @@ class _Deferred:
     __class__ = property(lambda self: types.FunctionType)
 
     def __init__(self, scope, source):
-        self._scope, self._source = scope, source
+        self._scope, self._source, self._function = scope, source, None
 
-    @functools.cached_property
+    @property
     def function(self):
-        """What the source defines."""
-        names = {}
-        exec(self._source, self._scope, names)
-        function, = names.values()
-        return function
+        """What the source defines. Two threads at once may compile it twice, which is no harm."""
+        if self._function is None:
+            names = {}
+            exec(self._source, self._scope, names)
+            self._function, = names.values()
+        return self._function
 
     def __call__(self, *args, **kwargs):
         return self.function(*args, **kwargs)

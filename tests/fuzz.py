@@ -78,7 +78,7 @@ def work(connection, folder):
     sys.argv = ["fuzz.py"]
     before = {name: digest(kind.load(folder)) for name, kind in KINDS.items()}
     connection.send("ready")
-    with contextlib.suppress(EOFError):  # nobody asks any more
+    with contextlib.suppress(EOFError, ConnectionError):  # nobody asks any more
         while True:
             name = connection.recv()
             connection.send(load(KINDS[name], folder, before[name]))

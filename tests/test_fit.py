@@ -3,9 +3,12 @@ import filecmp
 import functools
 import io
 import os
+import platform
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import mxnet as mx
 import numpy as np
@@ -21,6 +24,7 @@ from common.storage import checkpoint, state_file
 from common.training import fit, flags, resume
 from common.training.recipe import INITIALIZERS, Recipe, SeededInit
 from symbols import stn
+from tests.conftest import ROOT
 
 COUNT, BATCH = 200, 25
 
@@ -591,3 +595,24 @@ def test_a_run_on_streams_is_that_on_arrays(tmp_path):
                          ImageIter(*test, BATCH)))
     assert same(tmp_path, "a", "b", 1)
     assert filecmp.cmp(tmp_path / "a-film" / "0001.png", tmp_path / "b-film" / "0001.png", False)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_what_is_free_is_given_back():
+    code = ("from common.training import fit; import resource\n"
+            "def resident():\n"
+            "    with open('/proc/self/statm') as file:\n"
+            "        return int(file.read().split()[1]) * resource.getpagesize() / 2**20\n"
+            "blocks = [bytes(3000) for _ in range(20000)]\n"  # 57 MiB
+            "blocks[:] = [block for number, block in enumerate(blocks) if number % 10 == 9]\n"
+            "before = resident(); fit._give_back_memory(); print(before - resident())")
+    done = subprocess.run([sys.executable, "-c", f"from common import find_mxnet; {code}"],
+                          cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    assert float(done.stdout) > 20
+
+
+def test_it_is_given_back_after_each_epoch(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(fit, "_give_back_memory", lambda: given.append(True))
+    run(parsed(tmp_path))
+    assert len(given) == 2

@@ -314,7 +314,7 @@ def without_leaks(symbol, **shapes):
     for index, shape in zip(concats, inner.infer_shape(**shapes)[1]):
         attrs = graph["nodes"][index]["attrs"]
         axis = int(attrs.get("dim", "1"))
-        attrs["dim"] = str(axis if axis < 0 else axis - len(shape))
+        attrs["dim"] = str(axis - len(shape) if axis > 0 else axis)
     return mx.sym.load_json(json.dumps(graph))
 
 

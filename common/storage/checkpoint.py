@@ -7,6 +7,7 @@ SHA-256 of the params it belongs to. A manifest, ``prefix-NNNN.json``, vouches f
 however a process ends, there is the new checkpoint or the one that was to be overwritten.
 Checkpoints of other programs have no manifest: their files are checked as far as that goes.
 """
+import json
 import logging
 import os
 import re
@@ -16,6 +17,7 @@ import numpy as np
 
 from common import files
 from common.storage import file_set, params_file, state_file
+from symbols.stn import COLUMNS
 
 KINDS = ("symbol", "params", "state")
 STOPPED = "stopped"  # in place of a number of epochs: of a run that was stopped within one
@@ -72,12 +74,10 @@ def save(prefix, epoch, symbol, arg_params, aux_params, optimizer_arrays, meta):
     Raises:
         OSError: it could not be written; an older checkpoint of that name stays as it was.
     """
-    there, written = files.read_if_there(paths(prefix, epoch)[0]), symbol.tojson().encode()
-    if there and _from_the_end(there) == _from_the_end(written):
-        written = there  # which the manifests of older checkpoints vouch for
+    there, before = files.read_if_there(paths(prefix, epoch)[0]), _as_before(symbol)
     with file_set.replacing(*_set(prefix, epoch)) as new:
-        with open(new["symbol"], "wb") as file:
-            file.write(written)
+        with open(new["symbol"], "wb") as file:  # manifests of older checkpoints vouch for theirs
+            file.write(before if there == before else symbol.tojson().encode())
         save_params(new["params"], arg_params, aux_params)
         meta = dict(meta, params_sha256=files.sha256(new["params"]))
         state_file.write(new["state"], optimizer_arrays, meta)
@@ -106,14 +106,18 @@ def load_params(prefix, epoch, symbol, **data_shapes):
         if name not in data_shapes})
     check_shapes(path, aux_params, dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
     there = files.read_if_there(symbol_path)
-    if there is not None and _from_the_end(there) != _from_the_end(symbol.tojson().encode()):
+    if there not in (None, symbol.tojson().encode(), _as_before(symbol)):
         raise ValueError(f"{symbol_path}: of another network than the flags say")
     return arg_params, aux_params
 
 
-def _from_the_end(symbol):
-    """A symbol's JSON with axes as they are written now: what is -1 was 1 in older checkpoints."""
-    return symbol.replace(b'"dim": "1"', b'"dim": "-1"')
+def _as_before(symbol):
+    """The JSON of older checkpoints of a symbol, in which ``COLUMNS`` of ``stn.py`` was 1."""
+    graph = json.loads(symbol.tojson())
+    for node in graph["nodes"]:
+        if node["op"] == "Concat" and node["name"].startswith("stn"):
+            node["attrs"]["dim"] = node["attrs"]["dim"].replace(str(COLUMNS), "1")
+    return mx.sym.load_json(json.dumps(graph)).tojson().encode()
 
 
 def epochs(prefix):

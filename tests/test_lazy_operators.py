@@ -70,7 +70,7 @@ def test_what_looks_behind_it_finds_a_function(fresh):
     assert inspect.isfunction(behind)
     assert behind.__code__.co_varnames[:3] == ("data", "out", "name")
     assert behind(mx.nd.array([-1, 2])).asnumpy().tolist() == [0, 2]
-    with pytest.raises(OSError, match="could not get source code"):
+    with pytest.raises(OSError, match="source code|out of bounds"):
         inspect.getsource(fresh("relu"))
 
 

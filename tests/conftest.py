@@ -2,6 +2,7 @@
 import functools
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -37,6 +38,12 @@ def run_script(name, *flags, cwd=ROOT, timeout=300):
         [sys.executable, os.path.join(ROOT, name), *map(str, flags)],
         cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
         stdin=subprocess.DEVNULL, timeout=timeout)
+
+
+def resident():
+    """MiB of memory that this process takes; on Linux."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
 
 
 def hear_interrupts():

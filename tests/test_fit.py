@@ -599,15 +599,13 @@ def test_a_run_on_streams_is_that_on_arrays(tmp_path):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_what_is_free_is_given_back():
-    code = ("from common.training import fit; import resource\n"
-            "def resident():\n"
-            "    with open('/proc/self/statm') as file:\n"
-            "        return int(file.read().split()[1]) * resource.getpagesize() / 2**20\n"
+    code = ("from common import find_mxnet; from common.training import fit\n"
+            "from tests.conftest import resident\n"
             "blocks = [bytes(3000) for _ in range(20000)]\n"  # 57 MiB
             "blocks[:] = [block for number, block in enumerate(blocks) if number % 10 == 9]\n"
             "before = resident(); fit._give_back_memory(); print(before - resident())")
-    done = subprocess.run([sys.executable, "-c", f"from common import find_mxnet; {code}"],
-                          cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
+                          check=True)
     assert float(done.stdout) > 20
 
 

@@ -36,8 +36,8 @@ def fresh():
 
 def described(folder, module):
     """What there is to see of MXNet's functions, where it was imported by a module of a folder."""
-    done = subprocess.run([sys.executable, "-c", f"import {module}" + DESCRIBE],
-                          cwd=str(folder), stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([sys.executable, "-c", f"import {module}" + DESCRIBE], cwd=str(folder),
+                          stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
 
 

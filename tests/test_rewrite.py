@@ -1,5 +1,4 @@
 import json
-import resource
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ import symbols
 from common.graph import rewrite
 from common.graph.layers import flops, layers
 from common.graph.rewrite import check_reshapes, for_cpu, pool_before_relu
-from tests.conftest import ROOT
+from tests.conftest import ROOT, resident
 
 DATA, SHAPE = mx.sym.Variable("data"), (2, 3, 9, 11)
 
@@ -231,15 +230,14 @@ def grown(symbol, passes, **shapes):
     executor = symbol.simple_bind(mx.cpu(), **shapes)
     gradients = [mx.nd.ones(output.shape) for output in executor.outputs]
 
-    def resident():
+    def taken():
         for _ in range(passes):
             executor.forward(is_train=True)
             executor.backward(gradients)
         mx.nd.waitall()
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+        return resident()
 
-    return -resident() + resident()
+    return -taken() + taken()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no /proc tells of the memory")

@@ -123,12 +123,17 @@ def check_reshapes(symbol, **shapes):
         return
     ends = [entry for index in reshapes
             for entry in (graph["nodes"][index]["inputs"][0], [index, 0, 0])]
-    inner = mx.sym.load_json(json.dumps({**graph, "heads": ends + graph["heads"]}))
-    found = inner.infer_shape(**shapes)[1]
+    found = _shapes_of(graph, ends, shapes)
     for index, before, after in zip(reshapes, found[::2], found[1::2]):
         if math.prod(before) != math.prod(after):
             name = graph["nodes"][index]["name"]
             raise mx.MXNetError(f"{name} cannot reshape {before} to {after}")
+
+
+def _shapes_of(graph, entries, shapes):
+    """The shapes of some entries of a graph, and behind them those of its heads."""
+    inner = mx.sym.load_json(json.dumps({**graph, "heads": entries + graph["heads"]}))
+    return inner.infer_shape(**shapes)[1]
 
 
 def uses_random_numbers(symbol):
@@ -309,9 +314,8 @@ def without_leaks(symbol, **shapes):
     concats = [index for index, node in enumerate(graph["nodes"]) if node["op"] == "Concat"]
     if not concats:
         return symbol
-    heads = [[index, 0, 0] for index in concats] + graph["heads"]
-    inner = mx.sym.load_json(json.dumps({**graph, "heads": heads}))
-    for index, shape in zip(concats, inner.infer_shape(**shapes)[1]):
+    entries = [[index, 0, 0] for index in concats]
+    for index, shape in zip(concats, _shapes_of(graph, entries, shapes)):
         attrs = graph["nodes"][index]["attrs"]
         axis = int(attrs.get("dim", "1"))
         attrs["dim"] = str(axis - len(shape) if axis > 0 else axis)

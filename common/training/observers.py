@@ -48,7 +48,7 @@ class EpochObservers(NoObservers):
     """
 
     def __init__(self, watch, prefix, symbol, batches, finished=0):
-        self.symbol, self.batches, self.every = symbol, batches, watch.visualize_every
+        self.symbol, self.every = symbol, watch.visualize_every
         self.finished = finished
         self.board = watch.tensorboard and Board(watch.tensorboard, finished)
         self.film = None

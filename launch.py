@@ -19,6 +19,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 from common import agent, cli, files
+from common.printer import Printer
 
 LOOPBACK = "127.0.0.1"
 TICK = 0.2  # seconds
@@ -200,21 +201,20 @@ class Group:
         args: the flags.
         command: what each of them runs.
         signals: a list that the handler of Ctrl-C and SIGTERM appends to.
+        printer: of what they print.
     """
 
-    def __init__(self, args, command, signals):
-        self.args, self.command, self.signals = args, command, signals
+    def __init__(self, args, command, signals, printer):
+        self.args, self.command, self.signals, self.printer = args, command, signals, printer
         self.processes, self.selector = [], selectors.DefaultSelector()
         self.begun = self.beaten = time.monotonic()
         self.deadline, self.why = None, None
         self.stopping, self.over = 0, False
-        self.unwritable = None
 
     def run(self):
         """Runs all to their end; returns 0, or the status after a stop.
 
-        Raises ``Lost`` if one is lost, and at the end an OSError if what they printed could not be
-        written. Whatever happens, nothing is left running.
+        Raises ``Lost`` if one is lost. Whatever happens, nothing is left running.
         """
         address = self.args.address
         address = _address_of(address, "--address") if address else _own_address(self.args.hosts)
@@ -228,8 +228,6 @@ class Group:
                 self._print_held(0)
             finally:
                 self._end()
-        if self.unwritable and not self.stopping:
-            raise self.unwritable
         return self.stopping
 
     @property
@@ -282,10 +280,7 @@ class Group:
 
     def _take(self, one, what, *words):
         if what == "out" and one.role == "worker":
-            try:
-                print(words[0], flush=True)
-            except OSError as error:  # which is no reason to end the training
-                self.unwritable = error
+            self.printer.out(words[0])
         elif what in ("out", "err"):
             one.last = words[0]
             one.held.append((time.monotonic(), words[0]))
@@ -355,7 +350,7 @@ class Group:
         for one in self.processes:
             while one.held and time.monotonic() - one.held[0][0] >= age:
                 line = one.held.popleft()[1]
-                _log(line if one.role == "worker" else f"{one.name}: {line}")
+                self.printer.err(line if one.role == "worker" else f"{one.name}: {line}")
 
     def _end(self):
         """Kills what is still running."""
@@ -364,12 +359,6 @@ class Group:
         end = time.monotonic() + ENDING
         for one in self.processes:
             one.end(end - time.monotonic())
-
-
-def _log(line):
-    """Writes a line to stderr; one that nobody can read ends no training."""
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
 
 
 def _own_address(hosts):
@@ -429,18 +418,32 @@ def main():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # by nohup
             signal.signal(number, lambda number, _: signals.append(number))
+    printer = Printer()  # with a thread, as all would be ended while this waits for a reader
+    try:
+        status = run(args, command, signals, printer)
+    finally:
+        printer.close()
+        while not printer.wait(ENDING) and not signals:
+            pass
+    if printer.error and not status:
+        raise printer.error
+    return status
+
+
+def run(args, command, signals, printer):
+    """Trains, with restarts; returns the exit status. The arguments are those of ``Group``."""
     left = args.restarts
     while True:
-        group = Group(args, command, signals)
+        group = Group(args, command, signals, printer)
         try:
             return group.run()
         except Lost as lost:
             if lost.final or not left or signals or group.stopping:
-                _log(f"launch.py: error: {cli.one_line(lost)}; all are ended")
+                printer.err(f"launch.py: error: {cli.one_line(lost)}; all are ended")
                 return lost.status
             command, left = again(command), left - 1
-            _log(f"launch.py: {cli.one_line(lost)}; all are ended, and start again with --resume "
-                 f"(restart {args.restarts - left} of {args.restarts})")
+            printer.err(f"launch.py: {cli.one_line(lost)}; all are ended, and start again with "
+                        f"--resume (restart {args.restarts - left} of {args.restarts})")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """``launch.py`` with processes that do not train: nothing may be left running, or hang."""
 import argparse
+import fcntl
 import os
 import signal
 import socket
@@ -14,11 +15,13 @@ import pytest
 
 import launch
 from common import agent
+from common.printer import Printer
 from tests import groups
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
+SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which Python has from 3.10 on
 FREE = ["-n", 2, "--start-timeout", 0]  # for programs that do not tell that they have met
 SLEEP = ["python", "-c", "import time; time.sleep(100)"]
 SAY = "import os, sys; role = os.environ['DMLC_ROLE'] + os.environ.get('DMLC_WORKER_ID', '')\n"
@@ -84,6 +87,35 @@ def test_output_that_cannot_be_written_ends_no_training(tmp_path, stream, status
     assert sorted(os.listdir(tmp_path)) == ["scheduler", "server", "worker0", "worker1"]
     if stream == "stdout":
         assert "launch.py: error: standard output: No space left on device" in done.stderr
+
+
+def test_a_reader_that_pauses_holds_up_nothing():
+    """Where launch.py waited for it, all would take that for its end."""
+    code = SAY + ("import time\n"
+                  "for _ in range(80): time.sleep(0.1); print('.' * 2000, file=sys.stderr)")
+    launcher = groups.start(FREE, ["python", "-c", code], preexec_fn=shrink_pipes)
+    time.sleep(agent.SILENCE + 3)
+    status, _, stderr = groups.finish(launcher)
+    assert status == 0
+    assert stderr.count("." * 2000) == 4 * 80
+
+
+def shrink_pipes():
+    for stream in (1, 2):
+        fcntl.fcntl(stream, SET_PIPE_SIZE, 4096)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_by_two_signals_though_nobody_reads(number):
+    code = SAY + "print('.' * 9999); sys.stdout.flush()\nimport time; time.sleep(100)"
+    launcher = groups.start(FREE, ["python", "-c", code], preexec_fn=shrink_pipes)
+    members = groups.wait_for_members(launcher, 4)
+    time.sleep(1)
+    for _ in range(2):
+        launcher.send_signal(number)
+        time.sleep(0.5)
+    assert launcher.wait(10) == 128 + number
+    assert ended(launcher, members)[1].startswith("....")
 
 
 def test_a_hangup_is_ignored_under_nohup():
@@ -229,7 +261,7 @@ def test_one_that_does_not_leave_after_another_ends_all(monkeypatch):
                            start_timeout=0, folder=os.getcwd())
     code = SAY + "import time\nif role != 'worker0': time.sleep(100)"
     with pytest.raises(launch.Lost, match="does not leave, although another one has"):
-        launch.Group(args, [sys.executable, "-c", code], []).run()
+        launch.Group(args, [sys.executable, "-c", code], [], Printer()).run()
 
 
 def test_servers_are_ended_when_no_worker_was_to_meet_any():

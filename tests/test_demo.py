@@ -164,6 +164,14 @@ def test_a_body_that_does_not_arrive_is_waited_for_some_seconds(page, monkeypatc
     assert (status, text) == (408, "the body did not arrive within 0.2 s\n")
 
 
+def test_a_drawing_that_arrives_at_the_end_is_refused(page, monkeypatch):
+    closed = ThreadPoolExecutor(1)
+    closed.shutdown()
+    monkeypatch.setattr(page, "worker", closed)
+    status, _, text = ask(page, "POST", "/look", json.dumps(QUESTION))
+    assert (status, text) == (503, "this page has come to its end\n")
+
+
 @pytest.mark.parametrize(("host", "status"), [
     ("127.0.0.1:80", 200), ("localhost", 200), ("LOCALHOST:1", 200), ("[::1]:80", 200),
     ("10.1.2.3", 200), ("example.org", 403), ("127.0.0.1.example.org:80", 403), ("", 403)])

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -155,6 +157,17 @@ def test_images_are_not_written_over_while_they_are_computed():
     alone = np.concatenate([predictor(drawn[start:start + 64]) for start in range(0, 384, 64)])
     for _ in range(5):
         np.testing.assert_array_equal(predictor(drawn), alone)
+
+
+def test_threads_take_turns():
+    *trained, _ = network()
+    predictor = Predictor(*trained, (1, 28, 28), batch_size=16, cpus=2)
+    counts = [1 + 7 * number % 70 for number in range(400)]
+    alone = {count: predictor(IMAGES[:count]) for count in counts}
+    with ThreadPoolExecutor(4) as pool:
+        for count, answers in zip(counts, pool.map(lambda count: predictor(IMAGES[:count]),
+                                                   counts)):
+            np.testing.assert_array_equal(answers, alone[count])
 
 
 def test_a_call_that_was_broken_off_leaves_nothing_behind():

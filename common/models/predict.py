@@ -4,6 +4,7 @@ import collections
 import ctypes
 import itertools
 import math
+import threading
 
 import mxnet as mx
 import numpy as np
@@ -24,7 +25,7 @@ class Predictor:
     A call is cut into pieces, which the devices compute in turns, each by an executor for pieces of
     that size. These are made when they are first needed, for powers of two: so few images are
     answered soon, and many take no more memory than their answers. What an image is answered
-    depends on the size of its piece by rounding. Threads need a Predictor each.
+    depends on the size of its piece by rounding. Threads that share a Predictor take turns.
 
     Args:
         symbol: without label, as from ``rewrite.label_free`` or an export; its input is "data".
@@ -60,6 +61,7 @@ class Predictor:
         devices_lanes = [_lanes(fast, context, arg_params, aux_params, (largest, *image_shape))
                          for context in self._contexts]
         self._lanes = [lane for turn in zip(*devices_lanes) for lane in turn]
+        self._turn = threading.Lock()
 
     def __call__(self, images):
         """The probabilities (N, classes), float32, of uint8 images (N, H, W) or (N, C, H, W).
@@ -73,6 +75,10 @@ class Predictor:
             raise ValueError(f"expected images of {wanted}, got {given}")
         if not len(images):
             raise ValueError("expected images, got none")
+        with self._turn:
+            return self._probabilities(images)
+
+    def _probabilities(self, images):
         pieces = self._pieces(len(images))
         parts = self._answers(images, pieces)
         first = next(parts)
@@ -86,10 +92,11 @@ class Predictor:
     def warm_up(self):
         """Predicts pieces of all sizes, so that no later call has to wait for an executor."""
         nothing = np.zeros((1, *self.image_shape), np.uint8)
-        for lane in self._lanes:
-            for size in self.sizes:
-                lane.start(nothing, size)
-        mx.nd.waitall()
+        with self._turn:
+            for lane in self._lanes:
+                for size in self.sizes:
+                    lane.start(nothing, size)
+            mx.nd.waitall()
 
     def _answers(self, images, pieces):
         """Yields what is said of the images of each piece, good until the next is asked for.

@@ -128,8 +128,11 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(408, f"the body did not arrive within {self.timeout} s") from None
         except ValueError as error:
             raise Refused(400, error) from None
-        answer = self.server.worker.submit(self.server.look, drawing).result()
-        return JSON, json.dumps(answer).encode()
+        try:
+            looking = self.server.worker.submit(self.server.look, drawing)
+        except RuntimeError:  # the server is being closed
+            raise Refused(503, "this page has come to its end") from None
+        return JSON, json.dumps(looking.result()).encode()
 
     def _send(self, status, kind, content):
         self.send_response(status)

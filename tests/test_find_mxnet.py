@@ -10,8 +10,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+import symbols
 from common import find_mxnet
-from tests.conftest import ROOT
+from tests.conftest import ROOT, resident
 
 
 def run(*command, **environment):
@@ -259,9 +260,12 @@ def test_a_scheduler_without_the_rest_ends_in_one_line():
     assert "DMLC_PS_ROOT_PORT=''" in done.stderr
 
 
-def test_a_copy_elsewhere_leaves_the_speed_to_mxnet(tmp_path):
-    shutil.copy(os.path.join(ROOT, "common", "find_mxnet.py"), tmp_path)
-    code = ("import os; before = set(os.environ); import find_mxnet; import mxnet; "
+@pytest.mark.parametrize(("folder", "line"), [
+    (".", "import find_mxnet"), ("common", "from common import find_mxnet")])
+def test_a_copy_elsewhere_leaves_the_speed_to_mxnet(folder, line, tmp_path):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    shutil.copy(os.path.join(ROOT, "common", "find_mxnet.py"), tmp_path / folder)
+    code = (f"import os; before = set(os.environ); {line}; import mxnet; "
             "print(sorted(set(os.environ) - before))")
     environment = {name: value for name, value in os.environ.items()
                    if not name.startswith(("MXNET", "OMP"))}
@@ -477,6 +481,28 @@ def test_sparse_arrays_of_scipy_are_taken(kind):
     for ours in (mx.nd.sparse.array(theirs), mx.nd.sparse.csr_matrix(theirs)):
         assert ours.stype == "csr"
         assert ours.asnumpy().tolist() == [[0, 3], [4, 0]]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no /proc tells of the memory")
+@pytest.mark.parametrize("write", [
+    lambda net, _: net.tojson(), lambda net, path: net.save(path)])
+def test_a_graph_that_is_written_takes_no_memory_for_ever(write, tmp_path):
+    net = symbols.get_symbol("lenet")
+    for _ in range(2):
+        begin = resident()
+        for _ in range(500):
+            write(net, str(tmp_path / "net.json"))
+    assert resident() - begin < 1  # MiB; it would be 10
+
+
+def test_a_graph_is_written_with_casts_or_without(tmp_path):
+    net = mx.sym.relu(mx.sym.amp_cast(mx.sym.Variable("data"), dtype="float16"))
+    path = str(tmp_path / "net.json")
+    for options, casts in (((), 0), ((True,), 0), ((False,), 1)):
+        net.save(path, *options)
+        assert mx.sym.load(path).tojson(False) == net.tojson(*options)
+        assert net.tojson(*options).count('"op": "amp_cast"') == casts
+    assert net.tojson(remove_amp_cast=False) == net.tojson(False) != net.tojson()
 
 
 def test_dictionaries_are_options_too():

@@ -14,6 +14,7 @@ import symbols
 from common.graph import rewrite
 from common.models import export_folder
 from common.storage import checkpoint
+from symbols import stn
 from tests.conftest import run_script
 from tests.test_export_folder import NAMES, loaded, network
 
@@ -88,6 +89,25 @@ def test_the_export_of_another_network_is_not_replaced_by_a_slip(run, refused, t
     refused(run("b", *flags), "out: the export of another network: --overwrite replaces it")
     assert (tmp_path / "out" / "synset.txt").read_text().endswith("9\n")
     assert run("b", *flags, "--overwrite").returncode == 0
+
+
+def test_an_export_from_before_is_of_the_same_network(run, refused, tmp_path, monkeypatch):
+    """Theta's numbers were put together along axis 1, which is -1 now."""
+    with monkeypatch.context() as before:
+        before.setattr(stn, "COLUMNS", 1)
+        older = symbols.get_symbol("lenet", transform="similarity")
+    for name, symbol in (("older", older),
+                         ("newer", symbols.get_symbol("lenet", transform="similarity")),
+                         ("other", symbols.get_symbol("lenet", transform="attention"))):
+        module = mx.mod.Module(symbol)
+        module.bind([("data", (2, 1, 28, 28))], [("softmax_label", (2,))])
+        module.init_params()
+        checkpoint.save(str(tmp_path / name), 1, symbol, *module.get_params(), {}, {})
+    for name in ("older", "newer", "older"):
+        done = run(name, "--output", "out")
+        assert done.returncode == 0, done.stderr
+    refused(run("other", "--output", "out"),
+            "out: the export of another network: --overwrite replaces it")
 
 
 def test_an_export_of_an_export(trained_once, run, tmp_path):

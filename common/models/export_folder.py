@@ -146,11 +146,13 @@ def training_symbol(folder):
 def is_of_another(folder, symbol):
     """Whether a folder holds the export of another network than a training symbol.
 
-    Whether that takes pixels or parts of 1 does not matter.
+    Whether that takes pixels or parts of 1 does not matter, nor whether one is from before.
     """
     path = os.path.join(folder, TRAIN_SYMBOL)
-    own = [each.tojson().encode() for each in (symbol, rewrite.with_raw_input(symbol))]
-    return os.path.isfile(path) and files.read(path) not in own
+    if not os.path.isfile(path):
+        return False
+    own = map(checkpoint.as_before, (symbol, rewrite.with_raw_input(symbol)))
+    return checkpoint.as_before(symbol_file.read(path)) not in own
 
 
 def check(folder, names=(SYMBOL, PARAMS)):

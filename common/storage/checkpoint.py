@@ -74,7 +74,7 @@ def save(prefix, epoch, symbol, arg_params, aux_params, optimizer_arrays, meta):
     Raises:
         OSError: it could not be written; an older checkpoint of that name stays as it was.
     """
-    there, before = files.read_if_there(paths(prefix, epoch)[0]), _as_before(symbol)
+    there, before = files.read_if_there(paths(prefix, epoch)[0]), as_before(symbol)
     with file_set.replacing(*_set(prefix, epoch)) as new:
         with open(new["symbol"], "wb") as file:  # manifests of older checkpoints vouch for theirs
             file.write(before if there == before else symbol.tojson().encode())
@@ -106,13 +106,16 @@ def load_params(prefix, epoch, symbol, **data_shapes):
         if name not in data_shapes})
     check_shapes(path, aux_params, dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
     there = files.read_if_there(symbol_path)
-    if there not in (None, symbol.tojson().encode(), _as_before(symbol)):
+    if there not in (None, symbol.tojson().encode(), as_before(symbol)):
         raise ValueError(f"{symbol_path}: of another network than the flags say")
     return arg_params, aux_params
 
 
-def _as_before(symbol):
-    """The JSON of older checkpoints of a symbol, in which ``COLUMNS`` of ``stn.py`` was 1."""
+def as_before(symbol):
+    """The JSON of a symbol in older checkpoints and exports, where ``COLUMNS`` of ``stn.py`` was 1.
+
+    That of one that was read from them is as it was.
+    """
     graph = json.loads(symbol.tojson())
     for node in graph["nodes"]:
         if node["op"] == "Concat" and node["name"].startswith("stn"):

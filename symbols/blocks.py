@@ -45,6 +45,8 @@ class SpatialTransformer(mx.gluon.HybridBlock):
         name = f"{self.prefix}stn"
         with mx.name.NameManager():  # a scope around this is in the prefix already
             head = localisation_head(features, transform, num_hidden, attr, bounded, name, stable)
+            # Of its own: MXNet loses an input that goes through a Dropout before this and a copy.
+            data = mx.sym.reshape(data, shape=(0, 0, 0, 0), name=f"{name}_data")
             warped = spatial_transformer(data, theta, target_shape, transform, name, pool, outside)
         self.localisation = localisation
         self.head = _block(head, "features")

@@ -45,8 +45,9 @@ def straighten(data, localise, source_shape, target_shape, transform="affine", s
 
     Args:
         data: symbol (N, C, H, W).
-        localise: function that makes theta (N, parameters of the transform) of a symbol of images;
-            a stable head in it takes ``common=common_in(steps)``.
+        localise: function that makes theta (N, parameters of the transform) of a symbol of images,
+            and of nothing else, as all of it is computed anew in each step; a stable head in it
+            takes ``common=common_in(steps)``.
         source_shape: (H, W) in pixels; what the steps between see is of that size.
         target_shape, transform, pool, outside: as for ``stn.spatial_transformer``.
         steps: how often the localisation network looks; with 1 it is a usual transformer.

@@ -256,7 +256,8 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
 
     In a Module it starts at the identity, whatever the initialiser: the start and the lr_mult are
     written on the Variables (weight 0, bias the identity), and so stay with the symbol when it is
-    saved as JSON. Gluon's SymbolBlock reads neither: set them on its Parameters.
+    saved as JSON. Gluon's SymbolBlock reads neither: set them on its Parameters. Nor do FeedForward
+    and an initialiser that is asked for a mere name: give it an InitDesc with the attributes.
 
     A step of SGD moves theta by rate x gradient x |h|^2, h being what the last layer sees. The
     gradient is steep and most of it common to all images of a batch, which learn nothing from
@@ -274,7 +275,8 @@ def localisation_head(features, transform="affine", num_hidden=32, attr=None, bo
         features: symbol (N, ...); flattened here.
         transform: as for ``get_transform``.
         num_hidden: units of the layer before the regression.
-        attr: ``{"lr_mult": m}``, the factor on the learning rate of both layers; default 1.
+        attr: ``{"lr_mult": m}``, the factor on the learning rate of both layers; default 1, in
+            whatever AttrScope.
         bounded: whether each parameter is kept near the identity's: scales, and the diagonal of a
             matrix, from 0.1 to 1.9 and the rest of it up to 0.9, shifts and points of a spline up
             to 1 (half the picture), angles up to a half turn, the projective denominator from 0.1.
@@ -342,7 +344,7 @@ def spatial_transformer(data, loc, target_shape, transform="affine", name="stn",
     _check_new(name, data, loc)
     # Copies for this transformer alone: where gradients are to be added, as from 8 consumers of a
     # tensor on, SpatialTransformer and clip overwrite them. The attribute keeps MXNet from merging
-    # the copies of several transformers.
+    # the copies of several transformers; not those of one that is composed several times.
     own = {"__transformer__": name}
     with mx.name.NameManager():
         data = _copy_of(data, f"{name}_data_copy", own)
@@ -377,8 +379,11 @@ def source_points(theta, target_shape, source_shape, transform="affine"):
     transform, theta = get_transform(transform), mx.nd.array(theta, mx.cpu(), "float64")
     if theta.ndim != 2 or theta.shape[1] != len(transform.identity):
         raise ValueError(f"theta must be (N, {len(transform.identity)}), got {theta.shape}")
+    target_shape = _checked(target_shape)
+    if not len(theta):  # of which MXNet makes no grid
+        return np.zeros((0, *target_shape, 2))
     limited = mx.sym.clip(mx.sym.Variable("theta"), a_min=-LIMIT, a_max=LIMIT)
-    grid = transform.grid(limited, _checked(target_shape))
+    grid = transform.grid(limited, target_shape)
     grid = grid.bind(mx.cpu(), {"theta": theta}).forward()[0].asnumpy()
     height, width = source_shape
     return (grid.transpose(0, 2, 3, 1) + 1) / 2 * (width - 1, height - 1)

@@ -107,6 +107,15 @@ def test_any_number_of_transformers_at_the_input_and_within():
     assert net[:4](images()).shape == (4, 3, 2, 3)
 
 
+def test_behind_a_dropout_an_export_predicts_in_a_module(tmp_path):
+    net = own_network(lambda: nn.Dropout(0.3), lambda: SpatialTransformer(features(), SHAPE))
+    net.hybridize()
+    output = net(images()).asnumpy()
+    net.export(str(tmp_path / "net"))
+    symbol, *params = mx.model.load_checkpoint(str(tmp_path / "net"), 0)
+    np.testing.assert_allclose(run_module(symbol, params, images()), output, atol=1e-5)
+
+
 def test_options_reach_the_sampler_and_the_head():
     block = SpatialTransformer(features(), SHAPE, outside="border", num_hidden=7,
                                attr={"lr_mult": 0.5}, prefix="my_")

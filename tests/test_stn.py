@@ -654,6 +654,11 @@ def test_source_points_are_those_of_a_theta_within_the_limit(transform, theta):
     np.testing.assert_array_equal(points, expected)
 
 
+def test_no_thetas_have_no_points():
+    assert stn.source_points(np.zeros((0, 6)), (5, 8), (21, 11)).shape == (0, 5, 8, 2)
+    assert stn.outline(np.zeros((0, 6)), (5, 8), (21, 11)).shape == (0, 23, 2)
+
+
 def test_the_outline_of_the_identity_goes_around_the_picture():
     border = stn.outline(thetas("affine", 1), (3, 4), (3, 4))[0]
     np.testing.assert_allclose(border, [

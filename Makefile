@@ -53,13 +53,16 @@ endif
 
 # A process that has no tests left takes half of another's.
 PYTEST := $(RUN) -m pytest -n auto --dist worksteal
-# What has changed since the last commit, and the tests of that: of a/b.py, tests/test_b.py, or else
-# those that import it.
-CHANGED = $(patsubst test_%,%,$(basename $(notdir $(shell git status --porcelain -uall \
-    | sed -n 's/.* \(.*\.py\)$$/\1/p'))))
-tests_of = $(or $(wildcard tests/test_$(1).py),$(shell grep -lwE "(from|import) .*$(1)" tests/test_*.py))
+# What has changed since the last commit, and the tests of that: of a/b.py, tests/test_b.py, of
+# networks and examples those of all, and else those that import it.
+CHANGED = $(shell git status --porcelain -uall | sed -n 's/.* \(.*\.py\)$$/\1/p')
+name_of = $(patsubst test_%,%,$(basename $(notdir $(1))))
+tests_of = $(or $(strip $(wildcard tests/test_$(call name_of,$(1)).py) \
+    $(if $(filter symbols/%,$(1)),tests/test_networks.py) \
+    $(if $(filter examples/%,$(1)),tests/test_examples.py)), \
+    $(shell grep -lwE "(from|import) .*$(call name_of,$(1))" tests/test_*.py))
 TESTS = $(sort $(foreach name,$(CHANGED),$(call tests_of,$(name))))
-UNTESTED = $(foreach name,$(CHANGED),$(if $(call tests_of,$(name)),,$(name)))
+UNTESTED = $(strip $(foreach name,$(CHANGED),$(if $(call tests_of,$(name)),,$(name))))
 
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY := $(VENV)/ready-$(VERSION)-$(MXNET)
@@ -83,7 +86,7 @@ test-all: setup
 check: setup
 	$(RUN) -m ruff check .
 	$(if $(TESTS),$(PYTEST) -m "not slow" $(TESTS))
-	$(if $(UNTESTED),@echo "Tested within others alone: $(strip $(UNTESTED)): see make test")
+	$(if $(UNTESTED),@echo "Tested within others alone: $(UNTESTED): see make test")
 
 setup: $(READY)
 	@$(RUN) -m common.data.mnist

@@ -40,11 +40,9 @@ def add_flags(parser):
          help="processes that train")
     flag("-s", "--num-servers", type=cli.number(int, least=1, most=1000), default=1,
          help="processes that add up what the workers send them")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("-H", "--hosts", type=_hosts, metavar="HOSTS",
-                       help="machines to run on, by ssh: names with commas, or a file with one a "
-                            "line; workers and servers take turns")
-    where.add_argument("--local", action="store_true", help="run on this machine, as by default")
+    flag("-H", "--hosts", type=_hosts, metavar="HOSTS",
+         help="machines to run on, by ssh: names with commas, or a file with one a line; workers "
+              "and servers take turns; by default all run on this one")
     flag("--ssh", default=SSH, help="the command that reaches a machine")
     flag("--python", default=sys.executable, help="the Python there")
     flag("--address", help="of this machine, as the others reach it; by default 127.0.0.1, with "

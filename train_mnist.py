@@ -23,20 +23,22 @@ from common.data.distort import TASKS, augmentation
 from common.graph import layers
 from common.models import export_folder, trained
 from common.training import fit, flags, workers
-from symbols import resnet, stn, svhn
+from symbols import stn
 
 TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool", "stn_at", "stn_steps")
 OF_TRANSFORMER = (*TRANSFORMER, "loc_lr_mult")  # flags that need one: options of it, and this
+OF_NETWORK = (*TRANSFORMER, "width", "depth", "dropout")  # flags that are options of networks
 # Flags that decide the network and the images:
-DECISIVE = ("add_stn", "bounded", "brightness", "data_dir", "data_train", "data_val", "dataset",
-            "depth", "distort", "dropout", "image_shape", "network", "num_examples", "outside",
-            "pad_size", "pool", "random_crop", "random_mirror", "stable", "stn_at", "stn_steps",
-            "transform", "validation", "width")
+DECISIVE = (*OF_NETWORK, "add_stn", "brightness", "data_dir", "data_train", "data_val", "dataset",
+            "distort", "image_shape", "network", "num_examples", "pad_size", "random_crop",
+            "random_mirror", "validation")
 
 
 def add_flags(parser):
     """Adds the flags of this script to a parser."""
     flag = parser.add_argument
+    places = [f"{', '.join(symbols.NETWORKS[network].PLACES)} in {network}"
+              for network in symbols.networks_with("stn_at")]
     flag("--network", choices=sorted(symbols.NETWORKS), default="lenet", help="network")
     flag("--add-stn", action="store_true", help="put the spatial transformer before it")
     flag("--transform", type=_transform, metavar="NAME",
@@ -51,8 +53,8 @@ def add_flags(parser):
     flag("--pool", type=cli.number(int, least=1),
          help="average its output over squares of that many pixels; 2 in the paper for RTS and TC")
     flag("--stn-at", metavar="PLACES",
-         help=f"where resnet has transformers: {', '.join(resnet.PLACES)}; or svhn: "
-              f"{', '.join(svhn.PLACES)}; or several, such as input,stage1; by default input")
+         help=f"where a network has transformers, one of these or several, such as input,stage1: "
+              f"{'; or '.join(places)}; by default input")
     flag("--stn-steps", type=cli.number(int, least=1, most=100), metavar="N",
          help="find the warp in N steps, each of which sees what those before have made; by "
               "default 1")
@@ -121,7 +123,7 @@ def check(args):
 
 def network_options(given):
     """The options of the network among flags, name -> value."""
-    values = {name: given.get(name) for name in (*TRANSFORMER, "width", "depth", "dropout")}
+    values = {name: given.get(name) for name in OF_NETWORK}
     return {name: value for name, value in values.items()
             if not (value is None or value is False)}  # a dropout of 0 is given
 

@@ -58,6 +58,9 @@ class Transform:
     """
 
     def __init__(self, identity, reach):
+        if len(identity) != len(reach):
+            raise ValueError(f"a reach for each parameter: {len(identity)} of the identity, "
+                             f"{len(reach)} of the reach")
         self.identity, self.reach = identity, reach
 
     def grid(self, theta, target_shape):

@@ -20,7 +20,6 @@ from tests.conftest import ROOT, run_script
 
 TINY = ["--dataset", "synthetic", "--num-examples", 400, "--network", "mlp", "--num-epochs", 3,
         "--cpus", 1]
-TIMED = ("s per epoch", "of time")
 
 
 def compare(folder, *flags):

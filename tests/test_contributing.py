@@ -46,7 +46,7 @@ def repository(tmp_path, mirror):
     (copy / "data").mkdir()
     (copy / "data" / "mnist").symlink_to(os.path.join(ROOT, "data", "mnist"))
     additions = [*shown(copy / "symbols" / "README.md"), *shown(copy / "CONTRIBUTING.md")]
-    assert len(additions) == 5
+    assert len(additions) == 7
     for path, language, code in additions:
         add(copy / path, language, filled_in(code, mirror))
     return copy
@@ -110,6 +110,15 @@ def test_what_was_added_trains_together(repository):
     done = run(repository, "score.py", "models/letters-slant-two_columns-stn-zoom")
     assert done.returncode == 0, done.stdout
     assert "Test accuracy: " in done.stdout
+
+
+def test_what_is_drawn_trains(repository):
+    done = run(repository, "train_mnist.py", "--network", "mlp", "--dataset", "tiles",
+               "--num-epochs", 2)
+    assert done.returncode == 0, done.stdout
+    assert float(re.search(r"^Test accuracy: (.*)$", done.stdout, flags=re.M)[1]) > 0.9
+    names = (repository / "models" / "tiles-mlp-export" / "synset.txt").read_text().split()
+    assert names == ["wide", "narrow", "tiny"]
 
 
 def test_an_operator_without_a_name_is_said_once_in_words(repository):

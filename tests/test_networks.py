@@ -1,4 +1,5 @@
 """Every network of the zoo, with and without its transformer."""
+import inspect
 import json
 import re
 from itertools import product
@@ -208,14 +209,32 @@ def test_nodes_can_be_found_by_name(network, transform):
 
 
 @pytest.mark.parametrize("network", symbols.NETWORKS)
-@pytest.mark.parametrize(("option", "part"), [("bounded", "loc_bounded"),
-                                              ("stable", "loc_fc1_unit")])
-def test_each_transformer_gets_the_options_of_its_head(network, option, part):
-    for wanted in (False, True):
-        symbol = build(network, **{option: wanted})
+@pytest.mark.parametrize(("option", "values", "part"), [
+    ("bounded", (False, True), "loc_bounded"), ("stable", (False, True), "loc_fc1_unit"),
+    ("outside", stn.OUTSIDE, "grid_border")])
+def test_each_transformer_gets_its_options(network, option, values, part):
+    for wanted, value in enumerate(values):
+        symbol = build(network, **{option: value})
         outputs = symbol.get_internals().list_outputs()
         for name in transformers(symbol):
-            assert any(output.startswith(f"{name}_{part}") for output in outputs) is wanted
+            assert any(output.startswith(f"{name}_{part}") for output in outputs) == wanted
+
+
+@pytest.mark.parametrize("network", symbols.NETWORKS)
+def test_a_network_names_all_its_options(network):
+    kinds = {option.kind for option in inspect.signature(
+        symbols.NETWORKS[network].get_symbol).parameters.values()}
+    assert kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+
+@pytest.mark.parametrize("network", symbols.networks_with("stn_at"))
+def test_each_place_has_a_transformer_of_its_own(network):
+    places = symbols.NETWORKS[network].PLACES
+    symbol = build(network, image_shape=(3, 64, 64), stn_at=",".join(places))
+    assert transformers(symbol) == [f"stn{number}" for number in range(len(places))]
+    for place in places:
+        symbol = build(network, image_shape=(3, 64, 64), stn_at=place)
+        assert transformers(symbol) == ["stn"]
 
 
 def found(symbol, name, image_shape=(1, 28, 28)):

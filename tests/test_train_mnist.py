@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 import score
+import symbols
 import train_mnist
 import visualize_stn
+from common import cli
 from common.data import idx, mnist, signs, synthetic
 from common.models import export_folder
 from common.storage import checkpoint
@@ -35,6 +37,14 @@ def test_it_trains_on_the_device(run, tmp_path):
     done = run("--add-stn", *QUICK, *ON_DEVICE, "--model-prefix", tmp_path / "a")
     assert done.returncode == 0, done.stderr
     assert float(re.search(r"^Test accuracy: (.*)$", done.stdout, flags=re.M).group(1)) > 0.2
+
+
+def test_flags_that_are_options_of_networks_reach_them():
+    parser = cli.Parser()
+    train_mnist.add_flags(parser)
+    options = set().union(*map(symbols.options_of, symbols.NETWORKS))
+    given = options.intersection(vars(parser.parse_args([])))
+    assert given - {"add_stn", "image_shape", "num_classes"} == set(train_mnist.OF_NETWORK)
 
 
 @pytest.mark.slow

@@ -23,7 +23,11 @@ from common.data import (
 )
 from common.data.batches import derive_seed
 
-DRAWN = {"numbers": numbers, "signs": signs, "synthetic": synthetic}  # by the code, of any size
+DRAWN = {  # by the code, of any size
+    "numbers": numbers,
+    "signs": signs,
+    "synthetic": synthetic,
+}
 DATASETS = (*mnist.PUBLISHED, *DRAWN)
 TEST = 0x7E57  # sets the seed of the test images apart from those of the epochs
 FORMATS = ("a folder of idx files named as MNIST's", "of pictures, <class>/*.png",

@@ -22,6 +22,7 @@ import socket
 import sys
 import sysconfig
 import threading
+import time
 import types
 import warnings
 
@@ -117,6 +118,7 @@ def _import_mxnet():
         mend_options()
         mend_results(numpy)
         mend_saves()
+        mend_forks()
 
 
 def _load_mxnet():
@@ -312,6 +314,21 @@ def mend_saves():
         return kind
 
     _mend("symbol.symbol.Symbol", freeing)
+
+
+def mend_forks():
+    """Has a fork wait for MXNet's threads while these can run Python.
+
+    MXNet waits for them too late: for ever, where one of them is to free what NumPy has lent it.
+    """
+    waitall = getattr(sys.modules.get("mxnet.ndarray.ndarray"), "waitall", None)
+
+    def settle():
+        waitall()
+        time.sleep(0.001)  # for what they do after the last that is waited for
+
+    if waitall:
+        os.register_at_fork(before=settle)
 
 
 class _Later(types.ModuleType):

@@ -495,6 +495,19 @@ def test_a_graph_that_is_written_takes_no_memory_for_ever(write, tmp_path):
     assert resident() - begin < 1  # MiB; it would be 10
 
 
+def test_a_fork_while_an_array_of_numpy_is_computed_from_does_not_hang():
+    code = ("import os; from common import find_mxnet; import mxnet as mx, numpy as np\n"
+            "lent = mx.nd.from_numpy(np.ones((1000, 1000), np.float32))\n"
+            "product = mx.nd.dot(lent, lent)\n"
+            "del lent\n"
+            "child = os.fork()\n"
+            "if not child: os._exit(7)\n"
+            "print(os.waitpid(child, 0)[1] >> 8)")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, timeout=60,
+                          stdout=subprocess.PIPE, check=True)
+    assert done.stdout == b"7\n"
+
+
 def test_a_graph_is_written_with_casts_or_without(tmp_path):
     net = mx.sym.relu(mx.sym.amp_cast(mx.sym.Variable("data"), dtype="float16"))
     path = str(tmp_path / "net.json")

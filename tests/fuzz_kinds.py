@@ -87,7 +87,7 @@ def load_network(name):
 def load_meta(folder):
     """As train_mnist.py goes on from it, and export.py writes it on a card."""
     prefix = os.path.join(folder, "b")
-    run, _ = resume.load(resume.Source(prefix, 1, 1), RECIPE, 5)
+    run, _ = resume.load(resume.Source(prefix, 1, 1), RECIPE)
     return run, export_folder.about(checkpoint.load_state(prefix, 1)[1])
 
 

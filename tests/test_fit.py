@@ -22,7 +22,7 @@ from common.data.batches import ImageIter
 from common.models import devices
 from common.storage import checkpoint, state_file
 from common.training import fit, flags, resume
-from common.training.recipe import INITIALIZERS, Recipe, SeededInit
+from common.training.recipe import IN_FLOAT32, INITIALIZERS, Recipe, SeededInit
 from symbols import stn
 from tests.conftest import ROOT
 
@@ -309,9 +309,6 @@ def test_it_is_overwritten_where_that_is_asked_for(tmp_path, flags):
     run(parsed(tmp_path, "--num-epochs", "3"))
     run(parsed(tmp_path, "--seed", "1", "--model-prefix", str(tmp_path / "b")))
     args = parsed(tmp_path, "--seed", "1", "--overwrite", *flags)
-    with pytest.raises(ValueError, match="of another optimizer"):  # before anything is removed
-        run(parsed(tmp_path, "--load-epoch", "1", "--optimizer", "sgd", "--overwrite"))
-    assert checkpoint.epochs(args.model_prefix) == [1, 2, 3]
     run(args)
     assert checkpoint.epochs(args.model_prefix) == [1, 2]
     assert same(tmp_path, "a", "b")
@@ -357,8 +354,69 @@ def test_checkpoints_of_another_program_are_left_alone(tmp_path, flags):
 def test_a_checkpoint_without_state_goes_on_with_a_warning(tmp_path, caplog):
     run(parsed(tmp_path, "--num-epochs", "1"))
     without_state(tmp_path)
+    assert largest_step(parsed(tmp_path, "--load-epoch", "1")) == pytest.approx(1, abs=1e-3)
     run(parsed(tmp_path, "--load-epoch", "1"))
     assert "the optimizer starts anew" in caplog.text
+
+
+def largest_step(args):
+    """How far Adam's first step after a checkpoint moves any parameter, in times the rate.
+
+    One that begins moves each by the rate; one that counts steps which it has no memory of, by half
+    to 3 times that.
+    """
+    (train, _), symbol = iterators(args), symbols.get_symbol("lenet")
+    source = resume.Source(args.model_prefix, args.load_epoch, args.load_epoch)
+    module, _ = fit.start(symbol, train, flags.recipe(args), source)
+    before = {name: value.copy() for name, value in module.get_params()[0].items()}
+    module.forward_backward(next(train))
+    module.update()
+    return max(float(mx.nd.abs(value - before[name]).max().asscalar())
+               for name, value in module.get_params()[0].items()) / module.learning_rate
+
+
+@pytest.mark.parametrize("more", [["--optimizer", "adam"], ["--fix", "stn_"]])
+def test_an_optimizer_that_remembers_something_else_starts_anew(tmp_path, caplog, more):
+    other = ["--optimizer", "rmsprop"] if more[0] == "--optimizer" else []
+    run(parsed(tmp_path, "--num-epochs", "1", *other))
+    args = parsed(tmp_path, "--load-epoch", "1", *more)
+    assert largest_step(args) == pytest.approx(1, abs=1e-3)
+    run(args)
+    assert "here; the optimizer starts anew" in caplog.text
+    assert checkpoint.load_state(args.model_prefix, 2)[1]["updates"] == COUNT // BATCH
+
+
+@pytest.mark.parametrize("names", ["adagrad sgd", "signum sgd", "sgd rmsprop", "nag adagrad"])
+def test_no_optimizer_takes_another_s_memory_for_its_own(tmp_path, names):
+    one, other = names.split()
+    run(parsed(tmp_path, "--num-epochs", "1", "--optimizer", one))
+    args = parsed(tmp_path, "--load-epoch", "1", "--optimizer", other)
+    train, _ = iterators(args)
+    module, _ = fit.start(symbols.get_symbol("lenet"), train, flags.recipe(args),
+                          resume.Source(args.model_prefix, 1, 1))
+    assert module.optimizer_state() == {}
+
+
+@pytest.mark.parametrize("schedule", [
+    ["--lr-schedule", "linear"], ["--lr-schedule", "cosine"],
+    ["--lr-schedule", "constant", "--warmup-epochs", "5"],
+    ["--lr-step-epochs", "2,5,7", "--lr-factor", "0.5"]])
+@pytest.mark.parametrize("batch_size", [10, 100])
+def test_the_schedule_goes_on_where_the_run_is_whatever_the_batches(tmp_path, schedule, batch_size):
+    run(parsed(tmp_path, "--num-epochs", "8", "--lr", "0.001", *schedule))
+    args = parsed(tmp_path, "--num-epochs", "8", "--lr", "0.001", *schedule, "--batch-size",
+                  str(batch_size), "--load-epoch", "4", "--overwrite")
+    (train, _), recipe = iterators(args), flags.recipe(args)
+    module, begun = fit.start(symbols.get_symbol("lenet"), train, recipe,
+                              resume.Source(args.model_prefix, 4, 4))
+    assert begun.updates == 4 * COUNT // BATCH
+    expected = recipe.optimizer_params(train.num_batches)["lr_scheduler"]
+    for epoch in range(4, 8):
+        train.seek(epoch)
+        for number, batch in enumerate(train, start=epoch * train.num_batches + 1):
+            module.forward_backward(batch)
+            module.update()
+            assert module.learning_rate == expected(number)
 
 
 def test_a_state_that_is_not_of_a_training_is_refused(tmp_path):
@@ -371,12 +429,16 @@ def test_a_state_that_is_not_of_a_training_is_refused(tmp_path):
         run(parsed(tmp_path, "--load-epoch", "1"))
 
 
-def test_the_state_of_another_optimizer_is_refused(tmp_path):
-    run(parsed(tmp_path, "--num-epochs", "1"))
+def test_a_state_that_is_not_of_its_optimizer_is_refused(tmp_path):
+    """Before anything is removed."""
+    run(parsed(tmp_path, "--num-epochs", "3"))
+    prefix = str(tmp_path / "a")
+    arrays, meta = checkpoint.load_state(prefix, 1)
+    (tmp_path / "a-0001.json").unlink()
+    state_file.write(f"{prefix}-0001.state", {"fc1_weight.0": arrays["fc1_weight.0"]}, meta)
     with pytest.raises(ValueError, match="of another optimizer"):
-        run(parsed(tmp_path, "--load-epoch", "1", "--optimizer", "sgd"))
-    with pytest.raises(ValueError, match="of another optimizer"):
-        run(parsed(tmp_path, "--load-epoch", "1", "--optimizer", "sgd", "--mom", "0"))
+        run(parsed(tmp_path, "--load-epoch", "1", "--overwrite"))
+    assert checkpoint.epochs(prefix) == [1, 2, 3]
 
 
 def test_checkpoints_come_every_save_period_and_at_the_end(tmp_path):
@@ -436,6 +498,12 @@ def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch, accuracies, left):
     for more in (["--num-epochs", "2"], ["--num-epochs", "4", "--resume"]):
         run(parsed(tmp_path, *keep, *more), symbols.get_symbol("lenet", add_stn=False))
     assert checkpoint.epochs(str(tmp_path / "a")) == left
+
+
+def test_an_accuracy_on_other_images_does_not_count():
+    history = [{"validation_accuracy": 0.9}, {"test_accuracy": 0.5}, {"test_accuracy": 0.6}]
+    begun = resume.RunSoFar(epochs=4, history=history)
+    assert [begun.accuracy_after(epoch) for epoch in (1, 2, 3, 4)] == [-1, -1, 0.5, 0.6]
 
 
 def test_validation_images_are_scored_after_each_epoch_and_the_test_images_once(
@@ -516,6 +584,18 @@ def test_schedules(tmp_path, schedule, expected):
     rate = flags.recipe(args).optimizer_params(100)["lr_scheduler"]
     rates = [rate(step) for step in (100, 201, 500)]
     np.testing.assert_allclose(rates, expected, rtol=0.02)
+
+
+def test_steps_that_fall_on_one_batch_are_refused(tmp_path):
+    recipe = flags.recipe(parsed(tmp_path, "--num-epochs", "2", "--lr-step-epochs", "0.1,0.5"))
+    with pytest.raises(ValueError, match="--lr-step-epochs: two of them fall on the same of the 1"):
+        recipe.optimizer_params(1)
+
+
+@pytest.mark.parametrize("optimizer", IN_FLOAT32)
+def test_what_computes_in_float32_alone_is_refused_in_float64(optimizer):
+    with pytest.raises(ValueError, match=f"MXNet's {optimizer} computes in float32 alone"):
+        Recipe(optimizer=optimizer, dtype="float64")
 
 
 @pytest.mark.parametrize(("name", "value"), [

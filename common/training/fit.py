@@ -169,13 +169,15 @@ def start(symbol, train, recipe, source=None, workers=None):
         checkpoint.finish_renames(source.prefix, source.name)
         module.init_params(None, *checkpoint.load_params(source.prefix, source.name, symbol,
                                                          **shapes))
-        run, arrays = resume.load(source, recipe, train.num_batches)
+        run, arrays = resume.load(source, recipe)
     run, arrays = _shared(module, run, arrays, workers)
-    done = run.updates + (run.stopped_at["batch"] if run.stopped_at else 0)
+    within = run.stopped_at["batch"] if run.stopped_at else 0
     module.init_optimizer(mx.kv.create(workers.device_store or recipe.kv_store), recipe.optimizer,
-                          recipe.optimizer_params(train.num_batches, done), workers.add_up)
+                          recipe.optimizer_params(
+                              train.num_batches, run.epochs * train.num_batches + within,
+                              run.updates + within), workers.add_up)
     if arrays is not None:
-        module.set_optimizer_state(arrays, run.fixed_otherwise)
+        module.set_optimizer_state(arrays)
     pretrained.log_fixed(fixed, symbol, shapes)
     logging.info("Training %d parameters with %d images%s on %s",
                  sum(value.size for name, value in module.get_params()[0].items()

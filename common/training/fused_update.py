@@ -115,29 +115,18 @@ class Module(mx.mod.Module):
                     arrays[f"{name}.{number}"] = part
         return arrays
 
-    def set_optimizer_state(self, arrays, fixed_otherwise=False):
-        """Goes on from what ``optimizer_state`` gave.
-
-        Args:
-            arrays: name -> NumPy array.
-            fixed_otherwise: whether other parameters were fixed there. Of those that are fixed now
-                the arrays are forgotten; those that were fixed there start without any.
+    def set_optimizer_state(self, arrays):
+        """Goes on from what ``optimizer_state`` gave, name -> NumPy array.
 
         Raises ValueError if the arrays belong to another optimizer or network.
         """
         arrays, updater = self._without_apart(arrays), self._kvstore._updater
-        remembered = {key.rpartition(".")[0] for key in arrays}
-        if fixed_otherwise:
-            arrays = {key: value for key, value in arrays.items()
-                      if key.rpartition(".")[0] not in self._still}
         for vector in self._vectors:
             state = self._optimizer.create_state_multi_precision(vector.key,
                                                                  vector.weights[0].vector)
             for number, leaf in enumerate(_leaves(state)):
                 value = leaf.asnumpy()
                 for name, part in vector.named(value):
-                    if fixed_otherwise and name not in remembered:
-                        continue
                     stored = arrays.pop(f"{name}.{number}", None)
                     if stored is None or stored.shape != part.shape:
                         raise ValueError(f"the state holds nothing fit for {name}: "

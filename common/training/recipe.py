@@ -10,6 +10,7 @@ from common.models.trained import Params
 
 OPTIMIZERS = ("adagrad", "adam", "nag", "rmsprop", "sgd", "signum")
 WITH_MOMENTUM = ("nag", "sgd", "signum")
+IN_FLOAT32 = ("adagrad", "rmsprop")
 SCHEDULES = ("linear", "cosine", "step", "constant")
 LOOKING_AHEAD = ("linear", "cosine")  # schedules that depend on the number of epochs from the start
 INITIALIZERS = {
@@ -79,6 +80,9 @@ class Recipe:
         if self.warmup_epochs >= self.num_epochs:
             raise ValueError(f"--warmup-epochs {self.warmup_epochs:g} must be less than "
                              f"--num-epochs {self.num_epochs}")
+        if self.dtype == "float64" and self.optimizer in IN_FLOAT32:
+            raise ValueError(f"MXNet's {self.optimizer} computes in float32 alone: choose another "
+                             "--optimizer, or leave out --dtype float64")
 
     def _complete(self, **fields):
         for name, value in fields.items():
@@ -94,15 +98,18 @@ class Recipe:
                 "devices": list(map(str, self.devices)),
                 "lr_step_epochs": list(self.lr_step_epochs) or None}
 
-    def optimizer_params(self, batches_per_epoch, updates=0):
+    def optimizer_params(self, batches_per_epoch, done=0, remembered=0):
         """What ``Module.init_optimizer`` needs besides the optimizer's name.
 
         Args:
             batches_per_epoch: steps in an epoch.
-            updates: steps already made, where a run is resumed.
+            done: steps of the schedule that are behind the run, where it goes on.
+            remembered: steps that the optimizer has a memory of. They are others where it starts
+                anew, or where epochs had another length.
         """
-        params = {"learning_rate": self.lr, "wd": self.wd, "begin_num_update": updates,
-                  "lr_scheduler": self._scheduler(batches_per_epoch),
+        schedule = _Shifted(self._scheduler(batches_per_epoch), done - remembered)
+        params = {"learning_rate": self.lr, "wd": self.wd, "begin_num_update": remembered,
+                  "lr_scheduler": schedule,
                   "rescale_grad": 1 / (self.batch_size * self.num_workers)}
         if self.optimizer in WITH_MOMENTUM:
             params["momentum"] = self.mom
@@ -117,12 +124,26 @@ class Recipe:
             return mx.lr_scheduler.CosineScheduler(total + 1, **common)
         if self.lr_schedule == "step":
             steps = [max(1, int(epoch * batches_per_epoch)) for epoch in self.lr_step_epochs]
+            if len(set(steps)) < len(steps):
+                raise ValueError("--lr-step-epochs: two of them fall on the same of the "
+                                 f"{batches_per_epoch} batches of an epoch")
             return mx.lr_scheduler.MultiFactorScheduler(steps, factor=self.lr_factor, **common)
         return mx.lr_scheduler.FactorScheduler(total + 1, **common)
 
     def first_values(self):
         """The initialiser of the parameters that do not bring their own."""
         return SeededInit(INITIALIZERS[self.initializer](), self.seed)
+
+
+class _Shifted(mx.lr_scheduler.LRScheduler):
+    """A schedule that is some steps ahead of the optimizer's count."""
+
+    def __init__(self, schedule, ahead):
+        super().__init__(schedule.base_lr)
+        self.schedule, self.ahead = schedule, ahead
+
+    def __call__(self, num_update):
+        return self.schedule(num_update + self.ahead)
 
 
 class SeededInit(mx.init.Initializer):

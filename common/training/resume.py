@@ -40,7 +40,7 @@ class RunSoFar:
 
     Attributes:
         epochs: that are finished.
-        updates: steps in them.
+        updates: steps in them that the optimizer remembers.
         seconds: of training, over all processes.
         history: the figures after each epoch.
         stopped_at: where it was stopped within an epoch, ``{"epoch", "batch", "num_batches",
@@ -48,7 +48,6 @@ class RunSoFar:
             of the others.
         trained_by: the command and the versions, as of ``provenance``.
         started_from: what ``pretrained.take`` says of its start, or None.
-        fixed_otherwise: whether it had other parameters fixed than it has from now on.
     """
 
     epochs: int = 0
@@ -58,7 +57,6 @@ class RunSoFar:
     stopped_at: Optional[dict] = None
     trained_by: Mapping = dataclasses.field(default_factory=dict)
     started_from: Optional[dict] = None
-    fixed_otherwise: bool = False
 
     def finish_epoch(self, train, figures):
         """Takes note of an epoch of an ``ImageIter``, and of the figures after it."""
@@ -76,12 +74,13 @@ class RunSoFar:
             self.stopped_at["others"] = others
 
     def accuracy_after(self, epoch):
-        """That which was measured after so many epochs; -1 if none was."""
+        """That which was measured after so many epochs; -1 if none was, of the images of now."""
         back = self.epochs - epoch
         if back >= len(self.history):
             return -1
-        figures = self.history[-1 - back]
-        return figures.get("validation_accuracy", figures.get("test_accuracy"))
+        held_out = "validation_accuracy" in self.history[-1]
+        return self.history[-1 - back].get(
+            "validation_accuracy" if held_out else "test_accuracy", -1)
 
     def origin(self):
         """What trained the network and, if it did not start anew, what it started from."""
@@ -134,17 +133,16 @@ def clear(prefix, epoch):
         checkpoint.remove(prefix, later)
 
 
-def load(source, recipe, num_batches):
+def load(source, recipe):
     """What a run has behind it at a checkpoint; warns if it goes on differently.
 
     Args:
         source: a ``Source``.
         recipe: a ``Recipe``.
-        num_batches: in an epoch.
 
     Returns:
-        The ``RunSoFar``, and the optimizer's arrays; None for them where another program wrote the
-        checkpoint.
+        The ``RunSoFar``, and the optimizer's arrays; None for them where it starts anew: another
+        program wrote the checkpoint, or the recipe's optimizer would remember something else.
 
     Raises:
         ValueError: the checkpoint is not that of a training, or of one with another start.
@@ -153,17 +151,27 @@ def load(source, recipe, num_batches):
     if meta is None:
         _check_start(recipe, source, {})
         logging.warning("The checkpoint has no state: the optimizer starts anew")
-        return RunSoFar(source.epochs, updates=source.epochs * num_batches), None
+        return RunSoFar(source.epochs), None
     path = checkpoint.paths(source.prefix, source.name)[2]
     _check_complete(path, meta)
     _check_start(recipe, source, meta)
     unlike = differences(recipe, meta, START)
+    if _remembers_else(recipe, meta):
+        arrays, meta = None, {**meta, "updates": 0}
+        unlike.append("the optimizer starts anew")
     if unlike and source.epochs < recipe.num_epochs:
         logging.warning("Goes on, but not as the run would have: %s", "; ".join(unlike))
     return RunSoFar(
         source.epochs, meta["updates"], meta["seconds"], meta.get("history", []),  # or an older one
         meta.get("under_way"), {name: meta[name] for name in provenance() if name in meta},
-        meta.get("started_from"), _before(meta)["fix"] != recipe.fix), arrays
+        meta.get("started_from")), arrays
+
+
+def _remembers_else(recipe, meta):
+    """Whether the optimizer of a checkpoint had another memory than a recipe's will have."""
+    here, there = recipe.as_json(), {**recipe.as_json(), **_before(meta)}
+    return ([there["optimizer"], there["fix"], there["mom"] == 0]
+            != [here["optimizer"], here["fix"], here["mom"] == 0])
 
 
 def _check_start(recipe, source, meta):

@@ -95,13 +95,9 @@ def test_an_export_from_before_is_of_the_same_network(run, refused, tmp_path, mo
     """Theta's numbers were put together along axis 1, which is -1 now."""
     with monkeypatch.context() as before:
         before.setattr(stn, "COLUMNS", 1)
-        older = symbols.get_symbol("lenet", transform="similarity")
-    for name, symbol in (("older", older),
-                         ("newer", symbols.get_symbol("lenet", transform="similarity")),
-                         ("other", symbols.get_symbol("lenet", transform="attention"))):
-        module = mx.mod.Module(symbol)
-        module.bind([("data", (2, 1, 28, 28))], [("softmax_label", (2,))])
-        module.init_params()
+        older = network(transform="similarity")
+    for name, (symbol, module) in (("older", older), ("newer", network(transform="similarity")),
+                                   ("other", network(transform="attention"))):
         checkpoint.save(str(tmp_path / name), 1, symbol, *module.get_params(), {}, {})
     for name in ("older", "newer", "older"):
         done = run(name, "--output", "out")

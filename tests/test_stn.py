@@ -654,6 +654,11 @@ def test_source_points_are_those_of_a_theta_within_the_limit(transform, theta):
     np.testing.assert_array_equal(points, expected)
 
 
+def test_a_family_has_a_reach_for_each_parameter():
+    with pytest.raises(ValueError, match="a reach for each parameter: 2 of the identity, 1 of"):
+        stn.Affine((1, 0), (0.9,))
+
+
 def test_no_thetas_have_no_points():
     assert stn.source_points(np.zeros((0, 6)), (5, 8), (21, 11)).shape == (0, 5, 8, 2)
     assert stn.outline(np.zeros((0, 6)), (5, 8), (21, 11)).shape == (0, 23, 2)

@@ -169,9 +169,10 @@ def load(source, recipe):
 
 def _remembers_else(recipe, meta):
     """Whether the optimizer of a checkpoint had another memory than a recipe's will have."""
-    here, there = recipe.as_json(), {**recipe.as_json(), **_before(meta)}
-    return ([there["optimizer"], there["fix"], there["mom"] == 0]
-            != [here["optimizer"], here["fix"], here["mom"] == 0])
+    here = recipe.as_json()
+    was, will = ((said["optimizer"], said["mom"] == 0, said["fix"])
+                 for said in ({**here, **_before(meta)}, here))
+    return was != will
 
 
 def _check_start(recipe, source, meta):

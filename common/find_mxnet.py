@@ -382,6 +382,8 @@ def _complaint():
     try:
         _import_mxnet()
     except ImportError as error:
+        while error.__cause__:  # what NumPy raises is a page of advice; what is wrong is its cause
+            error = error.__cause__
         return "{} cannot import MXNet ({}): {}".format(sys.executable, error, INSTALL)
     except OSError as error:  # a wheel for GPUs where NVIDIA's driver or libraries are not
         words = str(error).splitlines()[0]
@@ -519,13 +521,21 @@ def _quietly_interrupted():
             and threading.current_thread() is threading.main_thread())
     # What a server does, it does in the import, called by C, which goes on after exceptions.
     leave = os._exit if os.environ.get("DMLC_ROLE") in ("scheduler", "server") else sys.exit
+    heard = []
+
+    def interrupted(*_):
+        heard.append(True)
+        leave(130)
+
     if ours:
-        signal.signal(signal.SIGINT, lambda *_: leave(130))
+        signal.signal(signal.SIGINT, interrupted)
     try:
         yield
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+    if heard:  # C, which imports too, took it for a module that is missing
+        leave(130)
 
 
 if __name__ == "__main__":

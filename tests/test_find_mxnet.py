@@ -335,6 +335,17 @@ def test_a_python_without_mxnet_is_told_what_to_do():
     assert "make setup" in done.stderr
 
 
+def test_of_a_page_of_advice_the_cause_is_told(tmp_path):
+    """NumPy raises such a page where it is for another Python, say."""
+    numpy = ("try:\n    import multiarray\n"
+             "except ImportError as error:\n    raise ImportError('1\\n2') from error\n")
+    (tmp_path / "numpy.py").write_text(numpy)
+    done = run(sys.executable, "train_mnist.py", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "No module named 'multiarray'" in done.stderr
+
+
 def interpreters(version):
     managed = os.path.join(os.environ.get("PYENV_ROOT", ""), "versions", version + ".*")
     return [path for path in [f"python{version}", *glob.glob(os.path.join(managed, "bin/python"))]
@@ -411,10 +422,14 @@ def test_a_block_of_gluon_of_numpy_s_sizes_is_exported_whole(tmp_path):
     assert module.output_shapes[0][1] == (2, 5)
 
 
-def test_ctrl_c_in_the_import_lets_a_program_clean_up(tmp_path):
+@pytest.mark.parametrize("taken_for_missing", [False, True])
+def test_ctrl_c_in_the_import_lets_a_program_clean_up(tmp_path, taken_for_missing):
+    """What C imports, as NumPy's does, may say after Ctrl-C that a module is missing."""
     shutil.copy(find_mxnet.__file__, tmp_path)
-    (tmp_path / "mxnet.py").write_text(
-        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    stop = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
+    (tmp_path / "stop.py").write_text(stop)
+    taken = "try:\n    import stop\nexcept BaseException:\n    raise ImportError('datetime')\n"
+    (tmp_path / "mxnet.py").write_text(taken if taken_for_missing else stop)
     code = ("import signal, sys; sys.path.insert(0, sys.argv[1])\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "try:\n    import find_mxnet\n"

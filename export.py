@@ -116,7 +116,7 @@ def write_onnx(args, network, image_shape):
     difference = float(sandbox.run_in_child(network.path, lambda: to_onnx.save(
         args.onnx, network.training, *params, image_shape, args.raw_input)))
     print(f"Exported: {args.onnx}")
-    print(f"Largest difference from MXNet: {difference:.1e}")
+    print(f"Largest difference from MXNet: {difference:.1e} of the largest answer")
 
 
 def main():

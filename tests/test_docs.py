@@ -67,7 +67,7 @@ def test_the_examples_of_gluon_run(tmp_path, monkeypatch):
 def test_the_examples_of_recordio_run(run_main, tmp_path):
     images, _ = synthetic.noise(70, seed=0, image_shape=(3, 50, 60), num_classes=1)
     for number, image in enumerate(images):
-        folder = tmp_path / "pictures" / ("cat", "dog")[number % 2]
+        folder = tmp_path / "photos" / ("cat", "dog")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
         arrays.to_pillow(image).save(str(folder / f"{number}.png"))
     command = re.search(r"python -m common\.data\.records (.*)", PAGES["records.md"]).group(1)

@@ -9,6 +9,7 @@ This file needs MXNet, NumPy and ``stn.py`` alone: lift both, into a folder of y
 
 No warp and no network is defined here: the blocks run the symbols that the Module API runs.
 """
+import copy
 import json
 
 import mxnet as mx
@@ -28,19 +29,23 @@ class SpatialTransformer(mx.gluon.HybridBlock):
     ``pool``-th of that size. It starts at the identity, whatever ``initialize`` is told.
 
     Args:
-        localisation: block that makes features (N, ...) of images. The head behind it, which
+        localisation: HybridBlock that makes features (N, ...) of images. The head behind it, which
             regresses theta, is made here.
         target_shape, transform, pool, outside: as for ``stn.spatial_transformer``.
         num_hidden, attr, bounded, stable: of the head, as for ``stn.localisation_head``.
         prefix: of the names of nodes and parameters; by default one that no other block has.
 
     Raises:
-        ValueError: as for ``stn.spatial_transformer`` and ``stn.localisation_head``.
+        ValueError: as for ``stn.spatial_transformer`` and ``stn.localisation_head``; or the
+            localisation network is no HybridBlock.
     """
 
     def __init__(self, localisation, target_shape, transform="affine", num_hidden=32, attr=None,
                  bounded=False, stable=True, pool=1, outside="zero", prefix=None):
         super().__init__(prefix=prefix)
+        if not isinstance(localisation, mx.gluon.HybridBlock):
+            raise ValueError(f"localisation={localisation!r}: expected a HybridBlock, such as a "
+                             "HybridSequential")
         data, features, theta = map(mx.sym.Variable, ("data", "features", "theta"))
         name = f"{self.prefix}stn"
         with mx.name.NameManager():  # a scope around this is in the prefix already
@@ -73,7 +78,8 @@ def as_block(symbol, params=None, ctx=None, logits=True, own_loss=False):
             them; None for a block that is to be initialised.
         ctx: Context, or list of them, that ``params`` are put on; by default the CPU.
         logits: whether the block gives what goes into the softmax, as
-            ``gluon.loss.SoftmaxCrossEntropyLoss`` takes it; else probabilities.
+            ``gluon.loss.SoftmaxCrossEntropyLoss`` takes it; else probabilities. Scores of several
+            digits want that loss with axis=1, and times their number for a Module's gradient.
         own_loss: whether the block takes labels behind the images, and gives probabilities that
             ``autograd.backward`` takes as they are: their gradient is that of the symbol's
             SoftmaxOutput, as in a Module. That is the fastest way to train.
@@ -119,19 +125,46 @@ def get_params(block, symbol):
         symbol: with or without a loss.
 
     Returns:
-        (arg_params, aux_params), name -> NDArray on the CPU.
+        (arg_params, aux_params), name -> NDArray on the CPU. Moving means are those of all devices.
     """
     mx.nd.waitall()  # the engine does not know that BatchNorm's backward writes moving means
     parameters = block.collect_params()
-    return tuple({name: parameters[name].data(parameters[name].list_ctx()[0]).copyto(mx.cpu())
-                  for name in names if name in parameters}
-                 for names in (symbol.list_arguments(), symbol.list_auxiliary_states()))
+    args, aux_states = ([parameters[name] for name in names if name in parameters] for names in (
+        symbol.list_arguments(), symbol.list_auxiliary_states()))
+    return ({each.name: each.list_data()[0].copyto(mx.cpu()) for each in args},
+            {each.name: _mean(each.list_data()) for each in aux_states})
+
+
+def _mean(arrays):
+    """As a Module has it of its devices, which each have a moving mean of their own."""
+    return sum(array.copyto(mx.cpu()) for array in arrays) / len(arrays)
+
+
+class _SymbolBlock(mx.gluon.SymbolBlock):
+    """A SymbolBlock that may be called on Symbols again and again.
+
+    MXNet's own makes new variables of its parameters in each call. Those of two calls have the same
+    names, and no Module takes a symbol with both.
+    """
+
+    def forward(self, *given):
+        """Gluon's."""
+        names = [each.name for each in self._cached_graph[0]]
+        if len(given) != len(names):
+            raise ValueError(f"{self.name}: expected {' and '.join(names)}, got {len(given)} "
+                             "inputs")
+        if not isinstance(given[0], mx.sym.Symbol):
+            return super().forward(*given)
+        output = copy.copy(self._cached_graph[1])
+        output._compose(**{name: each.var() for name, each in self.collect_params().items()},
+                        **dict(zip(names, given)))
+        return output
 
 
 def _block(symbol, *inputs):
     """A SymbolBlock whose Parameters carry what SymbolBlock itself leaves in the symbol."""
     inputs = [mx.sym.Variable(name, dtype="float32") for name in inputs]  # untyped, it warns
-    block, noted = mx.gluon.SymbolBlock(symbol, inputs), symbol.attr_dict()
+    block, noted = _SymbolBlock(symbol, inputs), symbol.attr_dict()
     for name, parameter in block.collect_params().items():
         attributes = noted.get(name, {})
         by_name = (start for end, start in STARTS.items() if name.endswith(f"_{end}"))

@@ -11,6 +11,7 @@ from mxnet.gluon import nn
 import symbols
 import train_mnist
 from common.graph.rewrite import label_free
+from common.models import export_folder, trained
 from common.training.recipe import SeededInit
 from symbols import stn
 from symbols.blocks import SpatialTransformer, as_block, get_params
@@ -117,6 +118,31 @@ def test_behind_a_dropout_an_export_predicts_in_a_module(tmp_path):
     np.testing.assert_allclose(run_module(symbol, params, images()), output, atol=1e-5)
 
 
+def test_one_transformer_twice_in_a_network_has_its_parameters_once(tmp_path):
+    shared = SpatialTransformer(nn.Conv2D(1, 3, padding=1), SHAPE, prefix="shared_")
+    net = own_network(lambda: shared, lambda: shared)
+    net.hybridize()
+    output = net(images())
+    symbol = net(mx.sym.Variable("data"))
+    assert len(set(symbol.list_arguments())) == len(symbol.list_arguments()) == 9
+    label = mx.sym.Variable("softmax_label")
+    export_folder.export(str(tmp_path / "net"), mx.sym.SoftmaxOutput(symbol, label, name="softmax"),
+                         *get_params(net, symbol), (1, *SHAPE))
+    loaded = trained.load(str(tmp_path / "net"))
+    answers = run_module(loaded.symbol, (loaded.arg_params, loaded.aux_params), images())
+    np.testing.assert_allclose(answers, mx.nd.softmax(output).asnumpy(), atol=1e-5)
+
+
+def test_an_export_has_the_multipliers_of_the_parameters(tmp_path):
+    net = own_network(lambda: SpatialTransformer(features(), SHAPE))
+    net.collect_params().setattr("lr_mult", 0.25)
+    net.hybridize()
+    net(images())
+    net.export(str(tmp_path / "net"))
+    noted = mx.sym.load(str(tmp_path / "net-symbol.json")).attr_dict()
+    assert {float(noted[name]["__lr_mult__"]) for name in net.collect_params()} == {0.25}
+
+
 def test_options_reach_the_sampler_and_the_head():
     block = SpatialTransformer(features(), SHAPE, outside="border", num_hidden=7,
                                attr={"lr_mult": 0.5}, prefix="my_")
@@ -141,6 +167,12 @@ def test_float64():
 def test_bad_options(options, word):
     with pytest.raises(ValueError, match=word):
         SpatialTransformer(features(), **{"target_shape": SHAPE, **options})
+
+
+@pytest.mark.parametrize("localisation", [None, lambda data: data, nn.Sequential()])
+def test_a_localisation_network_that_is_no_hybrid_block(localisation):
+    with pytest.raises(ValueError, match="expected a HybridBlock"):
+        SpatialTransformer(localisation, SHAPE)
 
 
 @pytest.mark.parametrize("lr_mult", [0, 0.01, 1])
@@ -172,6 +204,22 @@ def test_several_digits_have_a_softmax_each():
         answers = block(images(2, (3, 16, 16)))
         assert answers.shape == (2, 11, 3)
         np.testing.assert_allclose(answers.sum(axis=1).asnumpy(), 1, rtol=1e-5)
+
+
+def test_a_loss_behind_several_digits_has_the_gradient_of_a_module():
+    symbol = symbols.get_symbol("svhn", digits=3, image_shape=(3, 16, 16), width=2, dropout=0)
+    data, label = images(4, (3, 16, 16)), mx.nd.array(np.arange(12).reshape(4, 3) % 11)
+    own = as_block(symbol, own_loss=True)
+    own.initialize(SeededInit(mx.init.Xavier(), 3))
+    own(data, label)
+    block = as_block(symbol, get_params(own, symbol))
+    loss = gluon.loss.SoftmaxCrossEntropyLoss(axis=1)
+    with autograd.record():
+        losses = 3 * loss(block(data), label), own(data, label)
+    autograd.backward(losses)
+    for name, parameter in block.collect_params().items():
+        np.testing.assert_allclose(parameter.grad().asnumpy(),
+                                   own.collect_params()[name].grad().asnumpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "options"), NETWORKS)
@@ -316,6 +364,26 @@ def test_a_softmax_over_places_however_the_graph_says_it(written):
     scores = mx.nd.array(np.random.RandomState(0).randn(4, 3, 5))
     np.testing.assert_array_equal(as_block(symbol, ({}, {}), logits=False)(scores).asnumpy(),
                                   mx.nd.softmax(scores, axis=1).asnumpy())
+
+
+def test_moving_means_of_several_devices_are_their_mean():
+    contexts = [mx.cpu(0), mx.cpu(1)]
+    net = nn.HybridSequential()
+    net.add(nn.BatchNorm())
+    net.initialize(ctx=contexts)
+    with autograd.record():
+        outputs = [net(mx.nd.full((2, 3), value, ctx)) for value, ctx in zip((0, 10), contexts)]
+    autograd.backward(outputs)
+    _, means = get_params(net, net(mx.sym.Variable("data")))
+    mean, = (value.asnumpy() for name, value in means.items() if name.endswith("mean"))
+    np.testing.assert_allclose(mean, 0.5, rtol=1e-5)  # of momentum 0.9: of 0 and 1
+
+
+def test_a_block_of_its_own_loss_asks_for_labels():
+    block = as_block(network("mlp")[0], own_loss=True)
+    block.initialize(mx.init.Xavier())
+    with pytest.raises(ValueError, match="expected data and softmax_label, got 1"):
+        block(images(2, (1, 28, 28)))
 
 
 def test_moving_means_are_taken_as_the_last_step_left_them():

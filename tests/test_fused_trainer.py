@@ -122,6 +122,19 @@ def test_sparse_parameters_are_refused():
         Trainer(block.collect_params(), "sgd")
 
 
+class Own(mx.optimizer.LAMB):
+    """A user's own, of one of MXNet's."""
+
+
+@pytest.mark.parametrize("optimizer", ["nadam", "lamb", "lars", "lbsgd", "sgld", "groupadagrad",
+                                       Own()])
+def test_optimizers_that_take_arrays_as_wholes_are_refused(optimizer):
+    block = gluon.nn.Dense(2, in_units=2)
+    block.initialize()
+    with pytest.raises(ValueError, match="own Trainer"):
+        Trainer(block.collect_params(), optimizer)
+
+
 def two_layers(kind, **options):
     """Two weights, of 1, and their trainer."""
     block = gluon.nn.HybridSequential()

@@ -6,28 +6,35 @@ import mxnet as mx
 from common.training.callbacks import Updater
 from common.training.vectors import Vector
 
+# Optimizers of MXNet that do not: they take norms of arrays, draw noise for each, or count updates.
+BY_ARRAYS = ("GroupAdaGrad", "LAMB", "LANS", "LARS", "LBSGD", "Nadam", "SGLD")
+
 
 class Trainer(mx.gluon.Trainer):
     """``gluon.Trainer``, but what is treated alike is updated as one, as in ``fused_update``.
 
-    After a step the parameters are those of ``gluon.Trainer`` to the bit. The optimizer must treat
-    each number by itself, as all of ``recipe.OPTIMIZERS`` do. Multipliers of the rate and of weight
-    decay are those that the parameters have at the first step; what is frozen, or initialised anew,
-    after it needs a new Trainer.
+    After a step what is trained is, to the bit, what it is after that of ``gluon.Trainer``. The
+    optimizer must treat each number by itself, as all of ``recipe.OPTIMIZERS`` do. Multipliers of
+    the rate and of weight decay are those that the parameters have at the first step; what is
+    frozen, or initialised anew, after it needs a new Trainer.
 
     Args:
         params: a block's ``collect_params()``, or a list of Parameters.
         optimizer, optimizer_params: as upstream's.
 
-    Raises ValueError if a parameter or its gradient is sparse; or, in the first step, if on a CPU
-    the bias of a full connection is to be trained and its weight is not: MXNet then leaves the
-    bias's gradient as it was.
+    Raises ValueError if a parameter or its gradient is sparse, or the optimizer is of
+    ``BY_ARRAYS``; or, in the first step, if on a CPU the bias of a full connection is to be trained
+    and its weight is not: MXNet then leaves the bias's gradient as it was.
     """
 
     def __init__(self, params, optimizer, optimizer_params=None):
         super().__init__(params, optimizer, optimizer_params)
         if self._contains_sparse_weight or self._contains_sparse_grad:
             raise ValueError("sparse parameters need Gluon's own Trainer")
+        for kind in type(self._optimizer).__mro__:
+            if kind.__name__ in BY_ARRAYS:
+                raise ValueError(f"{kind.__name__} does not treat each number by itself: it needs "
+                                 "Gluon's own Trainer")
         self._updater = Updater(self._optimizer)
 
     def step(self, batch_size, ignore_stale_grad=False):

@@ -42,7 +42,8 @@ def parse_flags():
     flag = parser.add_argument_group("comparison").add_argument
     flag("--seeds", type=cli.number(int, least=1, most=len(T) + 1), default=5,
          help="runs of each arm")
-    flag("--output", help="folder to write to; by default results/compare/<name of the model>")
+    flag("--output", type=cli.path,
+         help="folder to write to; by default results/compare/<name of the model>")
     args = parser.parse_args()
     given = {name: value for name, value in vars(args).items()
              if name not in ("seeds", "output") and value != parser.get_default(name)}

@@ -41,10 +41,20 @@ def choice(models):
     return list(paths.values())
 
 
+def of_one_kind(networks, asked):
+    """Those panels that have the classes of the first; ValueError if one that was asked has not."""
+    first = networks[0]
+    for other in networks:
+        if other.path in asked and other.classes != first.classes:
+            raise ValueError(f"{other.path}: its classes are not those of {first.path}, beside "
+                             "which it would be shown: show each by itself")
+    return [network for network in networks if network.classes == first.classes]
+
+
 def main():
     args = parse_flags()
     logging.basicConfig(format="%(message)s")
-    networks = [panels.Panel(path) for path in choice(args.models)]
+    networks = of_one_kind([panels.Panel(path) for path in choice(args.models)], args.models)
     with server.Server(args.host, args.port, networks) as page:
         if not page.is_private:
             logging.warning("--host %s: anybody in the network can use the page", args.host)

@@ -4,6 +4,7 @@
     python export.py models/mnist-lenet-stn --int8              # models/mnist-lenet-stn-int8
     python export.py models/mnist-lenet-stn --onnx stn.onnx
 """
+import logging
 import os
 import re
 import sys
@@ -30,7 +31,8 @@ def parse_flags():
     flag("model", type=trained.as_folder, help="prefix of checkpoints, or folder of an export")
     flag("--load-epoch", type=cli.number(int, least=0),
          help="epoch of the checkpoint; by default the newest")
-    flag("--output", help="folder to write; by default <model>-export, or with --int8 <model>-int8")
+    flag("--output", type=cli.path,
+         help="folder to write; by default <model>-export, or with --int8 <model>-int8")
     flag("--onnx", type=cli.path_ending_in(".onnx"), metavar="FILE",
          help="write an ONNX model instead; needs onnx and onnxruntime")
     flag("--image-shape", type=cli.image_shape, metavar="C,H,W",
@@ -121,6 +123,7 @@ def write_onnx(args, network, image_shape):
 
 def main():
     args = parse_flags()
+    logging.basicConfig(format="%(message)s")
     prefix, epoch = trained.find(args.model, args.load_epoch)
     network = trained.load(args.model, epoch)
     image_shape = args.image_shape

@@ -33,7 +33,7 @@ def parse_flags():
     flag("--first", type=cli.number(int, least=0), default=0, help="number of the first image")
     flag("--num-images", type=cli.number(int, least=1, most=100), default=10, help="how many")
     flag("--animate", action="store_true", help="draw all checkpoints of the prefix, as a GIF")
-    flag("--output", help="file to write; by default <model>-stn.png or .gif")
+    flag("--output", type=cli.path, help="file to write; by default <model>-stn.png or .gif")
     args = parser.parse_args()
     if args.animate and args.load_epoch is not None:
         raise ValueError("--load-epoch has no meaning with --animate, which draws all checkpoints")

@@ -108,6 +108,13 @@ def number(kind, least=-math.inf, most=math.inf, above=-math.inf, below=math.inf
     return parse
 
 
+def path(text):
+    """An argparse type: the path of what to write, which is not "", as of an unset variable."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got ''")
+    return text
+
+
 def path_ending_in(suffix):
     """Returns an argparse type: the path of a file to write, which has to be named as its kind is.
 

@@ -167,7 +167,11 @@ def prepare_output(path):
     special = os.path.exists(path) and not os.path.isfile(path)  # root could replace /dev/null
     if special or not os.path.basename(path):
         raise OSError(errno.EINVAL, "cannot be written: it names no file", path or "''")
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    folder = os.path.dirname(path) or "."
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, "is no folder", folder) from None
     probe = f"{path}.{os.getpid()}.part"
     try:
         with open(probe, "wb"):

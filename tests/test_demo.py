@@ -220,6 +220,16 @@ def test_networks_for_whole_numbers_are_refused(run_main, refused, tmp_path):
     refused(run_main(demo, "a"), "a: reads whole numbers; a drawing is one digit")
 
 
+def test_models_of_other_classes_are_not_shown_beside_the_first(run_main, refused, tmp_path):
+    for name, classes in (("a", 4), ("b", 10)):
+        symbol = symbols.get_symbol("lenet", num_classes=classes)
+        export_folder.export(str(tmp_path / name), symbol,
+                             *bound(symbol, (1, 28, 28)).get_params(), (1, 28, 28))
+    refused(run_main(demo, "a", "b"), "b: its classes are not those of a")
+    own, other = (panels.Panel(str(tmp_path / name)) for name in "ab")
+    assert demo.of_one_kind([own, other], [own.path]) == [own]  # the other is a published one
+
+
 def test_a_model_of_one_s_own_comes_first_and_each_is_there_once(tmp_path):
     published = os.path.join(trained.PUBLISHED, "mnist-lenet")
     paths = demo.choice(["models/own", os.path.relpath(published)])

@@ -212,6 +212,7 @@ def bad_files(tmp_path, bad_files_once):
     (["good", "--onnx", "/dev/null"], ["expected a name that ends in .onnx"]),
     (["good", "--output", "."], [".: holds something else than an export"]),
     (["good", "--output", "three"], ["three"]),
+    (["good", "--output", ""], ["--output", "expected a path"]),
     (["changed-export"], ["changed-export/model-train-symbol.json: not the file that"]),
     (["good", "--onnx", "/proc/a.onnx"], ["/proc/a.onnx: cannot be written"]),
     (["good", "--output", "/proc/out"], ["/proc/out"]),

@@ -96,7 +96,7 @@ HUGE = struct.pack(">4I", 0x803, 2**31, 2**31, 2**31)
     ("train-images-idx3-ubyte", lambda c: c + b"x", "there are"),
     ("train-images-idx3-ubyte", lambda c: b"\x1f" + c[1:], "not an idx file"),
     ("train-images-idx3-ubyte", lambda c: HUGE, "there are"),
-    ("train-images-idx3-ubyte", lambda c: struct.pack(">4I", 0x803, 0, 28, 28), "there are"),
+    ("train-images-idx3-ubyte", lambda c: struct.pack(">4I", 0x803, 0, 28, 28), "has no images"),
     ("t10k-labels-idx1-ubyte", lambda c: idx.encode(np.zeros(19, np.uint8)),
      "20 test images but 19 labels"),
     ("t10k-images-idx3-ubyte", lambda c: idx.encode(np.zeros((20, 8, 8), np.uint8)), "8 x 8"),

@@ -268,13 +268,14 @@ def bad_files_once(tmp_path_factory):
     (folder / "text.gz").write_text("no gzip")
     for name, network, options in (("two", "mlp", {"image_shape": (2, 42, 42), "num_classes": 19}),
                                    ("few", "mlp", {"num_classes": 5}), ("nan", "mlp", {}),
-                                   ("own", "mlp", {})):
+                                   ("huge", "mlp", {}), ("own", "mlp", {})):
         symbol = symbols.get_symbol(network, **options)
         image_shape = options.get("image_shape", (1, 28, 28))
         module = bound(symbol, image_shape, batch_size=2)
         arg_params, aux_params = module.get_params()
-        if name == "nan":
-            arg_params = {key: value * np.nan for key, value in arg_params.items()}
+        factor = {"nan": np.nan, "huge": 1e36}.get(name, 1)
+        arg_params = {key: value if key.startswith("stn_") else value * factor
+                      for key, value in arg_params.items()}
         export_folder.export(str(folder / name), symbol, arg_params, aux_params, image_shape,
                              about={"Data": "own files"} if name == "own" else None)
     return folder
@@ -301,8 +302,10 @@ def bad_files(tmp_path, bad_files_once):
     (["MODEL", *DATA, "--distort", "addition"], ["not for images of 2 x 42 x 42"]),
     (["two", *DATA], ["not for images of 1 x 28 x 28"]),
     (["few", *DATA], ["label 9", "5 classes"]),
-    (["nan", *DATA], ["nan/model-0000.params", "does not give class probabilities"]),
+    (["nan", *DATA], ["nan/model-0000.params", "is not finite"]),
+    (["huge", *DATA], ["huge/model-0000.params", "does not give class probabilities"]),
     (["MODEL", "--result", "."], ["names no file"]),
+    (["MODEL", "--result", "labels/a.json"], ["labels: is no folder"]),
     (["MODEL", *DATA, "--result", "MODEL/model-0000.params"], ["a file of", "would be lost"]),
     (["MODEL", *DATA, "--confusion", "c.png", "--mistakes", "./c.png"], ["c.png is named twice"]),
     (["MODEL", "--predict", "good.png", "--result", "a.csv", "--csv", "./a.csv"],

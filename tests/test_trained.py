@@ -95,12 +95,21 @@ def test_inner_outputs(paths):
 @pytest.mark.parametrize("image_shape", [(1, 42, 42), (3, 28, 28), (1, 5, 5)])
 def test_images_of_another_size_are_refused(paths, capsys, image_shape):
     with pytest.raises(ValueError, match="(of another network|not for images of).*; it was trained "
-                                         "on images of 1 x 28 x 28: try --image-shape 1,28,28$"):
+                                         "on images of 1 x 28 x 28$"):
         trained.load(paths[0]).predictor(image_shape)
     with pytest.raises(ValueError, match="not for images of") as refusal:
         trained.load(paths[1]).predictor(image_shape)  # whose checkpoint does not say it
     assert "trained on" not in str(refusal.value)
     assert capsys.readouterr().out == ""  # where MXNet's infer_shape would print
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_parameters_that_are_not_finite_are_refused(paths, tmp_path, value):
+    args, aux_states = paths[2].get_params()
+    args = dict(args, stn_loc_fc2_bias=mx.nd.full(args["stn_loc_fc2_bias"].shape, value))
+    checkpoint.save(str(tmp_path / "a"), 1, symbols.get_symbol("lenet"), args, aux_states, {}, {})
+    with pytest.raises(ValueError, match="a-0001.params: stn_loc_fc2_bias is not finite"):
+        trained.load(str(tmp_path / "a"))
 
 
 def test_what_is_no_network_is_refused(paths, tmp_path):

@@ -237,6 +237,7 @@ def test_the_script_animates_checkpoints(run_main, prefix, tmp_path):
     (["PREFIX", "--first", 95], ["--first 95", "only 100 test images"]),
     (["PREFIX", "--load-epoch", 9], ["0009.params", "no such"]),
     (["PREFIX", "--output", "/proc/a.png"], ["/proc/a.png", "cannot be written"]),
+    (["PREFIX", "--output", ""], ["--output", "expected a path"]),
     (["PREFIX", "--output", "a.gif"], ["a.gif: the picture is none of that kind", ".png"]),
     (["PREFIX", "--animate", "--output", "a.png"], ["a.png", "none of that kind", ".gif"]),
     (["PREFIX", "--animate", "--load-epoch", "1"], ["--load-epoch", "with --animate"]),

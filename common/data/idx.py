@@ -54,7 +54,9 @@ def decode(path, content, kind):
     header = 4 + 4 * dims
     shape = struct.unpack(f">{dims}I", content[4:header].ljust(4 * dims, b"\0"))
     expected = header + math.prod(shape) * dtype.itemsize
-    if len(content) != expected or 0 in shape:
+    if 0 in shape:
+        raise ValueError(f"{path}: has no {kind}: {' x '.join(map(str, shape))}")
+    if len(content) != expected:
         raise ValueError(f"{path}: the header announces {' x '.join(map(str, shape))} {kind}, "
                          f"{expected} bytes in all, but there are {len(content)}")
     array = np.frombuffer(content, dtype, offset=header).reshape(shape)

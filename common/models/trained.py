@@ -107,8 +107,8 @@ class Trained(NamedTuple):
             wanted = self.made_for()
             if wanted is None or wanted == tuple(image_shape):
                 raise
-            raise ValueError(f"{error}; it was trained on images of {arrays.in_words(wanted)}: try "
-                             f"--image-shape {','.join(map(str, wanted))}") from None
+            raise ValueError(f"{error}; it was trained on images of {arrays.in_words(wanted)}"
+                             ) from None
 
     def _params_for(self, symbol, image_shape):
         unfit = f"not for images of {arrays.in_words(image_shape)}"
@@ -169,13 +169,20 @@ def load_params(model):
         ValueError: a file is damaged, or holds something else than finite parameters.
     """
     path = _params_path(model)
-    arg_params, aux_params = params_file.read(path)
+    arg_params, aux_params = _read_finite(path)
     for name, value in {**arg_params, **aux_params}.items():
         if value.dtype not in checkpoint.FLOATS:
             raise ValueError(f"{path}: {name} is {value.dtype.__name__}, not floating-point")
-        if not np.isfinite(value.asnumpy()).all():
-            raise ValueError(f"{path}: {name} is not finite")
     return Params(model, path, files.sha256(path), arg_params, aux_params)
+
+
+def _read_finite(path):
+    """A params file's arg_params and aux_params; ValueError if one is NaN or infinite."""
+    arg_params, aux_params = params_file.read(path)
+    for name, value in {**arg_params, **aux_params}.items():
+        if value.dtype in checkpoint.FLOATS and not np.isfinite(value.asnumpy()).all():
+            raise ValueError(f"{path}: {name} is not finite")
+    return arg_params, aux_params
 
 
 def _params_path(model):
@@ -223,14 +230,15 @@ def load(path, epoch=None):
 
     Raises:
         OSError: there is none.
-        ValueError: a file is damaged, or the network has other inputs than images.
+        ValueError: a file is damaged, a parameter is not finite, or the network has other inputs
+            than images.
     """
     prefix, epoch = find(path, epoch)
     symbol_path, params_path, _ = checkpoint.locate(prefix, epoch)
     if os.path.isdir(path):
         export_folder.check(path)
     symbol = rewrite.without_raw_input(rewrite.classifier(symbol_file.read(symbol_path)))
-    arg_params, aux_params = params_file.read(params_path)
+    arg_params, aux_params = _read_finite(params_path)
     symbol = _with_data(symbol_path, symbol, arg_params)
     return Trained(params_path, symbol, arg_params, aux_params, foreign=True,
                    made_for=lambda: _image_shape(path, prefix, epoch))

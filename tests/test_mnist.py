@@ -93,6 +93,7 @@ HUGE = struct.pack(">4I", 0x803, 2**31, 2**31, 2**31)
 @pytest.mark.parametrize(("name", "damage", "words"), [
     ("train-images-idx3-ubyte", lambda c: b"", "too few"),
     ("train-images-idx3-ubyte", lambda c: c[:-1], "there are"),
+    ("train-images-idx3-ubyte", lambda c: c[:10], "there are 10"),
     ("train-images-idx3-ubyte", lambda c: c + b"x", "there are"),
     ("train-images-idx3-ubyte", lambda c: b"\x1f" + c[1:], "not an idx file"),
     ("train-images-idx3-ubyte", lambda c: HUGE, "there are"),

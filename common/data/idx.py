@@ -54,11 +54,11 @@ def decode(path, content, kind):
     header = 4 + 4 * dims
     shape = struct.unpack(f">{dims}I", content[4:header].ljust(4 * dims, b"\0"))
     expected = header + math.prod(shape) * dtype.itemsize
-    if 0 in shape:
-        raise ValueError(f"{path}: has no {kind}: {' x '.join(map(str, shape))}")
     if len(content) != expected:
         raise ValueError(f"{path}: the header announces {' x '.join(map(str, shape))} {kind}, "
                          f"{expected} bytes in all, but there are {len(content)}")
+    if 0 in shape:
+        raise ValueError(f"{path}: has no {kind}: {' x '.join(map(str, shape))}")
     array = np.frombuffer(content, dtype, offset=header).reshape(shape)
     return array[:, 0] if dims == 2 else array
 

@@ -86,9 +86,10 @@ def _scores(symbol, model):
 
 def _with_outputs(onnx, model, names):
     """A model with more outputs, serialized."""
-    model = type(model).FromString(model.SerializeToString())
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    return model.SerializeToString()
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    extended.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, names))
+    return extended.SerializeToString()
 
 
 def _answers(symbol, names, arg_params, aux_params, images):

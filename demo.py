@@ -51,10 +51,19 @@ def of_one_kind(networks, asked):
     return [network for network in networks if network.classes == first.classes]
 
 
+def name_apart(networks):
+    """Names panels that would have the same name by their paths."""
+    names = [network.name for network in networks]
+    for network in networks:
+        if names.count(network.name) > 1:
+            network.name = network.path
+
+
 def main():
     args = parse_flags()
     logging.basicConfig(format="%(message)s")
     networks = of_one_kind([panels.Panel(path) for path in choice(args.models)], args.models)
+    name_apart(networks)
     with server.Server(args.host, args.port, networks) as page:
         if not page.is_private:
             logging.warning("--host %s: anybody in the network can use the page", args.host)

@@ -22,7 +22,8 @@ from tests.conftest import ROOT, hear_interrupts
 from tests.test_networks import bound
 
 SEVEN = [[[.25, .2], [.75, .2], [.6, .5], [.45, .88]]]
-QUESTION = {"strokes": SEVEN, "turn": 0, "scale": 1, "shift": [0, 0], "panels": [0, 1]}
+QUESTION = {"strokes": SEVEN, "turn": 0, "scale": 1, "shift": [0, 0],
+            "panels": [f"{name} (published)" for name in demo.PAIR]}
 CHROMIUM = next(filter(None, map(shutil.which, (
     "chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -98,7 +99,7 @@ def test_the_sliders_move_the_picture(page):
     digit = strokes.as_digit(list(map(np.array, SEVEN))).astype(int)
 
     def picture(**changes):
-        return np.array(look(page, panels=[1], **changes)[0]["picture"])
+        return np.array(look(page, panels=QUESTION["panels"][1:], **changes)[0]["picture"])
 
     np.testing.assert_allclose(picture(), digit, atol=1)
     np.testing.assert_allclose(picture(turn=90), np.rot90(digit, -1), atol=1)  # clockwise
@@ -123,9 +124,10 @@ def test_many_at_once_get_what_each_alone_gets(page):
 @pytest.mark.parametrize(("body", "words"), [
     ("{", "no JSON"), ("[" * 100000, "no JSON"), (b"\xff", "no JSON"),
     ("[]", "an object of strokes"), ({"more": 1}, "an object of strokes"),
-    ({"strokes": 1}, "lists"), ({"panels": 1}, "lists"), ({"panels": [0, 9]}, "from 0"),
-    ({"panels": [True]}, "from 0"), ({"panels": []}, "one or two"),
-    ({"panels": [0] * 3}, "one or two"), ({"strokes": []}, "from 1 to"),
+    ({"strokes": 1}, "lists"), ({"panels": 1}, "lists"), ({"panels": []}, "one or two"),
+    ({"panels": ["a"] * 3}, "one or two"), ({"panels": ["a"]}, "no model 'a' any more"),
+    ({"panels": [["a"]]}, "no model ['a']"), ({"panels": [0]}, "no model 0"),
+    ({"strokes": []}, "from 1 to"),
     ({"strokes": [[[0, 0]] * 5000]}, "from 1 to 4096 points"), ({"strokes": [[]]}, "points"),
     ({"strokes": [[[0, 2]]]}, "from 0 to 1"), ({"strokes": [[[0, 0], [0]]]}, "points"),
     ({"strokes": [[[0, 0, 0]] * 2]}, "points"), ({"strokes": [["a"]]}, "points"),
@@ -230,6 +232,18 @@ def test_models_of_other_classes_are_not_shown_beside_the_first(run_main, refuse
     assert demo.of_one_kind([own, other], [own.path]) == [own]  # the other is a published one
 
 
+def test_models_of_one_name_are_told_apart_by_their_paths(tmp_path):
+    paths = []
+    for folder in ("one/models", "two/models"):
+        (tmp_path / folder).mkdir(parents=True)
+        paths.append(shutil.copytree(os.path.join(trained.PUBLISHED, "mnist-lenet"),
+                                     tmp_path / folder / "m"))
+    networks = [panels.Panel(str(path)) for path in [*paths, *demo.choice([])[:1]]]
+    demo.name_apart(networks)
+    assert [network.name for network in networks] == [
+        *map(str, paths), "mnist-RTS-cnn-stn (published)"]
+
+
 def test_a_model_of_one_s_own_comes_first_and_each_is_there_once(tmp_path):
     published = os.path.join(trained.PUBLISHED, "mnist-lenet")
     paths = demo.choice(["models/own", os.path.relpath(published)])
@@ -254,7 +268,8 @@ def test_a_browser_shows_it(page, tmp_path):
          "--virtual-time-budget=10000", "--dump-dom", f"{page.url}#try"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120)
     shown = done.stdout.decode()
-    assert re.findall('class="says (good|bad)">(.*?)<', shown) == [("good", "7 ✓"), ("bad", "5 ✗")]
+    assert re.findall('class="says (good|bad)"[^>]*>(.*?)<', shown) == [
+        ("good", "7 ✓"), ("bad", "5 ✗")]
     assert re.findall('class="told pose">(.*?)<', shown)[0].startswith("Frame: turn ")
     assert len(re.findall(r'<path [^>]*d="M-90,\S+"', shown)) == 2
     assert re.search('id="trouble"[^>]*></p>', shown)

@@ -1,13 +1,15 @@
 """Drawings as MNIST has its digits.
 
 MNIST's authors scaled each digit into 20 x 20 pixels, as it was proportioned, and put its centre of
-mass in the middle of 28 x 28. Here the lines are scaled, and drawn by a pen as wide as MNIST's are
-on average, so that a small drawing is not a bold one.
+mass into 28 x 28, in the middle of pixel 14, counted from 0, down and across. Here the lines are
+scaled, and drawn by a pen as wide as MNIST's are on average, so that a small drawing is not a bold
+one.
 """
 import numpy as np
 from PIL import Image, ImageDraw
 
 SIDE, BOX = 28, 20  # pixels of the picture, and of the square that the digit fits into
+MIDDLE = 14.5  # pixels from the picture's edges: there the digits of MNIST are centred
 PEN = 2.4  # pixels across
 LEAST = 0.1  # of the paper's side: what is drawn smaller, such as a dot, stays smaller
 FINE = 8  # points across a pixel, while a line is drawn
@@ -27,7 +29,7 @@ def as_digit(strokes):
     low, high = points.min(axis=0), points.max(axis=0)
     zoom = (BOX - PEN) / max((high - low).max(), LEAST)
     strokes = [(stroke - (low + high) / 2) * zoom + SIDE / 2 for stroke in strokes]
-    off = _centre_of_mass(_draw(strokes)) - SIDE / 2
+    off = _centre_of_mass(_draw(strokes)) - MIDDLE
     return _draw([stroke - off for stroke in strokes])
 
 

@@ -21,7 +21,7 @@ class Drawing(NamedTuple):
         turn: degrees, clockwise.
         scale: of the digit.
         shift: pixels to the right and down, (2,).
-        panels: numbers of the networks.
+        panels: names of the networks.
     """
 
     strokes: list
@@ -31,12 +31,12 @@ class Drawing(NamedTuple):
     panels: list
 
 
-def read(text, count):
+def read(text, names):
     """Reads what a browser sends.
 
     Args:
         text: JSON, bytes.
-        count: of networks there are.
+        names: of the networks there are.
 
     Returns:
         A ``Drawing``.
@@ -52,16 +52,17 @@ def read(text, count):
         raise ValueError(f"expected an object of {', '.join(Drawing._fields)}")
     if not isinstance(found["strokes"], list) or not isinstance(found["panels"], list):
         raise ValueError("strokes and panels: expected lists")
-    panels = found["panels"]
-    if not 0 < len(panels) <= 2 or not all(type(which) is int and 0 <= which < count
-                                           for which in panels):
-        raise ValueError(f"panels: expected one or two numbers from 0 to {count - 1}")
+    if not 0 < len(found["panels"]) <= 2:
+        raise ValueError("panels: expected one or two names of models")
+    for name in found["panels"]:
+        if not isinstance(name, str) or name not in names:  # of a page that is older than demo.py
+            raise ValueError(f"there is no model {name!a} any more: load this page again")
     lines = [_numbers("strokes", stroke, (-1, 2), 0, 1) for stroke in found["strokes"]]
     if not 0 < sum(map(len, lines)) <= MOST_POINTS:
         raise ValueError(f"strokes: expected from 1 to {MOST_POINTS} points")
     return Drawing(lines, float(_numbers("turn", found["turn"], (), -180, 180)),
                    float(_numbers("scale", found["scale"], (), 0.25, 4)),
-                   _numbers("shift", found["shift"], (2,), -50, 50), panels)
+                   _numbers("shift", found["shift"], (2,), -50, 50), found["panels"])
 
 
 def _numbers(name, value, shape, least, most):
@@ -83,6 +84,9 @@ class Panel:
     Args:
         path: folder of an export, or prefix of checkpoints.
 
+    Attributes:
+        name: that the page knows it by.
+
     Raises:
         OSError: there is none.
         ValueError: it is damaged, or made for something else than grey pictures of classes.
@@ -90,6 +94,8 @@ class Panel:
 
     def __init__(self, path):
         self.path = path
+        folder, name = os.path.split(os.path.abspath(path))
+        self.name = f"{name} ({os.path.basename(folder)})"
         network = trained.load(path)
         channels, *self.shape = network.made_for() or (1, strokes.SIDE, strokes.SIDE)
         if channels != 1:
@@ -108,9 +114,7 @@ class Panel:
         known = card.trained_on(self.path)
         learnt = [known["origin"]] if known else []
         learnt += [f"distorted by {known['distort']}"] if known.get("distort") else []
-        folder, name = os.path.split(os.path.abspath(self.path))
-        return {"name": f"{name} ({os.path.basename(folder)})",
-                "learnt": ", ".join(learnt), "classes": self.classes,
+        return {"name": self.name, "learnt": ", ".join(learnt), "classes": self.classes,
                 "transformer": bool(self._viewers)}
 
     def look(self, drawing):

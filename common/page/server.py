@@ -39,6 +39,9 @@ class Server(socketserver.ThreadingTCPServer):
         host, port: to listen at; port 0 is any that is free.
         networks: list of ``panels.Panel``; the page begins with the first two.
 
+    Attributes:
+        networks: name -> ``panels.Panel``.
+
     Raises:
         ValueError: one cannot listen there.
     """
@@ -46,7 +49,8 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address, daemon_threads = True, True
 
     def __init__(self, host, port, networks):
-        self.host, self.networks, self.worker = host, networks, ThreadPoolExecutor(1)
+        self.host, self.worker = host, ThreadPoolExecutor(1)
+        self.networks = {network.name: network for network in networks}
         try:
             (self.address_family, *_, address), *_ = socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM)
@@ -82,7 +86,7 @@ class Server(socketserver.ThreadingTCPServer):
 
     def look(self, drawing):
         """What the networks that a ``panels.Drawing`` asks for make of it."""
-        return [self.networks[which].look(drawing) for which in drawing.panels]
+        return [self.networks[name].look(drawing) for name in drawing.panels]
 
     def handle_error(self, request, client_address):
         if not isinstance(sys.exc_info()[1], OSError):  # a browser that has gone is no error
@@ -116,14 +120,15 @@ class Handler(BaseHTTPRequestHandler):
             return HTML, file.read()
 
     def _models(self):
-        return JSON, json.dumps([network.about() for network in self.server.networks]).encode()
+        networks = self.server.networks.values()
+        return JSON, json.dumps([network.about() for network in networks]).encode()
 
     def _look(self):
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch("[0-9]{1,9}", length) or int(length) > LARGEST:
             raise Refused(400, f"expected a Content-Length of at most {LARGEST} bytes")
         try:
-            drawing = panels.read(self.rfile.read(int(length)), len(self.server.networks))
+            drawing = panels.read(self.rfile.read(int(length)), self.server.networks)
         except socket.timeout:
             raise Refused(408, f"the body did not arrive within {self.timeout} s") from None
         except ValueError as error:

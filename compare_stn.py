@@ -65,7 +65,8 @@ def as_flags(given):
         flags.append(cli.flag_of(name))
         if value is not True:
             listed = isinstance(value, (list, tuple))
-            flags.append(",".join(map(str, value)) if listed else str(value))
+            word = ",".join(map(str, value)) if listed else str(value)
+            flags[-1:] = [f"{flags[-1]}={word}"] if word.startswith("-") else [flags[-1], word]
     return flags
 
 

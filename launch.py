@@ -93,7 +93,6 @@ def _flags_of(command):
 
 def again(command):
     """The command that goes on with what a command has begun."""
-    command = [word for word, flag in zip(command, _flags_of(command)) if flag != "--overwrite"]
     return command if "--resume" in command else [*command, "--resume"]
 
 

@@ -217,7 +217,7 @@ def main():
         check_not_written(recipe.pretrained, prefix)
     if not (args.test_io or is_described(args)):
         datasets.check_not_among(prefix, args)
-    for path in filter(None, (args.result, args.draw_graph)):
+    for path in filter(None, (args.result, args.draw_graph, args.tensorboard)):
         check_output(path, args, recipe.pretrained, prefix)
     with workers.join(args.kv_store, args.patience) as group:
         group.set_up_log()

@@ -164,20 +164,25 @@ def prepare_output(path):
     if not _is_utf8(path):
         raise ValueError(f"{path!a}: not a name in UTF-8, which MXNet wants, or not by this "
                          "locale: give another name, or set LC_ALL=C.UTF-8")
-    special = os.path.exists(path) and not os.path.isfile(path)  # root could replace /dev/null
-    if special or not os.path.basename(path):
-        raise OSError(errno.EINVAL, "cannot be written: it names no file", path or "''")
+    _check_names_file(path)
     folder = os.path.dirname(path) or "."
     try:
         os.makedirs(folder, exist_ok=True)
     except FileExistsError:
         raise NotADirectoryError(errno.ENOTDIR, "is no folder", folder) from None
+    _check_names_file(path)  # again, as in what may have been made just now there may be ".."
     probe = f"{path}.{os.getpid()}.part"
     try:
         with open(probe, "wb"):
             os.remove(probe)
     except OSError as error:
         raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
+
+
+def _check_names_file(path):
+    special = os.path.exists(path) and not os.path.isfile(path)  # root could replace /dev/null
+    if special or not os.path.basename(path):
+        raise OSError(errno.EINVAL, "cannot be written: it names no file", path or "''")
 
 
 def check_folder(path):

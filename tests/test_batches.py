@@ -177,7 +177,9 @@ def test_num_examples():
         datasets.load("mnist", num_examples=60001)
 
 
-def test_a_folder_for_drawn_digits_is_refused(tmp_path):
+def test_files_for_drawn_digits_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="--dataset synthetic is drawn: it does not go with"):
+        datasets.load("synthetic", data_train="a.rec", data_val="b.rec")
     with pytest.raises(ValueError, match="--data-dir has no meaning with --dataset synthetic"):
         datasets.load("synthetic", str(tmp_path))
 

@@ -372,7 +372,7 @@ def test_what_cannot_be_written_is_said_early(tmp_path):
     (tmp_path / "file").write_text("")
     os.mkfifo(tmp_path / "pipe")  # or a device, which would be one no longer
     for path in (tmp_path / "file" / "x", "/proc/x/y", "/proc/x", tmp_path, f"{tmp_path}/a/", "",
-                 tmp_path / "pipe"):
+                 tmp_path / "pipe", tmp_path / "new" / ".." / "pipe"):
         with pytest.raises(OSError):  # noqa: PT011  the words are the system's
             files.prepare_output(str(path))
     with pytest.raises(ValueError, match="not a name in UTF-8"):

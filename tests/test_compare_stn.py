@@ -186,6 +186,8 @@ def test_networks_that_pool_are_compared():
 
 
 def test_flags_survive_the_way_through():
-    given = {"gpus": [0, 1], "bounded": True, "lr": 0.1, "lr_step_epochs": [1.0, 2.0]}
+    given = {"gpus": [0, 1], "bounded": True, "lr": 0.1, "lr_step_epochs": [1.0, 2.0],
+             "class_names": "-a,b"}
     assert compare_stn.as_flags(given) == [
-        "--bounded", "--gpus", "0,1", "--lr", "0.1", "--lr-step-epochs", "1.0,2.0"]
+        "--bounded", "--class-names=-a,b", "--gpus", "0,1", "--lr", "0.1",
+        "--lr-step-epochs", "1.0,2.0"]

@@ -229,6 +229,16 @@ def test_a_worker_with_other_flags_is_refused(tmp_path, flags, words):
 
 
 @pytest.mark.slow
+def test_a_worker_with_other_epochs_is_refused_also_where_a_run_could_be_longer(tmp_path):
+    status, _, stderr = groups.run(["-n", 2], [
+        *of_one_worker(1, "--num-epochs", "9"), "--lr-schedule", "constant",
+        "--model-prefix", tmp_path / "a"])
+    assert status == 2
+    assert "--num-epochs 9 here" in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
 def test_a_worker_that_does_not_train_is_refused(tmp_path):
     status, _, stderr = groups.run(["-n", 2], [*of_one_worker(1, "--test-io", "1"),
                                                "--model-prefix", tmp_path / "a"])

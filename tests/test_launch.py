@@ -232,7 +232,7 @@ def test_restarts_are_counted_and_resume(tmp_path):
     status, _, stderr = groups.run([*FREE, "--restarts", 2],
                                    ["python", "-c", code, tmp_path / "runs", "--overwrite"])
     assert status == 137
-    assert (tmp_path / "runs").read_text() == "--overwrite;--resume;--resume;"
+    assert (tmp_path / "runs").read_text() == "--overwrite;" + 2 * "--overwrite --resume;"
     for number in (1, 2):
         assert f"start again with --resume (restart {number} of 2)" in stderr
     assert len(stderr.splitlines()) == 3

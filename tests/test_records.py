@@ -252,6 +252,21 @@ def test_a_file_that_changes_under_its_reader(tmp_path):
         reader.picture(1)
 
 
+@pytest.mark.parametrize("size", [len(WHOLE) - 9, 20, 0])
+def test_a_file_that_is_cut_off_while_a_record_is_read(tmp_path, size):
+    class Interrupted(Reader):
+        def _content(self, *args):
+            os.truncate(path, size)
+            return super()._content(*args)
+
+    path = tmp_path / "a.rec"
+    path.write_bytes(WHOLE)
+    reader = Reader(str(path))
+    reader.__class__ = Interrupted
+    with pytest.raises(ValueError, match="record 0, at byte 0: the file ends in it"):
+        reader.picture(0)
+
+
 # -- many sizes
 
 def test_pictures_of_many_sizes_are_made_one(tmp_path):
@@ -488,6 +503,7 @@ def test_files_that_are_there_are_replaced_if_that_is_said(folder, run_main, ref
     for name in ("a.lst", "a.idx", "a.rec"):
         (tmp_path / name).write_text("mine")
         refused(run_main(records, folder, "a.rec"), f"{name}: is there already: give --overwrite")
+        refused(run_main(records, folder, f"new-{name}/../a.rec"), f"{name}: is there already")
         assert (tmp_path / name).read_text() == "mine"
     assert run_main(records, folder, "a.rec", "--overwrite").returncode == 0
     assert len(Reader(str(tmp_path / "a.rec"))) == 6

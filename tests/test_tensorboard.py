@@ -92,6 +92,8 @@ def test_a_folder_that_cannot_be_written_is_refused(run_main, refused, tmp_path)
     (tmp_path / "file").write_text("in the way of a folder")
     refused(run_main(train_mnist, *QUICK, "--model-prefix", "a", "--tensorboard",
                      tmp_path / "file" / "board"), str(tmp_path / "file"))
+    refused(run_main(train_mnist, *QUICK, "--model-prefix", "a", "--tensorboard", "a-export"),
+            "a-export: a file of a itself")
     with pytest.raises(OSError, match="file"):
         Board(str(tmp_path / "file"))
     assert os.listdir(tmp_path) == ["file"]

@@ -277,7 +277,8 @@ def test_a_folder_in_the_way_of_the_export_is_said_early(run, refused, tmp_path)
     assert os.listdir(tmp_path) == ["a-export"]
 
 
-@pytest.mark.parametrize("result", ["a-0001.json", "a-symbol.json", "a-export/README.md"])
+@pytest.mark.parametrize("result", ["a-0001.json", "a-symbol.json", "a-export/README.md",
+                                    "a-film.gif", "a.lock"])
 def test_figures_do_not_replace_a_file_of_the_model(run, refused, tmp_path, result):
     refused(run(*QUICK, "--model-prefix", "a", "--result", result), "a file of a itself")
     assert not list(tmp_path.iterdir())
@@ -359,15 +360,29 @@ def test_the_images_are_part_of_a_run_not_their_folder(run, finished, tmp_path):
         (tmp_path / "away").rename(own)
 
 
-def test_an_export_without_checkpoints_is_left_alone(run, refused, tmp_path):
+def test_an_export_without_checkpoints_is_left_alone(run, refused, tmp_path, caplog):
+    caplog.set_level("INFO")
     flags = [*QUICK, "--model-prefix", "a"]
     assert run(*flags).returncode == 0
     for path in tmp_path.glob("a-*.*"):
         path.unlink()
     refused(run(*flags, "--resume"), "a-export: there already", "--overwrite")
-    done = run(*flags, "--resume", "--overwrite")
-    assert done.returncode == 0
-    assert "No checkpoint" not in done.stderr  # as if --overwrite had looked for one
+    assert run(*flags, "--resume", "--overwrite").returncode == 0
+    assert "No checkpoint to resume from" in caplog.text
+
+
+def test_to_resume_and_to_overwrite_goes_on_with_the_same_run_alone(run, tmp_path, caplog):
+    caplog.set_level("INFO")
+    flags = [*QUICK, "--num-epochs", 1, "--lr-schedule", "constant", "--model-prefix", "a"]
+    both = ["--resume", "--overwrite"]
+    assert run(*flags).returncode == 0
+    first = (tmp_path / "a-0001.params").read_bytes()
+    assert run(*flags, *both, "--num-epochs", 2).returncode == 0
+    assert "Resumes from the checkpoint after 1 epochs" in caplog.text
+    assert (tmp_path / "a-0001.params").read_bytes() == first
+    assert run(*flags, *both, "--lr", 0.01).returncode == 0
+    assert (tmp_path / "a-0001.params").read_bytes() != first
+    assert not (tmp_path / "a-0002.params").exists()
 
 
 def test_a_finished_run_is_resumed_to_the_same_figures(train, tmp_path):

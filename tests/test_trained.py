@@ -59,6 +59,8 @@ def test_parameters_of_float64_predict_as_those_of_float32(tmp_path, network):
     ("a-0001.params", True), ("a-0012.json", True), ("a-stopped.state", True),
     ("a-symbol.json", True), ("b/../a-0001.state", True), ("a-export/model-0000.params", True),
     ("a-export/README.md", True), ("a/SHA256SUMS", True), ("a-export/score.json", False),
+    ("a-export", True), ("a.lock", True), ("a-film", True), ("a-film.gif", True),
+    ("a-film/0001.png", True), ("a-films/0001.png", False),
     ("a-b-0001.params", False), ("a-result.json", False), ("b/a-0001.params", False),
     ("a-00012.json", False)])
 def test_which_files_are_of_a_network(path, expected):

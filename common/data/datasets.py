@@ -117,6 +117,9 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
         OSError: the files could not be had.
     """
     if data_train is not None or data_val is not None:
+        if name in DRAWN:
+            raise ValueError(f"--dataset {name} is drawn: it does not go with --data-train and "
+                             "--data-val")
         found, names = _packed(data_dir, data_train, data_val, image_shape, test_only)
         origin = mnist.OWN
     elif name == "noise":

@@ -35,6 +35,7 @@ CHUNK = 16  # pictures that a thread decodes in one go
 KEPT = b"\xff\xd8\xff", image_files.PNG  # what the files that are packed as they are begin with
 ENCODINGS = {"jpg": "JPEG", "png": "PNG"}
 QUALITY = 95
+CUT_OFF = "the file ends in it: copy or pack it again"
 
 
 class Reader:
@@ -86,7 +87,7 @@ class Reader:
     def picture(self, number):
         """A picture, uint8 (C, H, W); ValueError if it is none, or not of this shape."""
         offset = self._offsets[number]
-        content = self._content(self._parts(number, offset)[0])
+        content = self._content(number, offset, self._parts(number, offset)[0])
         if self._label(number, offset, content) != self.labels[number]:
             raise self._fault(number, offset, "has changed since the file was opened: start again")
         flag, *_ = HEADER.unpack_from(content)
@@ -138,7 +139,8 @@ class Reader:
             if len(parts) == 1:
                 begin, length = parts[0]
                 parts = [(begin, min(length, HEADER.size + 4))]  # up to the first of an array
-            labels.append(self._label(len(offsets), offset, self._content(parts)))
+            labels.append(self._label(len(offsets), offset,
+                                      self._content(len(offsets), offset, parts)))
             offsets.append(offset)
             offset = end
         if not offsets:
@@ -151,7 +153,7 @@ class Reader:
         while kind not in (WHOLE, LAST):
             head = os.pread(self._handle, PART.size, offset)
             if len(head) < PART.size:
-                raise self._fault(number, start, "the file ends in it: copy or pack it again")
+                raise self._fault(number, start, CUT_OFF)
             magic, word = PART.unpack(head)
             kind, length = word >> LENGTH_BITS, word % 2**LENGTH_BITS
             if magic != MAGIC or kind not in ((MIDDLE, LAST) if parts else (WHOLE, FIRST)):
@@ -160,14 +162,17 @@ class Reader:
             parts.append((offset + PART.size, length))
             offset += PART.size + length + -length % 4
             if offset > self._size:
-                raise self._fault(number, start, "the file ends in it: copy or pack it again")
+                raise self._fault(number, start, CUT_OFF)
             if offset - start > image_files.LARGEST:
                 raise self._fault(number, start, f"more than {image_files.LARGEST} bytes: pack "
                                                  "smaller pictures")
         return parts, offset
 
-    def _content(self, parts):
-        return MAGIC.join(os.pread(self._handle, length, begin) for begin, length in parts)
+    def _content(self, number, offset, parts):
+        contents = [os.pread(self._handle, length, begin) for begin, length in parts]
+        if list(map(len, contents)) != [length for _, length in parts]:  # cut off meanwhile
+            raise self._fault(number, offset, CUT_OFF)
+        return MAGIC.join(contents)
 
     def _label(self, number, offset, content):
         if len(content) < HEADER.size:
@@ -327,11 +332,11 @@ def write(folder, path, image_shape=None, encoding=None, quality=None, overwrite
         raise ValueError(f"{path}: within {folder}, where it would be taken for a picture: write "
                          "it elsewhere")
     index, listing = _beside(path, ".idx"), _beside(path, ".lst")
+    for one in (path, index, listing):
+        files.prepare_output(one)
     there = [one for one in (path, index, listing) if os.path.lexists(one)]
     if there and not overwrite:
         raise ValueError(f"{there[0]}: is there already: give --overwrite to replace it")
-    for one in (path, index, listing):
-        files.prepare_output(one)
     pictures, classes = _listed(folder)
     # The .rec takes its place first, when none is beside it that is not its own: whenever this is
     # killed, what is there fits together.

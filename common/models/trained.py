@@ -284,12 +284,15 @@ def is_file_of(model, path):
     """Whether a path is one that the files of a network have.
 
     Args:
-        model: prefix of checkpoints, which their export is one of, or folder of an export.
+        model: folder of an export; or prefix of checkpoints, which the export, the film and the
+            lock of their training belong to.
     """
     own, path = map(os.path.realpath, (model, path))
-    exported = path.startswith((f"{own}-export{os.sep}", own + os.sep)) and (
+    export, film = f"{own}-export", f"{own}-film"
+    exported = path.startswith((export + os.sep, own + os.sep)) and (
         os.path.basename(path) in (*export_folder.FILES, export_folder.SUMS, export_folder.CARD))
-    return exported or checkpoint.is_file_of(own, path)
+    beside = path in (export, film, f"{film}.gif", f"{own}.lock") or path.startswith(film + os.sep)
+    return exported or beside or checkpoint.is_file_of(own, path)
 
 
 def check_not_file_of(model, path):

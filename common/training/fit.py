@@ -106,7 +106,7 @@ def fit(symbol, train, test, recipe, output, watch=None, validation=None, worker
         with Interruption() as interruption, observers, _saying_how_to_go_on(output.prefix):
             if source is None:
                 observers.before(module)
-            if output.overwrite and workers.first:
+            if output.overwrite and workers.first and not (output.resume and source):
                 resume.clear(output.prefix, source and source.epochs)
             run.trained_by = provenance()
             while run.epochs < recipe.num_epochs:

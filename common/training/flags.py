@@ -77,7 +77,7 @@ def add_training_flags(parser):
          help="go on with the same run from its newest whole checkpoint, or begin it")
     flag("--overwrite", action="store_true",
          help="begin anew, or go on from --load-epoch, in place of what another run has written; "
-              "by default that is refused")
+              "by default that is refused; with --resume, the same run goes on nevertheless")
     flag("--keep-last", type=cli.number(int, least=1), metavar="N",
          help="remove all but the last N checkpoints; by default all are kept")
     flag("--keep-best", action="store_true",

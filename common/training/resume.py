@@ -109,12 +109,16 @@ def source(output, recipe, num_batches):
             or none is whole, or they are of more epochs than are to be trained.
     """
     prefix, epoch = output.prefix, output.load_epoch
-    if not output.overwrite:
-        if output.resume and checkpoint.begun(prefix):
+    if output.resume and checkpoint.begun(prefix):
+        try:
             return _newest(prefix, recipe, num_batches)
+        except ValueError:
+            if not output.overwrite:
+                raise
+    if not output.overwrite:
         _check_free(prefix, epoch, recipe)
-        if output.resume:
-            logging.info("No checkpoint to resume from: starts anew")
+    if output.resume:
+        logging.info("No checkpoint to resume from: starts anew")
     return Source(prefix, epoch, epoch) if epoch else None
 
 
@@ -279,19 +283,20 @@ def _check_complete(path, meta):
                          "a training")
 
 
-def differences(recipe, meta, apart=()):
+def differences(recipe, meta, apart=(), longer=True):
     """What a checkpoint's run has otherwise than a recipe, in words; beside what it does not say.
 
     Args:
         recipe: a ``Recipe``.
         meta: of the checkpoint.
         apart: names that do not count.
+        longer: whether it may be longer, where its schedule does not look ahead.
     """
     here, there = recipe.as_json(), _before(meta)
     alike = set(apart)
     if "classes" not in meta.get("recipe", {}):  # older runs may have named them otherwise
         alike.add("classes")
-    if recipe.lr_schedule not in LOOKING_AHEAD:
+    if longer and recipe.lr_schedule not in LOOKING_AHEAD:
         alike.add("num_epochs")
     if here.get("data_sha256") and here["data_sha256"] == there.get("data_sha256"):
         alike |= set(ORIGINS)

@@ -235,7 +235,7 @@ class Workers(Alone):
 
     def check_alike(self, recipe, trains):
         _, first = self.share({}, {"recipe": recipe.as_json(), "trains": trains})
-        differences = resume.differences(recipe, first, resume.ROUNDING)
+        differences = resume.differences(recipe, first, resume.ROUNDING, longer=False)
         if first["trains"] != trains:
             differences.append("one is to train, the other to do something else (--test-io 1, "
                                "--summary, --draw-graph)")

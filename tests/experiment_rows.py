@@ -65,6 +65,7 @@ def check_page(experiment, table):
     """The page has the tables of what is there."""
     with open(os.path.join(ROOT, "docs", f"{experiment.name}.md"), encoding="utf-8") as file:
         page = file.read()
+    assert os.path.isdir(os.path.join(ROOT, experiment.folder))
     for folder, of_folder in ((experiment.folder, lambda path: table(path, experiment.all_runs())),
                               (experiment.choice, experiment.table_of_choices)):
         if os.path.isdir(os.path.join(ROOT, folder)):

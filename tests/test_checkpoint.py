@@ -61,6 +61,8 @@ def test_mxnets_own_loader_takes_it(tmp_path, network):
     symbol, arg_params, _ = mx.model.load_checkpoint(str(tmp_path / "a"), 1)
     assert symbol.tojson() == network[0].tojson()
     assert set(arg_params) == set(network[1])
+    for name, value in network[1].items():
+        np.testing.assert_array_equal(arg_params[name].asnumpy(), value.asnumpy())
 
 
 def test_the_state_is_read_without_pickle(tmp_path, network):

@@ -275,7 +275,7 @@ def test_more_workers_than_batches(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("transform", "flags"), zip(stn.TRANSFORMS, itertools.cycle([
     ["--network", "lenet"], ["--network", "cnn", "--distort", "R"], ["--network", "mlp"],
-    ["--network", "addition", "--distort", "addition"]])))
+    ["--network", "addition", "--distort", "addition"], ["--network", "resnet", "--width", "4"]])))
 def test_every_transform_and_network_trains(tmp_path, transform, flags):
     stdout, _ = train(tmp_path / "a", "--num-epochs", 1, "--transform", transform, *flags)
     assert "Test accuracy" in stdout

@@ -324,11 +324,16 @@ def test_the_newest_checkpoints_are_removed_first(tmp_path, monkeypatch):
 
 
 def test_devices_change_the_last_bits_only(tmp_path, caplog):
-    stopped(tmp_path)
-    run(parsed(tmp_path, "--resume", "--cpus", "3"))
+    symbol = symbols.get_symbol("mlp")  # without dropout, which each device draws for itself
+    run(parsed(tmp_path, "--model-prefix", str(tmp_path / "b")), symbol)
+    run_until(parsed(tmp_path), symbol, 1, 3)
+    run(parsed(tmp_path, "--resume", "--cpus", "3"), symbol)
     assert "not as the run would have: on cpu(0) there, on cpu(0),cpu(1),cpu(2) her" in caplog.text
+    one, other = (mx.nd.load(str(tmp_path / f"{name}-0002.params")) for name in "ab")
+    for name, value in one.items():
+        np.testing.assert_allclose(value.asnumpy(), other[name].asnumpy(), rtol=0, atol=1e-5)
     caplog.clear()
-    run(parsed(tmp_path, "--resume", "--cpus", "1"))
+    run(parsed(tmp_path, "--resume", "--cpus", "1"), symbol)
     assert "Goes on" not in caplog.text  # as there is nothing to train
 
 
@@ -620,7 +625,19 @@ def test_initial_values_hang_on_the_name_alone():
 
 @pytest.mark.parametrize("name", INITIALIZERS)
 def test_every_initializer_trains(tmp_path, name):
-    run(parsed(tmp_path, "--num-epochs", "1", "--initializer", name))
+    args = parsed(tmp_path, "--num-epochs", "1", "--initializer", name)
+    module, _ = fit.start(symbols.get_symbol("lenet"), iterators(args)[0], flags.recipe(args))
+    weight = module.get_params()[0]["fc1_weight"]
+    wanted = mx.nd.zeros(weight.shape)
+    SeededInit(INITIALIZERS[name](), args.seed)(mx.init.InitDesc("fc1_weight"), wanted)
+    np.testing.assert_array_equal(weight.asnumpy(), wanted.asnumpy())
+    run(args)
+
+
+def test_the_optimizer_gets_what_the_flags_say(tmp_path):
+    args = parsed(tmp_path, "--optimizer", "nag", "--mom", "0.7", "--wd", "0.02")
+    params = flags.recipe(args).optimizer_params(8)
+    assert (params["momentum"], params["wd"]) == (0.7, 0.02)
 
 
 def test_devices():

@@ -130,10 +130,9 @@ def test_memory_is_of_the_cell_alone(tmp_path):
 
 
 def test_the_tables_of_the_page_are_those_of_the_results():
-    path = os.path.join(ROOT, growth.RESULT)
-    if os.path.exists(path):
-        with open(os.path.join(ROOT, growth.PAGE), encoding="utf-8") as file:
-            assert growth.tables(growth.load(path)) in file.read()
+    results = growth.load(os.path.join(ROOT, growth.RESULT))
+    with open(os.path.join(ROOT, growth.PAGE), encoding="utf-8") as file:
+        assert growth.tables(results) in file.read()
 
 
 def test_another_file_is_left_alone(run_main, refused, tmp_path):

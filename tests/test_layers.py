@@ -55,18 +55,18 @@ def test_a_drawing_as_text_and_a_summary_with_it(train, tmp_path):
     assert os.listdir(tmp_path) == ["new"]
 
 
-def test_a_drawing_by_the_program_dot(train, tmp_path, programs):
+def test_a_drawing_by_the_program_dot(train, tmp_path, programs, caplog):
     program(programs / "dot", '[ "$2" = -Tsvg ] && exec /bin/cat')
     done = train(*FLAGS, "--draw-graph", tmp_path / "net.svg")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == done.stderr == ""
+    assert done.stdout == done.stderr == caplog.text == ""
     assert (tmp_path / "net.svg").read_text().startswith("digraph")
 
 
 @pytest.mark.parametrize(("path", "words"), [
     ("net.jpeg", [".dot, .pdf, .png, .svg", "net.jpeg"]),
     ("net.png", ["program dot", "apt install graphviz", ".dot files"]),
-    ("file/net.dot", ["file"])])
+    ("file/net.dot", ["file: is no folder"])])
 def test_what_cannot_be_drawn_is_refused(train, refused, tmp_path, programs, path, words):
     (tmp_path / "file").write_text("in the way of a folder")
     refused(train(*FLAGS, "--draw-graph", path), *words)

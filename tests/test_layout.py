@@ -76,6 +76,18 @@ def test_the_networks_need_mxnet_and_numpy_alone(tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=str(tmp_path), check=True)
 
 
+@pytest.mark.parametrize("path", [path for path in modules() if room(path) == "symbols"])
+def test_networks_import_nothing_but_python_s_own_mxnet_and_numpy(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    found = {node.module for node in ast.walk(tree)
+             if isinstance(node, ast.ImportFrom) and not node.level}
+    found |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import)
+              for alias in node.names}
+    assert found <= {"collections", "copy", "functools", "inspect", "json", "mxnet", "numbers",
+                     "numpy"}
+
+
 def test_blocks_and_steps_need_nothing_but_the_transformer_beside_them(tmp_path):
     shutil.copy(os.path.join(ROOT, "common", "find_mxnet.py"), tmp_path)
     (tmp_path / "warps").mkdir()

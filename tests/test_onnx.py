@@ -189,7 +189,7 @@ OPERATORS = {
         data * 9, axis=1, temperature=2) for name in ("softmax", "log_softmax")},
     "Concat": lambda data: mx.sym.Concat(*halves(data), dim=2),
     "stack": lambda data: mx.sym.stack(*halves(data), axis=1),
-    "transpose": lambda data: mx.sym.transpose(data, axes=(0, 2, 3, 1)),
+    "transpose of axes": lambda data: mx.sym.transpose(data, axes=(0, 2, 3, 1)),
     "shapes": lambda data: mx.sym.squeeze(mx.sym.expand_dims(mx.sym.Reshape(
         data, shape=(0, 2, -1)), axis=1), axis=1),
     "Reshape from behind": lambda data: mx.sym.Reshape(data, shape=(-1, 4, 0), reverse=True),
@@ -399,7 +399,7 @@ def test_the_script_writes_a_model(run, saved, tmp_path, model, flags):
 
 
 @pytest.mark.parametrize(("flags", "words"), [
-    (["a", "--onnx", "file/a.onnx"], ["file"]),
+    (["a", "--onnx", "file/a.onnx"], ["file: is no folder"]),
     (["a", "--onnx", "."], ["expected a name that ends in .onnx"]),
     (["a", "--onnx", "folder.onnx"], ["names no file"]),
     (["a", "--onnx", "a.onnx", "--output", "c"], ["--output", "no meaning with --onnx"]),

@@ -185,10 +185,10 @@ def card_of(folder):
     return (folder / "README.md").read_text()
 
 
-def test_an_export_in_int8(trained_once, run, tmp_path):
+def test_an_export_in_int8(trained_once, run, tmp_path, caplog):
     done = run(trained_once / "models" / "a", "--int8", "--output", "small")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert done.stderr == caplog.text == ""
     said, written = done.stdout.splitlines()
     alike = re.fullmatch(r"In int8: ([0-9]+) of 300 images get the same class as in float32 "
                          r"\(training images\)", said)

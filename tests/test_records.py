@@ -362,12 +362,16 @@ def test_a_stream_needs_the_memory_of_its_batches(tmp_path):
     assert peak < count * np.prod(shape) / 2
 
 
-def test_streams_of_other_pictures_have_other_identities(packed, noise, monkeypatch):
+def test_streams_of_other_pictures_have_other_identities(packed, noise, monkeypatch, tmp_path):
     monkeypatch.setattr(records, "IN_MEMORY", 0)
     images, _ = records.load(packed)
     same, _ = records.load(packed)
     assert images.identity() == same.identity()
     assert images[:5].identity() != images.identity() != images[::-1].identity()
+    (tmp_path / "b.rec").write_bytes(b"".join(
+        record(encoded(255 - image), label) for image, label in zip(*noise)))
+    others, _ = records.load(str(tmp_path / "b.rec"))
+    assert others.identity() != images.identity()
 
 
 def test_large_sets_are_streamed(packed, noise, monkeypatch):

@@ -178,7 +178,7 @@ def with_box(*box):
     (with_box(2, 1, np.nan, 9, 9), ["not what SVHN has"]),
     (with_box(2, 1, 1, 9, 0), ["not what SVHN has"]),
     (lambda folder: write_boxes(folder / "train/digitStruct.mat", ["1.png"], [(0, 0, [])]),
-     ["digitStruct.mat", "not"]),
+     ["train/digitStruct.mat", "not a whole digitStruct.mat"]),
     (with_box(2, 500, 1, 9, 9), ["1.png", "outside the picture of 40 x 60"]),
 ])
 def test_damaged_files_are_refused(tmp_path, damage, words):

@@ -127,8 +127,8 @@ def test_reading_speed_and_monitor(run, tmp_path, caplog):
     (["--validation", "300"], ["--validation 300", "300 training images"]),
     (["--keep-best"], ["--keep-best", "--keep-last"]),
     (["--keep-last", "0"], ["--keep-last", "at least 1"]),
-    (["--model-prefix", "file/a"], ["file"]),
-    (["--result", "file/a"], ["file"]),
+    (["--model-prefix", "file/a"], ["file: is no folder"]),
+    (["--result", "file/a"], ["file: is no folder"]),
     (["--result", "."], ["names no file"]),
     (["--ad-stn"], ["--ad-stn", "did you mean --add-stn?"]),
     (["--add-stn", "--transform", "afine"], ["--transform", "did you mean affine?"]),
@@ -312,7 +312,12 @@ def finished(tmp_path_factory):
              "--model-prefix", folder / "a"]
     done = run_script("train_mnist.py", *flags)
     assert done.returncode == 0, done.stderr
-    return folder, flags, {path: path.read_bytes() for path in folder.rglob("a*/*")}
+    return folder, flags, contents(folder)
+
+
+def contents(folder):
+    """All files below a folder: path -> bytes."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def write_digits(folder, seed):
@@ -337,7 +342,7 @@ def write_digits(folder, seed):
 def test_another_run_eats_nothing(run, refused, finished, flags, words):
     folder, before, files = finished
     refused(run(*before, *flags), *words)
-    assert {path: path.read_bytes() for path in folder.rglob("a*/*")} == files
+    assert contents(folder) == files
 
 
 def test_the_images_are_part_of_a_run_not_their_folder(run, finished, tmp_path):
@@ -495,7 +500,7 @@ def test_interrupted_while_it_imports_it_leaves_no_traceback(tmp_path, library):
     assert "Traceback" not in stderr
 
 
-def test_threads_change_the_last_bits_only(tmp_path, run_main, monkeypatch, caplog):
+def test_another_number_of_threads_is_said_and_goes_on(tmp_path, run_main, monkeypatch, caplog):
     flags = [*QUICK, "--network", "mlp", "--lr-schedule", "constant", "--model-prefix", "a"]
     assert run_main(train_mnist, *flags).returncode == 0
     monkeypatch.setenv("OMP_NUM_THREADS", "3")

@@ -127,7 +127,7 @@ def test_reading_speed_and_monitor(run, tmp_path, caplog):
     (["--validation", "300"], ["--validation 300", "300 training images"]),
     (["--keep-best"], ["--keep-best", "--keep-last"]),
     (["--keep-last", "0"], ["--keep-last", "at least 1"]),
-    (["--model-prefix", "file/a"], ["file: is no folder"]),
+    (["--model-prefix", "file/a"], ["file/a-export: cannot be written: Not a directory"]),
     (["--result", "file/a"], ["file: is no folder"]),
     (["--result", "."], ["names no file"]),
     (["--ad-stn"], ["--ad-stn", "did you mean --add-stn?"]),

@@ -143,7 +143,7 @@ VARIED, ALIKE = np.random.RandomState(0).normal(size=(20, 6)), np.full((20, 6), 
 @pytest.mark.parametrize(("found", "words"), [
     (some(VARIED), None),
     (some(ALIKE), ["collapsed", "the same for every image", "lower --lr", "--loc-lr-mult",
-                   "--bounded"]),
+                   "--stable"]),
     (some(VARIED, inside=0.04), ["collapsed", "4.0% of its points"]),
     (some(VARIED, after=0.009), ["collapsed", "blank"]),
     (some(ALIKE, inside=0, after=0), ["0.0% of its points", "blank", "the same"]),

@@ -21,8 +21,7 @@ BLANK = 0.01  # of the source's brightness
 OUTSIDE = 0.05  # of the points inside the image
 CONSTANT = 1e-4  # standard deviation of each parameter over the images
 UNMOVED = 0.01  # distance from the identity's points, where the image is 2 wide
-CURES = ("a lower --lr, --stable or --bounded, a smaller --loc-lr-mult, or a start at the "
-         "identity")
+CURES = "a lower --lr, --stable, a smaller --loc-lr-mult, or a start at the identity"
 
 
 class Diagnosis(NamedTuple):

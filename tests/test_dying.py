@@ -50,7 +50,7 @@ def test_the_page_says_how_often_the_stable_head_is_worse():
     better = [[-difference for difference in differences] for differences in held]
     counts = [sum(map(robustness._surely_worse, differences)) for differences in (held, better)]
     text = " ".join(PAGE.split())
-    assert f"Surely so in {len(worse)} cells of {len(stable)}. But in " + (
+    assert f"It surely does in {len(worse)} cells of {len(stable)}. But in " + (
         f"{sum(cell.network == 'addition' for cell in worse)} of them") in text
     assert "surely worse in {} cells, which is less than chance, and surely better in {}.".format(
         *counts) in text

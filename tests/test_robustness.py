@@ -207,5 +207,5 @@ def test_what_the_page_says_of_chance_is_so():
         page = " ".join(file.read().split())
     (middle, most), (of_residual, most_of_residual) = words
     assert (f"two seeds of the same network are {middle} apart in the middle, and one pair in ten "
-            f"by more than {most}; of the residual one {of_residual}, and {most_of_residual}."
+            f"by more than {most}; of the residual network {of_residual} and {most_of_residual}."
             ) in page

@@ -62,11 +62,12 @@ def as_flags(given):
     """Values by name, as ``argparse`` gave them, as flags again."""
     flags = []
     for name, value in sorted(given.items()):
-        flags.append(cli.flag_of(name))
-        if value is not True:
-            listed = isinstance(value, (list, tuple))
-            word = ",".join(map(str, value)) if listed else str(value)
-            flags[-1:] = [f"{flags[-1]}={word}"] if word.startswith("-") else [flags[-1], word]
+        flag = cli.flag_of(name)
+        if value is True:
+            flags.append(flag)
+            continue
+        word = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        flags += [f"{flag}={word}"] if word.startswith("-") else [flag, word]
     return flags
 
 

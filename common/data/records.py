@@ -135,12 +135,12 @@ class Reader:
         """The offsets and labels of all records."""
         offsets, labels, offset = [], [], 0
         while offset < self._size:
-            parts, end = self._parts(len(offsets), offset)
+            number = len(offsets)
+            parts, end = self._parts(number, offset)
             if len(parts) == 1:
                 begin, length = parts[0]
                 parts = [(begin, min(length, HEADER.size + 4))]  # up to the first of an array
-            labels.append(self._label(len(offsets), offset,
-                                      self._content(len(offsets), offset, parts)))
+            labels.append(self._label(number, offset, self._content(number, offset, parts)))
             offsets.append(offset)
             offset = end
         if not offsets:

@@ -232,6 +232,16 @@ def test_models_of_other_classes_are_not_shown_beside_the_first(run_main, refuse
     assert demo.of_one_kind([own, other], [own.path]) == [own]  # the other is a published one
 
 
+def test_answers_that_are_not_finite_are_refused_in_a_line(page, tmp_path, monkeypatch):
+    symbol = symbols.get_symbol("mlp", add_stn=False)
+    params, _ = bound(symbol, (1, 28, 28)).get_params()
+    huge = {name: value * 1e20 for name, value in params.items()}  # finite, unlike their products
+    export_folder.export(str(tmp_path / "a"), symbol, huge, {}, (1, 28, 28))
+    monkeypatch.setitem(page.networks, "a", panels.Panel(str(tmp_path / "a")))
+    status, _, text = ask(page, "POST", "/look", json.dumps({**QUESTION, "panels": ["a"]}))
+    assert (status, text) == (500, "what a network answers is not finite\n")
+
+
 def test_models_of_one_name_are_told_apart_by_their_paths(tmp_path):
     paths = []
     for folder in ("one/models", "two/models"):

@@ -299,7 +299,7 @@ HOSTILE = {  # function that writes a file and says what it is, words of the ref
     "bomb_in_png": (bomb_in_png(2**11 + 1), "bomb.png: a picture of more than 4194304 pixels"),
     "larger_png": (bomb_in_png(12000), "bomb.png: a picture of more than 4194304 pixels"),
     "largest_png": (bomb_in_png(30000), "bomb.png: a picture of more than 4194304 pixels"),
-    "eps": (eps, "a.eps: not a whole picture"),
+    "eps": (eps, "a.eps: not a whole picture in BMP, GIF, JPEG, PNG, PPM, TIFF or WEBP"),
 }
 
 

@@ -18,6 +18,7 @@ from common.data import arrays, idx
 
 # Not every format that Pillow has: for some, such as EPS, it runs other programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+NOT_WHOLE = f"not a whole picture in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 PNG = b"\x89PNG"  # what its files begin with
 MOST_PIXELS = 2**22  # in a picture; a small file can claim any number
 MOST_TO_SHRINK = 2**26  # in one to be resized, such as a photograph
@@ -182,7 +183,7 @@ def _opened(path, content, channels, image_shape):
         raise ValueError(f"{path}: a picture of more than {most} pixels"
                          + "; --image-shape takes larger ones" * (image_shape is None)) from None
     except Exception:  # Pillow's decoders raise whatever a damaged file leads to
-        raise ValueError(f"{path}: not a whole picture") from None
+        raise ValueError(f"{path}: {NOT_WHOLE}") from None
     if mode.startswith(("I", "F")):
         raise ValueError(f"{path}: has more than 8 bits in a pixel")
     return pixels, opaque, animated
@@ -194,7 +195,7 @@ def channels_of(path, content):
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return 1 if image.mode in GREYS else 3
     except Exception:
-        raise ValueError(f"{path}: not a whole picture") from None
+        raise ValueError(f"{path}: {NOT_WHOLE}") from None
 
 
 def _upright(image):

@@ -137,7 +137,10 @@ class Handler(BaseHTTPRequestHandler):
             looking = self.server.worker.submit(self.server.look, drawing)
         except RuntimeError:  # the server is being closed
             raise Refused(503, "this page has come to its end") from None
-        return JSON, json.dumps(looking.result()).encode()
+        try:
+            return JSON, json.dumps(looking.result(), allow_nan=False).encode()
+        except ValueError:
+            raise Refused(500, "what a network answers is not finite") from None
 
     def _send(self, status, kind, content):
         self.send_response(status)

@@ -263,6 +263,17 @@ def test_what_does_not_fit_into_memory_is_refused():
     arrays.check_size("a", 28000, (3, 224, 224))
 
 
+def test_what_is_not_trained_on_need_not_fit(tmp_path, monkeypatch):
+    write_idx(tmp_path, drawn(200), drawn(20, seed=1))
+    folder, shape = str(tmp_path), (3, 56, 56)
+    monkeypatch.setattr(arrays, "LARGEST", 50 * 3 * 56 * 56)
+    with pytest.raises(ValueError, match="200 images of 3 x 56 x 56 take"):
+        datasets.load("mnist", folder, image_shape=shape)
+    dataset = datasets.load("mnist", folder, num_examples=50, image_shape=shape)
+    assert dataset.train_images.shape == (50, *shape)
+    assert len(dataset.class_names) == 10
+
+
 def test_a_fifth_of_each_class_is_split_off():
     labels = np.repeat([3, 0, 7], [50, 11, 1])
     train, test = class_list.split(labels)

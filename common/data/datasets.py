@@ -135,6 +135,10 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
     images = list(found[::2])
     labels = [class_list.as_labels(where, part, places) for part in found[1::2]]
     _check_together(where, images, labels, test_only)
+    available = len(images[0])
+    if num_examples and num_examples > available:
+        raise ValueError(f"{where} has {available} training images, {num_examples} were asked for")
+    images[0] = images[0][:num_examples]
     if image_shape is not None:
         images = [arrays.resize(part, image_shape) if isinstance(part, np.ndarray) else part
                   for part in images]
@@ -142,17 +146,12 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
     labels, names, data_classes = _classes(where, labels, names, num_classes, class_names)
     if len(names) < 2 and not test_only:
         raise ValueError(f"{where}: all images are of one class: a network needs two or more")
-    dataset = Dataset(images[0], labels[0], images[1], labels[1], origin, names, data_classes,
-                      named)
     if origin == mnist.OWN:
-        training = "" if test_only else f"{len(images[0])} training and "
+        training = "" if test_only else f"{available} training and "
         logging.info("%s: %s%d test images of %s, %d classes: %s", where, training, len(images[1]),
                      arrays.in_words(images[1].shape[1:]), len(names), class_list.some(names))
-    available = len(dataset.train_images)
-    if num_examples and num_examples > available:
-        raise ValueError(f"{where} has {available} training images, {num_examples} were asked for")
-    return dataset._replace(train_images=dataset.train_images[:num_examples],
-                            train_labels=dataset.train_labels[:num_examples])
+    return Dataset(images[0], labels[0][:num_examples], images[1], labels[1], origin, names,
+                   data_classes, named)
 
 
 def _packed(data_dir, train_path, test_path, image_shape, test_only):

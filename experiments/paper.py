@@ -111,7 +111,7 @@ LONG_TABLES = {
         "CNN": (3.5, 14.7),
         "ST-FCN affine, stable": (2.0, 22.6),
     }, epochs=160),
-    "640 epochs, as in the paper": Table(("R", "RTS"), {
+    "640 epochs, the paper's length": Table(("R", "RTS"), {
         "CNN": (1.2, 0.8),
         "ST-CNN affine, stable": (0.7, 0.5),
         "ST-CNN affine, stable, 4 steps": (0.7, 0.5),
@@ -211,7 +211,8 @@ def _table(title, table, folder, epochs):
         errors = [_errors(folder, [run_of(row, column, seed, epochs) for seed in table.seeds])
                   for column in table.columns]
         if any(errors):
-            rows.append([row, *map(_cell, errors, table.rows[row])])
+            rows.append([row, *(_cell(found, paper, len(table.seeds))
+                                for found, paper in zip(errors, table.rows[row]))])
     return markdown.table([title, *table.columns], rows) if rows else None
 
 
@@ -221,11 +222,14 @@ def _errors(folder, runs):
     return [100 * (1 - figures["test_accuracy"]) for figures in done]
 
 
-def _cell(errors, paper):
+def _cell(errors, paper, seeds):
+    """What a table has of a network on a distortion; of 2 seeds, where there are to be 3, says so.
+    """
     if not errors:
         return "" if paper is None else f"({paper})"
+    some = f", {len(errors)} seeds" if 1 < len(errors) < seeds else ""
     difference = "" if paper is None else f" ({paper}, {statistics.mean(errors) - paper:+.2f})"
-    return results.mean_and_spread(errors) + difference
+    return results.mean_and_spread(errors) + some + difference
 
 
 def gains(folder):
@@ -235,7 +239,7 @@ def gains(folder):
     for name, plain in (("fully connected", "FCN"), ("convolutional", "CNN")):
         for row, transformer in ((plain, "without"), (f"ST-{plain} affine", "with")):
             cells = [_cell(_errors(folder, [run_of(row, column, seed) for seed in table.seeds]),
-                           None) for column in table.columns]
+                           None, len(table.seeds)) for column in table.columns]
             lines.append([name, transformer, *cells])
     return markdown.table(["", "transformer", *table.columns], lines)
 

@@ -198,6 +198,14 @@ def test_the_card_says_what_mxnet_alone_gets_wrong(tmp_path):
         assert told == (name == "sum")
 
 
+@pytest.mark.parametrize(("options", "told"), [
+    ({}, True), ({"stable": True}, False), ({"add_stn": False}, False)])
+def test_the_card_says_what_training_it_further_kills(tmp_path, options, told):
+    symbol, module = network(**options)
+    export_folder.export(str(tmp_path), symbol, *module.get_params(), (1, 28, 28))
+    assert ("plain SGD may kill" in (tmp_path / "README.md").read_text()) == told
+
+
 def test_one_export_at_a_time(tmp_path):
     symbol, module = network()
     folder = str(tmp_path / "a")

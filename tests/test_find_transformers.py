@@ -3,7 +3,13 @@ import numpy as np
 import pytest
 
 import symbols
-from common.graph.find_transformers import Transformer, inside, source_grid, transformers
+from common.graph.find_transformers import (
+    Transformer,
+    has_plain_head,
+    inside,
+    source_grid,
+    transformers,
+)
 from symbols import stn
 
 DATA = mx.sym.Variable("data")
@@ -51,6 +57,13 @@ def test_several_come_in_the_order_of_the_graph():
     names = [found.name for found in transformers(symbols.get_symbol("addition"))]
     assert names == ["stn0", "stn1"]
     assert transformers(symbols.get_symbol("lenet", add_stn=False)) == []
+
+
+@pytest.mark.parametrize("network", sorted(symbols.NETWORKS))
+def test_a_plain_head_is_told_from_a_stable_one(network):
+    for options, plain in (({"stable": False}, True), ({"stable": True}, False),
+                           ({"add_stn": False}, False)):
+        assert has_plain_head(symbols.get_symbol(network, **options)) == plain
 
 
 def test_transformers_from_elsewhere():

@@ -503,6 +503,29 @@ def test_pictures_that_mxnet_does_not_read_are_to_be_encoded_anew(folder, run_ma
     assert run_main(records, folder, "a.rec", "--format", "png").returncode == 0
 
 
+def test_broken_pictures_are_left_out_if_that_is_said(folder, run_main, refused, tmp_path, caplog):
+    def packed(name):
+        images, labels = records.load(str(tmp_path / name))
+        return sorted((label, image.tobytes()) for label, image in zip(labels, images))
+
+    assert run_main(records, folder, "whole.rec").returncode == 0
+    (folder / "b" / "0.png").write_text("no picture")
+    refused(run_main(records, folder, "a.rec"), "b/0.png: not a whole picture",
+            "--broken skip leaves it out")
+    done = run_main(records, folder, "a.rec", "--broken", "skip")
+    assert (done.returncode, done.stdout) == (0, "a.rec: 6 pictures of 2 classes\n")
+    assert "1 of 7 pictures are broken and left out" in caplog.text
+    assert packed("a.rec") == packed("whole.rec")
+    lines = (tmp_path / "a.lst").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == list("012345")
+    for path in folder.glob("*/*"):
+        path.write_text("no picture")
+    done = run_main(records, folder, "b.rec", "--broken", "skip")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("pictures: none of its pictures is whole\n")
+    assert not (tmp_path / "b.rec").exists()
+
+
 def test_files_that_are_there_are_replaced_if_that_is_said(folder, run_main, refused, tmp_path):
     for name in ("a.lst", "a.idx", "a.rec"):
         (tmp_path / name).write_text("mine")

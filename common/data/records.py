@@ -13,6 +13,7 @@ import contextlib
 import copy
 import hashlib
 import io
+import logging
 import math
 import os
 import struct
@@ -296,7 +297,8 @@ def pixels(reader):
     return np.asarray(images) if math.prod(images.shape) <= IN_MEMORY else images
 
 
-def write(folder, path, image_shape=None, encoding=None, quality=None, overwrite=False):
+def write(folder, path, image_shape=None, encoding=None, quality=None, overwrite=False,
+          skip_broken=False):
     """Packs a folder of pictures, one subfolder a class, in a fixed random order.
 
     Labels number the subfolders as ``image_folder.in_order`` does. JPEG and PNG files are packed as
@@ -310,9 +312,11 @@ def write(folder, path, image_shape=None, encoding=None, quality=None, overwrite
         encoding: a key of ``ENCODINGS``; by default "jpg", where pictures are encoded anew.
         quality: of JPEG, from 1 to 100; by default 95.
         overwrite: whether files that are there are replaced. Until all is written, they stay.
+        skip_broken: whether what cannot be packed is left out with a warning, where otherwise the
+            first such picture ends all.
 
     Returns:
-        The numbers of pictures and of classes.
+        The numbers of pictures that are packed, and of classes.
 
     Raises:
         ValueError: something in the folder is no picture, or in no class; files are there; or what
@@ -338,23 +342,29 @@ def write(folder, path, image_shape=None, encoding=None, quality=None, overwrite
     if there and not overwrite:
         raise ValueError(f"{there[0]}: is there already: give --overwrite to replace it")
     pictures, classes = _listed(folder)
+    packed = image_files.read_whole(folder, pictures, lambda picture: _packed(
+        os.path.join(folder, picture[1]), anew and (image_shape, encoding, quality or QUALITY)),
+        skip_broken)
+    count = 0
     # The .rec takes its place first, when none is beside it that is not its own: whenever this is
     # killed, what is there fits together.
     with files.replacing(listing) as new_listing, files.replacing(index) as new_index, \
             files.replacing(path) as new_path:
         with open(new_listing, "w", encoding="utf-8") as lst, \
                 open(new_index, "w", encoding="ascii") as idx, open(new_path, "wb") as rec:
-            for number, (label, name) in enumerate(pictures):
-                content = _packed(os.path.join(folder, name), anew and (
-                    image_shape, encoding, quality or QUALITY))
-                lst.write(f"{number}\t{label:f}\t{name}\n")
-                idx.write(f"{number}\t{rec.tell()}\n")
-                rec.write(frame(HEADER.pack(0, label, number, 0) + content))
+            for which, content in packed:
+                label, name = pictures[which]
+                lst.write(f"{count}\t{label:f}\t{name}\n")
+                idx.write(f"{count}\t{rec.tell()}\n")
+                rec.write(frame(HEADER.pack(0, label, count, 0) + content))
+                count += 1
+        if not count:
+            raise ValueError(f"{folder}: none of its pictures is whole")
         for new in (new_path, new_index, new_listing):  # lest that take time in between
             files.sync(new)
         for one in (index, listing):
             files.remove(one)
-    return len(pictures), classes
+    return count, classes
 
 
 def frame(content):
@@ -451,9 +461,12 @@ def main():
          help="encode all pictures anew; by default only with --image-shape, as jpg")
     flag("--quality", type=cli.number(int, least=1, most=100), help=f"of jpg; by default {QUALITY}")
     flag("--overwrite", action="store_true", help="replace files that are there")
+    flag("--broken", choices=("fail", "skip"), default="fail",
+         help="what to do about pictures that cannot be packed")
     args = parser.parse_args()
+    logging.basicConfig(format="%(message)s")
     pictures, classes = write(args.folder, args.output, args.image_shape, args.format, args.quality,
-                              args.overwrite)
+                              args.overwrite, args.broken == "skip")
     print(f"{args.output}: {pictures} pictures of {classes} classes")
 
 

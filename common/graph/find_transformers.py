@@ -55,6 +55,13 @@ def transformers(symbol):
     return found
 
 
+def has_plain_head(symbol):
+    """Whether a transformer of a symbol lacks the stable head, which normalises its features."""
+    internals = symbol.get_internals()
+    return any('"op": "L2Normalization"' not in internals[transformer.theta].tojson()
+               for transformer in transformers(symbol))
+
+
 def source_grid(where, transformer):
     """The points that a transformer samples.
 

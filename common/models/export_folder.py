@@ -18,7 +18,7 @@ import shutil
 from common import cli, files, markdown
 from common.data import class_list
 from common.find_mxnet import UNFUSED_SUMS
-from common.graph import layers, rewrite
+from common.graph import find_transformers, layers, rewrite
 from common.provenance import provenance
 from common.storage import checkpoint, fields, symbol_file
 
@@ -34,7 +34,9 @@ FILES = {
 }
 ORDER = (*(name for name in FILES if name != PARAMS), SUMS, CARD, PARAMS)  # of their renaming
 INPUT, OUTPUT, NUMBERS, SUMMED = "Input `data`", "Output `softmax_output`", "Numbers", "On a CPU"
-OF_FOLDER = (INPUT, OUTPUT, NUMBERS, SUMMED, "Written by", "Versions")  # on a card, of the folder
+TRAINED_ON = "To train it further"
+# On a card, what is of the folder:
+OF_FOLDER = (INPUT, OUTPUT, NUMBERS, SUMMED, TRAINED_ON, "Written by", "Versions")
 NEW = ".new"  # the folder in which they wait for that
 LOCK = ".lock"  # held meanwhile
 
@@ -87,6 +89,9 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
     if rewrite.sums_convolutions(deployed):
         told[SUMMED] = (f"set {UNFUSED_SUMS}=1 before MXNet is imported, or it may predict "
                         "wrongly: it fuses some sums with convolutions as it should not")
+    if find_transformers.has_plain_head(symbol):
+        told[TRAINED_ON] = ("plain SGD may kill its transformer, whose head is not the stable one: "
+                            "take Adam, or clip_gradient=1, or let the transformer stand still")
     with files.exclusive(os.path.join(folder, LOCK)), _replacing(folder) as new:
         checkpoint.save_params(os.path.join(new, PARAMS),
                                *map(_float32, (arg_params, aux_params)))

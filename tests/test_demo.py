@@ -18,14 +18,13 @@ import symbols
 from common.data import strokes
 from common.models import export_folder, trained
 from common.page import panels, server
+from tests import chromium
 from tests.conftest import ROOT, hear_interrupts
 from tests.test_networks import bound
 
 SEVEN = [[[.25, .2], [.75, .2], [.6, .5], [.45, .88]]]
 QUESTION = {"strokes": SEVEN, "turn": 0, "scale": 1, "shift": [0, 0],
             "panels": [f"{name} (published)" for name in demo.PAIR]}
-CHROMIUM = next(filter(None, map(shutil.which, (
-    "chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -271,15 +270,26 @@ def test_a_folder_beside_the_published_models_is_passed_over(monkeypatch, tmp_pa
     assert [os.path.basename(path) for path in demo.choice([])] == ["b", "a"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium")
-def test_a_browser_shows_it(page, tmp_path):
-    done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}",
-         "--virtual-time-budget=10000", "--dump-dom", f"{page.url}#try"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120)
-    shown = done.stdout.decode()
-    assert re.findall('class="says (good|bad)"[^>]*>(.*?)<', shown) == [
-        ("good", "7 ✓"), ("bad", "5 ✗")]
-    assert re.findall('class="told pose">(.*?)<', shown)[0].startswith("Frame: turn ")
-    assert len(re.findall(r'<path [^>]*d="M-90,\S+"', shown)) == 2
-    assert re.search('id="trouble"[^>]*></p>', shown)
+@pytest.mark.skipif(chromium.PATH is None, reason="needs a chromium")
+def test_a_browser_draws_moves_and_clears(page, tmp_path):
+    says = "[...document.querySelectorAll('.says')].map(told => told.textContent)"
+    turn = "document.querySelector('#turn').parentNode.querySelector('output').textContent"
+    curves = "[...document.querySelectorAll('path')].filter(path => path.getAttribute('d')).length"
+    with chromium.opened(page.url, tmp_path) as shown:
+        shown.wait_until("!!document.querySelector('.panel select')")
+        left, top, side = shown.value("(({x, y, width}) => [x, y, width])"
+                                      "(document.querySelector('#paper').getBoundingClientRect())")
+        shown.drag([(left + side * x, top + side * y) for x, y in SEVEN[0]])
+        shown.wait_until(f"{says}.every(told => told === '7 ✓')")
+        assert shown.value(curves) == 3  # of both networks, and where the slider is
+        before = shown.value("document.querySelector('.pose').textContent")
+        shown.value("document.querySelector('#turn').focus()")
+        for _ in range(30):
+            shown.press("ArrowRight")
+        assert shown.value(turn) == "30°"
+        shown.wait_until("document.querySelector('.pose').textContent !== " + json.dumps(before))
+        shown.value("document.querySelector('#clear').click()")
+        shown.wait_until(f"{says}.every(told => told === '')")
+        shown.value("document.querySelector('#example').click()")
+        shown.wait_until(f"{says}[0] === '7 ✓' && {says}[1] === '5 ✗'")
+        assert shown.value("document.querySelector('#trouble').textContent") == ""

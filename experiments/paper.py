@@ -208,7 +208,7 @@ def folder_of(epochs, folder):
 def _table(title, table, folder, epochs):
     rows = []
     for row in table.rows:
-        errors = [_errors(folder, [run_of(row, column, seed, epochs) for seed in table.seeds])
+        errors = [errors_of(folder, [run_of(row, column, seed, epochs) for seed in table.seeds])
                   for column in table.columns]
         if any(errors):
             rows.append([row, *(_cell(found, paper, len(table.seeds))
@@ -216,7 +216,7 @@ def _table(title, table, folder, epochs):
     return markdown.table([title, *table.columns], rows) if rows else None
 
 
-def _errors(folder, runs):
+def errors_of(folder, runs):
     """The test errors, %, of those runs that are done."""
     done = filter(None, (training_runs.figures(run, folder) for run in runs))
     return [100 * (1 - figures["test_accuracy"]) for figures in done]
@@ -238,7 +238,7 @@ def gains(folder):
     lines = []
     for name, plain in (("fully connected", "FCN"), ("convolutional", "CNN")):
         for row, transformer in ((plain, "without"), (f"ST-{plain} affine", "with")):
-            cells = [_cell(_errors(folder, [run_of(row, column, seed) for seed in table.seeds]),
+            cells = [_cell(errors_of(folder, [run_of(row, column, seed) for seed in table.seeds]),
                            None, len(table.seeds)) for column in table.columns]
             lines.append([name, transformer, *cells])
     return markdown.table(["", "transformer", *table.columns], lines)

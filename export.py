@@ -14,11 +14,11 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH
 from common import find_mxnet  # noqa: F401  first, so that MXNet can be imported
 
 # isort: split
-from common import cli, files
+from common import cli, files, sandbox
 from common.data import class_list
 from common.graph import rewrite
 from common.models import card, export_folder, quantize, to_onnx, trained
-from common.storage import checkpoint, sandbox
+from common.storage import checkpoint
 
 DEFAULT_SHAPE = (1, 28, 28)  # of checkpoints that do not say theirs
 ACCURACY = "accuracy in float32"  # on the card of a network in int8
@@ -54,9 +54,10 @@ def parse_flags():
     given = [cli.flag_of(name) for name in OF_FOLDER if getattr(args, name)]
     if args.onnx is not None and given:
         raise ValueError(f"{given[0]} is of the folder: it has no meaning with --onnx")
-    if given and given[-1] in ("--data-dir", "--data-train") and not args.int8:
-        raise ValueError(f"{given[-1]} has no meaning without --int8")
-    if args.data_dir and args.data_train:
+    own = [flag for flag in given if flag in ("--data-dir", "--data-train")]
+    if own and not args.int8:
+        raise ValueError(f"{own[0]} has no meaning without --int8")
+    if len(own) > 1:
         raise ValueError("--data-dir and --data-train are two ways to say where the images are")
     return args
 
@@ -91,11 +92,10 @@ def class_names(args, count):
 
 def in_int8(args, network, image_shape, about):
     """The symbol that predicts so, and what a card tells of it."""
-    own = args.data_dir or args.data_train
     images = card.training_images(args.model, args.load_epoch, quantize.IMAGES, args.data_dir,
                                   args.data_train, image_shape)
     symbol, words = quantize.in_int8(network, image_shape, images)
-    words += f" ({own or 'training images'})"
+    words += f" ({args.data_dir or args.data_train or 'training images'})"
     print(f"In int8: {words}")
     told = {re.sub("accuracy$", ACCURACY, what): text for what, text in about.items()}
     return symbol, {**told, export_folder.NUMBERS: f"int8, for prediction on CPUs; {words}"}

@@ -2,6 +2,7 @@
 import contextlib
 import gzip
 import os
+import pathlib
 import shutil
 
 import numpy as np
@@ -14,7 +15,7 @@ from common.reports import training_runs
 from common.storage import checkpoint
 from common.training import resume
 from common.training.recipe import Recipe
-from tests import hostile_symbols, mutations
+from tests import hostile_symbols, mutations, test_svhn
 from tests.conftest import run_script
 
 SHAPES = {"data": (2, 1, 28, 28), "softmax_label": (2,)}
@@ -52,6 +53,10 @@ def make(folder):
         Image.fromarray(image).save(os.path.join(folder, "photos", "ab"[number % 2],
                                                  f"{number}.png"))
     records.write(os.path.join(folder, "photos"), os.path.join(folder, "a.rec"))
+    os.mkdir(os.path.join(folder, "digits"))
+    for part in ("train", "test"):
+        test_svhn.write_part(pathlib.Path(folder, "svhn", part))
+        test_svhn.write_digits(os.path.join(folder, "digits", f"{part}_32x32.mat"), labels + 1)
 
 
 def load_checkpoint(folder):
@@ -201,6 +206,10 @@ KINDS = {
                                [*READ, "{}/photos"]),
     "picture": Kind(["digit.png"], load_picture, False,
                     ["score.py", "{}/a-export", "--predict", "{}/digit.png"]),
+    "SVHN's boxes": Kind(["svhn/train/digitStruct.mat"], load_own("svhn"), False,
+                         [*READ, "{}/svhn", "--network", "svhn"]),
+    "SVHN's digits": Kind(["digits/train_32x32.mat"], load_own("digits"), False,
+                          [*READ, "{}/digits"]),
     "records": Kind(["a.rec", "a.idx", "a.lst"], load_records, False, None),
     "export": Kind(EXPORT, load_network("a-export"), True, SCORE_EXPORT),
     "params, no checksum": Kind([PARAMS], load_network("foreign"), False, SCORE_FOREIGN),

@@ -207,7 +207,9 @@ def test_broken_pictures_may_be_skipped(tmp_path, caplog):
 @pytest.mark.parametrize(("content", "words"), [
     ({"X": np.zeros((32, 32, 3, 2), np.uint8)}, "not a whole .mat file of SVHN"),
     ({"X": np.zeros((32, 32, 3, 2)), "y": [[1], [2]]}, "expected SVHN's X"),
-    ({"X": np.zeros((32, 32, 3, 2), np.uint8), "y": [[1], [0]]}, "expected SVHN's X"),
+    ({"X": np.zeros((16, 16, 3, 2), np.uint8), "y": [[1], [2]]}, "expected SVHN's X"),
+    ({"X": np.zeros((32, 32, 3, 2), np.uint8), "y": [["a"], ["b"]]}, "expected SVHN's X"),
+    ({"X": np.zeros((32, 32, 3, 2), np.uint8), "y": [[1], [0]]}, "expected SVHN's y, from 1 to"),
     ({"X": np.zeros((32, 32, 3, 2), np.uint8), "y": [[1]]}, "expected SVHN's X"),
 ])
 def test_other_mat_files_are_refused(tmp_path, content, words):

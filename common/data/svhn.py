@@ -14,21 +14,27 @@ resized to 64 x 64 pixels. The random crops that they train on are left out.
 
 In both formats the label of a 0 is 10. Here it is 0.
 """
+import contextlib
+import functools
 import importlib
 import logging
+import math
 import os
+import re
 
 import numpy as np
 
-from common import cli, files
+from common import cli, files, sandbox
 from common.data import arrays, class_list, image_files
 from common.data.numbers import BLANK, PLACES
 
 TRAIN, TEST, EXTRA = "train", "test", "extra"
 BOXES, DIGITS = "{}/digitStruct.mat", "{}_32x32.mat"  # of formats 1 and 2
-SHAPE = (3, 64, 64)  # of what is cut out
+SHAPE, DIGIT = (3, 64, 64), (3, 32, 32)  # of what is cut out of format 1; of format 2
 LARGER = 1.3  # than the box around the digits
 FIELDS = ("left", "top", "width", "height", "label")
+MOST_PICTURES, MOST_IN_ONE = 2**20, 2**8  # that a file may tell of; letters of a name, and digits
+NUMBERS = re.compile("u?int(8|16|32|64)|single|double")  # MATLAB's words for them
 
 
 def is_one(path):
@@ -62,8 +68,8 @@ def read(path, image_shape=None, skip_broken=False, test_only=False):
         OSError: a file cannot be read.
     """
     kind = BOXES if any(_has(path, BOXES, part) for part in (TRAIN, TEST)) else DIGITS
-    parts = [[]] if test_only else [[TRAIN, *([EXTRA] if _has(path, kind, EXTRA) else [])]]
-    parts.append([TEST])
+    training = [TRAIN, EXTRA] if _has(path, kind, EXTRA) else [TRAIN]
+    parts = [[] if test_only else training, [TEST]]
     for part in sum(parts, []):
         if not _has(path, kind, part):
             raise ValueError(f"{os.path.join(path, kind.format(part))}: missing: SVHN has files "
@@ -111,14 +117,18 @@ def _boxes(path):
     try:
         with h5py.File(path, "r") as file:
             def numbers(values):
-                plain = values.dtype != object
-                return [float(value if plain else file[value][0, 0]) for value in values[:, 0]]
+                column = _column(values, MOST_IN_ONE)
+                return [float(value if column.dtype != object else _column(file[value], 1)[0])
+                        for value in column]
 
-            structure = file["digitStruct"]
-            for name, box in zip(structure["name"][:, 0], structure["bbox"][:, 0]):
+            names, boxes = (_column(file["digitStruct"][field], MOST_PICTURES)
+                            for field in ("name", "bbox"))
+            for name, box in zip(names, boxes):
                 box = file[box]
-                found.append(("".join(map(chr, file[name][:, 0])),
+                found.append(("".join(map(chr, _column(file[name], MOST_IN_ONE))),
                               np.stack([numbers(box[field]) for field in FIELDS], axis=1)))
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a damaged file leads to
         raise ValueError(f"{path}: not a whole digitStruct.mat of SVHN "
                          f"({cli.one_line(error)})") from None
@@ -131,6 +141,18 @@ def _boxes(path):
             raise ValueError(f"{path}: not what SVHN has: the picture {cli.printable(name)!r} with "
                              f"boxes {', '.join(FIELDS)} {boxes.tolist()}")
     return found
+
+
+def _column(values, most):
+    """A column of numbers or references in HDF5, of at most so many rows.
+
+    Nothing is read before: a file of some bytes may claim to hold, or may unpack to, any number.
+    """
+    chunk = values.chunks or (1,)
+    if (values.ndim != 2 or values.shape[1] != 1 or len(values) > most
+            or math.prod(chunk) > MOST_PICTURES or values.dtype.itemsize > 8):
+        raise ValueError(f"{values.name} is {values.dtype} {values.shape}")
+    return values[:, 0]
 
 
 def _cut(path, boxes, image_shape):
@@ -157,28 +179,52 @@ def _cut_pixels(picture, boxes):
 
 def _single_digits(path, parts):
     """The images and labels of some parts of format 2."""
-    images, labels = [np.empty((0, *SHAPE[:1], 32, 32), np.uint8)], [np.empty(0, np.int64)]
-    for part in parts:
-        file = os.path.join(path, DIGITS.format(part))
+    paths = [os.path.join(path, DIGITS.format(part)) for part in parts]
+    counts = [int(sandbox.run_in_child(file, functools.partial(_count_digits, file), "SciPy",
+                                       "this file")) for file in paths]
+    arrays.check_size(path, sum(counts), DIGIT)
+    images, labels = np.empty((sum(counts), *DIGIT), np.uint8), np.empty(sum(counts), np.int64)
+    for file, count, end in zip(paths, counts, np.cumsum(counts)):
         pixels, digits = _matlab_arrays(file)
-        if (pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2] != 3
-                or digits.shape != (pixels.shape[3], 1)
-                or not np.isin(digits, range(1, 11)).all()):
-            raise ValueError(f"{file}: expected SVHN's X, uint8 (32, 32, 3, N), and y, 1 to 10, "
-                             f"(N, 1), got {pixels.dtype} {pixels.shape} and {digits.dtype} "
-                             f"{digits.shape}")
-        images.append(pixels.transpose(3, 2, 0, 1))
-        labels.append(digits[:, 0].astype(np.int64) % 10)
-    return np.concatenate(images), np.concatenate(labels)
+        images[end - count:end] = pixels.transpose(3, 2, 0, 1)
+        labels[end - count:end] = digits[:, 0] % 10
+    return images, labels
+
+
+def _count_digits(path):
+    """How many images a file of format 2 has; ValueError if it is none that can be read.
+
+    What it says of its arrays is looked at first: some kilobytes unpack to any number of bytes.
+    """
+    with _matlab_file(path) as (io, content):
+        told = {name: (shape, kind) for name, shape, kind in io.whosmat(content)}
+        (shape, kind), (labels_shape, labels_kind) = told["X"], told["y"]
+    if (kind != "uint8" or shape[:3] != (32, 32, 3) or len(shape) != 4
+            or labels_shape != (shape[3], 1) or not NUMBERS.fullmatch(labels_kind)):
+        raise ValueError(f"{path}: expected SVHN's X, uint8 (32, 32, 3, N), and y, numbers (N, 1), "
+                         f"got {kind} {shape} and {labels_kind} {labels_shape}")
+    arrays.check_size(path, shape[3], DIGIT)
+    if not np.isin(_matlab_arrays(path)[1], range(1, 11)).all():
+        raise ValueError(f"{path}: expected SVHN's y, from 1 to 10")
+    return shape[3]
 
 
 def _matlab_arrays(path):
     """X and y of a file of format 2."""
+    with _matlab_file(path) as (io, content):
+        found = io.loadmat(content, variable_names=["X", "y"])
+        return found["X"], found["y"]
+
+
+@contextlib.contextmanager
+def _matlab_file(path):
+    """A context with ``scipy.io`` and a file of format 2; damage is a ValueError."""
     io = _package("scipy.io", path)
     with files.reading(path, files.ARRAYS) as file:
         try:
-            found = io.loadmat(file, variable_names=["X", "y"])
-            return found["X"], found["y"]
+            yield io, file
+        except MemoryError:
+            raise
         except Exception as error:  # whatever a damaged file leads to
             raise ValueError(f"{path}: not a whole .mat file of SVHN, with X and y "
                              f"({cli.one_line(error)})") from None

@@ -10,12 +10,12 @@ from typing import Callable, NamedTuple
 import mxnet as mx
 import numpy as np
 
-from common import cli, files
+from common import cli, files, sandbox
 from common.data import arrays
 from common.graph import rewrite
 from common.models import export_folder
 from common.models.predict import Predictor
-from common.storage import checkpoint, params_file, sandbox, symbol_file
+from common.storage import checkpoint, params_file, symbol_file
 
 PUBLISHED = os.path.join(files.CHECKOUT, "published")
 LARGEST = 2**28  # numbers that any node of a network may give for a batch
@@ -251,9 +251,8 @@ def _with_data(path, symbol, params):
     if "data" in arguments:
         return symbol
     if len(inputs) != 1:
-        more = ["..."] if len(inputs) > 3 else []
         raise ValueError(f"{path}: expected one input besides the parameters, the images, got "
-                         f"{', '.join([*inputs[:3], *more]) or 'none'}")
+                         f"{cli.some(inputs, 3) or 'none'}")
     return symbol(**{inputs[0]: mx.sym.Variable("data")})
 
 

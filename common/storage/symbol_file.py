@@ -10,8 +10,7 @@ import re
 
 import mxnet as mx
 
-from common import files
-from common.storage import sandbox
+from common import files, sandbox
 from common.storage.allowed_operators import (
     FROM_SHAPE,
     FUSED,
@@ -163,9 +162,9 @@ def _count_outputs(node):
     if node["op"] not in SPLITS:
         return SEVERAL_OUTPUTS.get(node["op"], 1)
     count = told.get("num_outputs", "")
-    if not (count.isascii() and count.isdigit() and 1 <= int(count[:9]) <= MOST_OUTPUTS):
+    if not re.fullmatch("[0-9]{1,9}", count) or not 1 <= int(count) <= MOST_OUTPUTS:
         raise _Fault(f"{node['name']} has {count or 'an unknown number of'} outputs")
-    return int(count[:9])
+    return int(count)
 
 
 def _entry(entry, outputs, name):

@@ -2,8 +2,8 @@
 
 MXNet 1.9.1 ends the process on some graphs: a division by zero while shapes are inferred, an
 assertion in one of its threads, a number of outputs that takes for ever. No check of the graph's
-JSON foresees them all. A forked child has MXNet imported already, so that it costs some
-milliseconds.
+JSON foresees them all. Nor does SciPy bear every damaged file of MATLAB's. A forked child has
+MXNet imported already, so that it costs some milliseconds.
 """
 import faulthandler
 import os
@@ -14,15 +14,16 @@ import warnings
 from common import cli
 
 PATIENCE = 120  # seconds
-DONE, REFUSED = 0, 3  # statuses of a child; any other one, or a signal, is MXNet's
+DONE, REFUSED = 0, 3  # statuses of a child; any other one, or a signal, is the library's
 
 
-def run_in_child(path, action):
+def run_in_child(path, action, library="MXNet", what="this network"):
     """Tries out what is about to be done with a file's content.
 
     Args:
         path: of the file, for the message.
         action: a function without arguments.
+        library, what: what may crash on what, for the message.
 
     Returns:
         What it returned, as a text.
@@ -35,7 +36,7 @@ def run_in_child(path, action):
         warnings.simplefilter("ignore")  # Python 3.12 warns of forks in programs with threads
         child = os.fork()
     if not child:
-        _act(path, action, writing)
+        _act(f"{path}: {library} does not run {what}", action, writing)
     os.close(writing)
     with open(reading, "rb") as pipe:
         said = pipe.read().decode()
@@ -44,13 +45,13 @@ def run_in_child(path, action):
         raise ValueError(said)
     if status != DONE:
         limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
-        raise ValueError(f"{path}: MXNet crashes or hangs on this network"
+        raise ValueError(f"{path}: {library} crashes or hangs on {what}"
                          + (", or has too little memory: see `ulimit -v`" if limited else ""))
     return said
 
 
-def _act(path, action, writing):
-    """Does it and leaves the process."""
+def _act(complaint, action, writing):
+    """Does it and leaves the process; exceptions that nobody foresaw are told as a complaint."""
     status = REFUSED
     try:
         _limit()
@@ -60,13 +61,13 @@ def _act(path, action, writing):
         _say(writing, error)
     except BaseException as error:
         reason = (str(error) or type(error).__name__).splitlines()[-1]
-        _say(writing, f"{path}: MXNet does not run this network: {reason}")
+        _say(writing, f"{complaint}: {reason}")
     finally:
         os._exit(status)
 
 
 def _limit():
-    """Bounds time and memory, and silences MXNet, which prints a stack when it crashes."""
+    """Bounds time and memory, and silences what prints a stack when it crashes."""
     faulthandler.disable()
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):

@@ -49,8 +49,7 @@ def parse_flags():
              if name not in ("seeds", "output") and value != parser.get_default(name)}
     for name in UNFIT:
         if name in given:
-            raise ValueError(f"{cli.flag_of(name)} is for a single run, "
-                             "not for a comparison")
+            raise ValueError(f"{cli.flag_of(name)} is for a single run, not for a comparison")
     with_it = argparse.Namespace(**{**vars(args), "add_stn": True})
     train_mnist.check(with_it)
     check_patterns(given)

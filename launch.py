@@ -150,13 +150,11 @@ class Process:
     def end(self, seconds):
         """Waits for the end of the agent, and kills it if it takes longer: its process dies, too.
         """
-        if self.agent.returncode is None:
-            try:
-                self.agent.communicate(timeout=max(0, seconds))
-            except subprocess.TimeoutExpired:
-                os.killpg(self.agent.pid, signal.SIGKILL)
-                self.agent.wait()
-        self.status = self.status or 0
+        try:
+            self.agent.communicate(timeout=max(0, seconds))
+        except subprocess.TimeoutExpired:
+            os.killpg(self.agent.pid, signal.SIGKILL)
+            self.agent.wait()
 
     def read(self):
         """What the agent has said, a list of lists; None at its end."""

@@ -95,8 +95,8 @@ def add_flags(parser):
 
 
 def check(args):
-    """Raises ValueError for flags that do not fit together."""
-    flags.check(args)
+    """The ``Recipe`` that the flags say; ValueError for flags that do not fit together."""
+    recipe = flags.recipe(args)
     augment.from_flags(args)
     if args.benchmark and (args.data_dir or args.data_train or args.data_val):
         raise ValueError("--benchmark 1 trains on noise: it does not go with data of your own")
@@ -119,6 +119,7 @@ def check(args):
         if args.network not in able:
             raise ValueError(f"{cli.flag_of(name)}: {args.network} has no such option, "
                              f"{', '.join(able)} have")
+    return recipe
 
 
 def network_options(given):
@@ -183,7 +184,7 @@ def names_of_answers(dataset, distort, count):
     digits = list(map(int, names)) if class_list.are_numbers(names) else list(range(len(names)))
     if digits != list(range(digits[0], digits[0] + len(digits))):
         raise ValueError("--distort addition adds digits, and the classes are not numbers in a "
-                         f"row: {class_list.some(names)}")
+                         f"row: {cli.some(names)}")
     return list(class_list.numbers(2 * digits[0], count))
 
 
@@ -211,8 +212,7 @@ def main():
     parser = cli.Parser(prog="train_mnist.py", description=__doc__.splitlines()[0])
     add_flags(parser)
     args = parser.parse_args()
-    check(args)
-    recipe, prefix = flags.recipe(args), model_prefix(args)
+    recipe, prefix = check(args), model_prefix(args)
     if recipe.pretrained:
         check_not_written(recipe.pretrained, prefix)
     if not (args.test_io or is_described(args)):

@@ -67,7 +67,7 @@ def main():
     args = parse_flags()
     logging.basicConfig(format="%(message)s")
     suffix = "-stn.gif" if args.animate else "-stn.png"
-    output = args.output or args.model.rstrip("/") + suffix
+    output = args.output or args.model + suffix
     pictures.check_suffix(output, (".gif",) if args.animate else pictures.SUFFIXES)
     trained.check_not_file_of(args.model, output)
     datasets.check_not_read(output, args)

@@ -79,6 +79,12 @@ def did_you_mean(word, words):
     return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
+def some(words, most=10):
+    """Words with commas between: all, or the first of many and how many more there are."""
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def number(kind, least=-math.inf, most=math.inf, above=-math.inf, below=math.inf):
     """Returns an argparse type: a finite number of a kind, within bounds and those of ``HELD``.
 

@@ -113,7 +113,7 @@ def sha256(path):
 
 
 def parse_json(content):
-    """What JSON holds; ValueError if it is none, too deep, or has numbers of hundreds of digits."""
+    """What JSON holds; ValueError if it is none, too deep, or has numbers of over 18 digits."""
     try:
         return json.loads(content.decode(), parse_int=_small)
     except RecursionError:

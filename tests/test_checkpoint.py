@@ -123,6 +123,11 @@ def test_params_of_another_network_are_refused(tmp_path, network):
             checkpoint.load_params(str(tmp_path / "a"), 1, other, **SHAPES)
 
 
+def test_a_symbol_of_others_is_as_before():
+    parts = mx.sym.concat(mx.sym.Variable("a"), mx.sym.Variable("b"), name="stn_parts")
+    assert checkpoint.as_before(parts) == parts.tojson().encode()
+
+
 def test_params_that_fit_another_symbol_are_refused(tmp_path):
     save(tmp_path / "a", started(transform="projective"))
     other = symbols.get_symbol("lenet", transform="projective", bounded=True)

@@ -206,6 +206,11 @@ def test_the_card_says_what_training_it_further_kills(tmp_path, options, told):
     assert ("plain SGD may kill" in (tmp_path / "README.md").read_text()) == told
 
 
+def test_data_of_no_origin_are_those_of_the_flag():
+    told = export_folder.about({"flags": {"dataset": "mnist", "data_origin": None}})
+    assert told["Data"] == "mnist"
+
+
 def test_one_export_at_a_time(tmp_path):
     symbol, module = network()
     folder = str(tmp_path / "a")

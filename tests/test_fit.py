@@ -36,7 +36,7 @@ def parsed(tmp_path, *given):
     args = parser.parse_args([
         "--batch-size", str(BATCH), "--num-epochs", "2", "--model-prefix", str(tmp_path / "a"),
         "--disp-batches", "1000", *given])
-    flags.check(args)
+    flags.recipe(args)
     return args
 
 

@@ -386,8 +386,8 @@ def test_a_stream_of_greys_can_be_without_their_channel(tmp_path):
     drawn, _ = synthetic.noise(5, 0, (1, 12, 10), 2)
     (tmp_path / "a.rec").write_bytes(b"".join(record(encoded(image)) for image in drawn))
     stream = Stream(Reader(str(tmp_path / "a.rec")))
-    for images, expected in ((stream, drawn), (stream.with_channel(False), drawn[:, 0]),
-                             (stream.with_channel(False).with_channel(), drawn)):
+    for images, expected in ((stream, drawn), (stream.with_ndim(3), drawn[:, 0]),
+                             (stream.with_ndim(3).with_ndim(4), drawn)):
         assert (images.shape, images.ndim) == (expected.shape, expected.ndim)
         for taken in (slice(1, 4), [4, 0]):
             np.testing.assert_array_equal(np.asarray(images[taken]), expected[taken])

@@ -11,6 +11,8 @@ from common.storage import state_file
 ARRAYS = {"a.0": np.arange(6, dtype=np.float32).reshape(2, 3), "b.1": np.array(2.5),
           "c.2": np.asfortranarray(np.arange(6).reshape(3, 2)), "d.3": np.zeros((0, 2), np.float64)}
 META = {"updates": 3, "recipe": {"lr": 0.1}, "seconds": 1.5, "history": [{"test_accuracy": 0.5}]}
+UNDER_WAY = {"epoch": 0, "batch": 1, "num_batches": 2,
+             "tally": {"count": 1, "correct": 1, "total_loss": 0.5}}
 
 
 def npy(array, header=None):
@@ -37,6 +39,25 @@ def test_what_is_written_comes_back(tmp_path):
     for name, array in ARRAYS.items():
         assert arrays[name].dtype == array.dtype
         np.testing.assert_array_equal(arrays[name], array)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("recipe", {"threads": "x"}), ("recipe", {"num_workers": -1}), ("recipe", {"classes": 5}),
+    ("recipe", {"classes": [5]}), ("seconds", "1"), ("updates", -1),
+    ("under_way", dict(UNDER_WAY, others=UNDER_WAY["tally"])),
+    ("under_way", dict(UNDER_WAY, batch=3))])
+def test_what_it_says_is_of_the_right_kind(tmp_path, name, value):
+    path = str(tmp_path / "a.state")
+    state_file.write(path, ARRAYS, dict(META, **{name: value}))
+    with pytest.raises(ValueError, match=f"its {name} is missing or of the wrong kind"):
+        state_file.read(path)
+
+
+def test_what_was_counted_by_several_workers_comes_back(tmp_path):
+    path, meta = str(tmp_path / "a.state"), dict(META, under_way=dict(
+        UNDER_WAY, others=[UNDER_WAY["tally"]] * 2))
+    state_file.write(path, ARRAYS, meta)
+    assert state_file.read(path)[1] == meta
 
 
 def test_numpy_itself_reads_it(tmp_path):

@@ -262,7 +262,7 @@ def test_pictures_of_a_file_that_is_read_as_it_is_used_look_alike(tmp_path):
             encoded = io.BytesIO()
             Image.fromarray(image[0]).save(encoded, "PNG")
             file.write(records.frame(records.HEADER.pack(0, 1, 0, 0) + encoded.getvalue()))
-    stream = records.Stream(records.Reader(str(tmp_path / "a.rec"))).with_channel(False)
+    stream = records.Stream(records.Reader(str(tmp_path / "a.rec"))).with_ndim(3)
     network = network_with([0.5, 0, 0, 0, 0.5, 0], "affine")
     one, other = (visualise.look(network, few) for few in (images[:3], stream[:3]))
     assert type(other.images) is np.ndarray

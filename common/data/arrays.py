@@ -56,8 +56,7 @@ def _shades(path, parts):
         return parts
     lows, highs = zip(*((part.min(), part.max()) for part in parts))
     low, high = np.min(lows), np.max(highs)  # NaN stays
-    are_fractions = [part.dtype.kind == "f" and 0 < most <= 1 for part, most in zip(parts, highs)]
-    fractions = any(are_fractions)
+    fractions = any(part.dtype.kind == "f" and 0 < most <= 1 for part, most in zip(parts, highs))
     if not (low >= 0 and high <= 255):  # nor is NaN
         raise ValueError(f"{path}: the pixels are from {low:g} to {high:g}: expected 0 to 255, or "
                          "fractions from 0 to 1; convert them to uint8")

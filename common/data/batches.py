@@ -35,7 +35,7 @@ def as_pixels(images):
         ValueError: they are something else: what a number means that is not of uint8 is unknown.
     """
     if isinstance(images, Stream):
-        return images.with_channel()
+        return images.with_ndim(4)
     if not isinstance(images, np.ndarray):
         raise ValueError(f"{PIXELS}, got a {type(images).__name__}")
     if images.dtype == bool:

@@ -134,7 +134,7 @@ def renumbered(path, labels, names, wanted):
     present = {label: names[label] for label in np.unique(labels).tolist()}
     for name in present.values():
         if name not in numbers:
-            raise ValueError(f"{path}: the class {name} is none of {some(wanted)}"
+            raise ValueError(f"{path}: the class {name} is none of {cli.some(wanted)}"
                              f"{cli.did_you_mean(name, wanted)}")
     table = np.zeros(max(present, default=0) + 1, np.int64)
     table[list(present)] = [numbers[name] for name in present.values()]
@@ -191,11 +191,6 @@ def as_text(label, names=None):
     names = dict(enumerate(names or (DIGITS if np.ndim(label) else ())))
     words = [names.get(digit, str(digit)) for digit in np.ravel(label)]
     return "".join(word for word in words if word != NOTHING) or NOTHING
-
-
-def some(names):
-    """Names in words: all, or the first of many."""
-    return ", ".join([*names[:10], *(["..."] if len(names) > 10 else [])])
 
 
 def note_sizes(labels, names):

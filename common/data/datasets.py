@@ -149,7 +149,7 @@ def load(name, data_dir=None, num_examples=None, image_shape=None, num_classes=N
     if origin == mnist.OWN:
         training = "" if test_only else f"{available} training and "
         logging.info("%s: %s%d test images of %s, %d classes: %s", where, training, len(images[1]),
-                     arrays.in_words(images[1].shape[1:]), len(names), class_list.some(names))
+                     arrays.in_words(images[1].shape[1:]), len(names), cli.some(names))
     return Dataset(images[0], labels[0][:num_examples], images[1], labels[1], origin, names,
                    data_classes, named)
 
@@ -181,7 +181,7 @@ def _without_channel(images):
     """Images as those of other formats: grey ones are (N, H, W)."""
     if images.shape[1] > 1:
         return images
-    return images.with_channel(False) if isinstance(images, records.Stream) else images[:, 0]
+    return images.with_ndim(3) if isinstance(images, records.Stream) else images[:, 0]
 
 
 def _noise(count, image_shape, num_classes):

@@ -123,10 +123,7 @@ def download(url):
         length = int(answer.headers.get("Content-Length") or 0)
         with tqdm(total=length or None, desc=url.rpartition("/")[2], unit="B", unit_scale=True,
                   disable=None, leave=False) as progress:
-            while True:
-                chunk = answer.read(2**16)
-                if not chunk:
-                    break
+            for chunk in iter(lambda: answer.read(2**16), b""):
                 content.write(chunk)
                 progress.update(len(chunk))
                 if content.tell() > LARGEST:

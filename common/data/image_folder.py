@@ -15,7 +15,7 @@ import unicodedata
 
 import numpy as np
 
-from common import files
+from common import cli, files
 from common.data import arrays, class_list, image_files
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff",
@@ -75,10 +75,10 @@ def _parts(path, may_lack_training):
     if train_name or test_name:
         others = [name for name in parts if name not in (train_name, test_name)]
         if others:
-            logging.info("%s: not read: %s", path, class_list.some(others))
+            logging.info("%s: not read: %s", path, cli.some(others))
     if not train_name and not test_name:
         if all(name.lower().rstrip("0123456789") in (*TRAINS, *TESTS) for name in folders):
-            raise ValueError(f"{path}: its pictures are in {class_list.some([*folders])}, without "
+            raise ValueError(f"{path}: its pictures are in {cli.some([*folders])}, without "
                              "a folder for each class in there")
         _check_no_parts(path, folders)
         train, names = _classes(path)
@@ -124,7 +124,7 @@ def _check_no_parts(path, folders):
     alike = len(inner[0]) > 1 and all(found == inner[0] for found in inner)
     words = {word for name in folders for word in re.split("[^a-z]+", name.lower())}
     if alike and words & {*TRAINS} and words & {*TESTS}:
-        raise ValueError(f"{path}: {class_list.some([*folders])} hold the same folders, so they "
+        raise ValueError(f"{path}: {cli.some([*folders])} hold the same folders, so they "
                          f"are no classes: name them {TRAINS[0]} and {TESTS[0]}")
 
 
@@ -166,7 +166,7 @@ def _renumbered(path, names):
     unknown = [name for name in own if name not in names]
     if unknown:
         raise ValueError(f"{path}: {unknown[0]} is no class of the training pictures: "
-                         f"{class_list.some(names)}")
+                         f"{cli.some(names)}")
     return [(file, names.index(own[label])) for file, label in found]
 
 

@@ -89,11 +89,11 @@ def load_with_origin(dataset, data_dir):
         if not _is_published(path, content, dataset, name, fetched):
             own.append(os.path.basename(path))
     found[::2] = arrays.as_images(data_dir, *found[::2])
-    if own:
-        logging.warning("%s: not the published %s: taken as your own: %s", data_dir, dataset,
-                        ", ".join(own))
-    origin = [dataset] * (len(own) < len(NAMES)) + [OWN] * bool(own)
-    return tuple(found), " and ".join(origin)
+    if not own:
+        return tuple(found), dataset
+    logging.warning("%s: not the published %s: taken as your own: %s", data_dir, dataset,
+                    ", ".join(own))
+    return tuple(found), OWN if len(own) == len(NAMES) else f"{dataset} and {OWN}"
 
 
 def default_folder(dataset):

@@ -2,7 +2,6 @@
 import zipfile
 
 from common import cli, files, npy
-from common.data import class_list
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")  # the last two may be missing
 
@@ -29,7 +28,7 @@ def read(path):
         missing = [name for name in wanted if name not in held]
         if missing:
             raise ValueError(f"{path}: expected arrays named {', '.join(NAMES)}, got "
-                             f"{class_list.some(held) or 'none'}: {missing[0]} is missing")
+                             f"{cli.some(held) or 'none'}: {missing[0]} is missing")
         members = [members[f"{name}.npy"] for name in wanted]
         size = sum(member.file_size for member in members)
         if size > files.ARRAYS:

@@ -74,7 +74,7 @@ def _draw(labels, rng, image_shape):
     x, y = (at.astype(np.float32) for at in scene.points(image_shape))
     picture = scene.background(rng, n, x, y)
     middle = picture.mean(axis=(1, 2), keepdims=True)
-    picture = middle + (picture - middle) * _spread(rng.uniform(0.3, 0.8, n))
+    picture = middle + (picture - middle) * scene.column(rng.uniform(0.3, 0.8, n))[..., None]
     step = rng.uniform(1.4, 1.8, n)  # from a digit to the next
     maps, corner = _maps(rng, lengths * step / 2)
     room = np.maximum(np.array(image_shape[::-1]) / min(image_shape) - corner, 0)
@@ -119,10 +119,6 @@ def _inks(rng, middle):
     on_dark = middle.mean(axis=3)[:, 0] < 0.5  # (n, 1)
     colour = rng.uniform(0, 0.3, (len(middle), 3))
     return np.where(on_dark, 1 - colour, colour).astype(np.float32)
-
-
-def _spread(values):
-    return scene.column(values)[..., None]
 
 
 def _distances(digits, u, v):

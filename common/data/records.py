@@ -93,16 +93,14 @@ class Reader:
             raise self._fault(number, offset, "has changed since the file was opened: start again")
         flag, *_ = HEADER.unpack_from(content)
         try:
-            image = _decoded(self.path, content[HEADER.size + 4 * flag:],
+            image = _decoded(self._place(number, offset), content[HEADER.size + 4 * flag:],
                              self.image_shape if self._resizes else None)
         except ValueError as error:
-            what = str(error)[len(self.path) + 2:]
-            raise self._fault(number, offset, f"{what}: pack it anew, as JPEG or PNG, not as raw "
-                                              "pixels") from None
+            raise ValueError(f"{error}: pack it anew, as JPEG or PNG, not as raw pixels") from None
         if self.image_shape and image.shape != self.image_shape:
-            shapes = [" x ".join(map(str, shape)) for shape in (image.shape, self.image_shape)]
-            raise self._fault(number, offset, f"a picture of {shapes[0]}, but the first has "
-                                              f"{shapes[1]}: say what shape to make all of them")
+            own, first = map(arrays.in_words, (image.shape, self.image_shape))
+            raise self._fault(number, offset, f"a picture of {own}, but the first has {first}: say "
+                                              "what shape to make all of them")
         return image
 
     def class_names(self):
@@ -201,8 +199,11 @@ class Reader:
             raise ValueError(f"{path}: not the index of {self.path}: remove it, as it is not "
                              "needed, or pack both again")
 
+    def _place(self, number, offset):
+        return f"{self.path}: record {number}, at byte {offset}"
+
     def _fault(self, number, offset, what):
-        return ValueError(f"{self.path}: record {number}, at byte {offset}: {what}")
+        return ValueError(f"{self._place(number, offset)}: {what}")
 
 
 class Stream:
@@ -231,10 +232,10 @@ class Stream:
     def shape(self):
         return (len(self), *self.reader.image_shape[4 - self.ndim:])
 
-    def with_channel(self, kept=True):
-        """A view of shape (N, C, H, W); or, of greys, one of (N, H, W)."""
+    def with_ndim(self, ndim):
+        """A view of shape (N, C, H, W), with 4 dimensions; or, of greys, with 3, (N, H, W)."""
         view = copy.copy(self)
-        view.ndim = 4 if kept else 3
+        view.ndim = ndim
         return view
 
     def __getitem__(self, which):
@@ -323,11 +324,10 @@ def write(folder, path, image_shape=None, encoding=None, quality=None, overwrite
             is asked for does not fit together.
         OSError: files cannot be read or written.
     """
-    anew = image_shape is not None or encoding is not None
-    encoding = encoding or "jpg"
     if image_shape is not None:
         _check_shape(image_shape)
-    if quality is not None and (not anew or encoding != "jpg"):
+        encoding = encoding or "jpg"
+    if quality is not None and encoding != "jpg":
         raise ValueError("the quality is one of JPEG files that are encoded anew: say so by "
                          "--format jpg or --image-shape")
     if not path.endswith(".rec"):
@@ -343,8 +343,7 @@ def write(folder, path, image_shape=None, encoding=None, quality=None, overwrite
         raise ValueError(f"{there[0]}: is there already: give --overwrite to replace it")
     pictures, classes = _listed(folder)
     packed = image_files.read_whole(folder, pictures, lambda picture: _packed(
-        os.path.join(folder, picture[1]), anew and (image_shape, encoding, quality or QUALITY)),
-        skip_broken)
+        os.path.join(folder, picture[1]), image_shape, encoding, quality or QUALITY), skip_broken)
     count = 0
     # The .rec takes its place first, when none is beside it that is not its own: whenever this is
     # killed, what is there fits together.
@@ -416,12 +415,11 @@ def _entries(folder):
     return names
 
 
-def _packed(path, anew):
-    """The bytes of a picture's file: as they are, or encoded (image_shape, encoding, quality)."""
+def _packed(path, image_shape, encoding, quality):
+    """The bytes of a picture's file: encoded anew or, where there is no encoding, as they are."""
     content = files.read(path, image_files.LARGEST)
-    image_shape, encoding, quality = anew or (None, None, None)
     image = _decoded(path, content, image_shape)
-    if not anew:
+    if encoding is None:
         if not content.startswith(KEPT):
             raise ValueError(f"{path}: neither JPEG nor PNG, which MXNet reads: give --format to "
                              "encode the pictures anew")
@@ -445,8 +443,9 @@ def _beside(path, ending):
 def _check_shape(image_shape):
     if len(image_shape) != 3 or image_shape[0] not in (1, 3) or min(image_shape) < 1 \
             or math.prod(image_shape[1:]) > image_files.MOST_PIXELS:
-        raise ValueError("expected an image shape of 1 or 3 channels, height and width, such as "
-                         f"3,48,48, got {','.join(map(str, image_shape))}")
+        raise ValueError("expected an image shape of 1 or 3 channels, height and width, of up to "
+                         f"{image_files.MOST_PIXELS} pixels, such as 3,48,48, "
+                         f"got {','.join(map(str, image_shape))}")
 
 
 def main():

@@ -17,7 +17,7 @@ import zlib
 
 import numpy as np
 
-from common import files
+from common import cli, files
 from common.data import arrays, class_list
 
 SUFFIXES = (".csv", ".csv.gz")
@@ -48,7 +48,7 @@ def find(path):
     start = "" if "" in trains else next(iter(trains))
     test = tests.get(start) or tests.get("")
     if (start and len(trains) > 1) or (tests and not test):
-        both = class_list.some(sorted([*trains.values(), *tests.values()]))
+        both = cli.some(sorted([*trains.values(), *tests.values()]))
         raise ValueError(f"{path}: tables of several sets, {both}: give each set a folder of its "
                          "own")
     return os.path.join(path, trains[start]), test and os.path.join(path, test)

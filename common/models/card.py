@@ -66,7 +66,10 @@ def test_images(args):
     if count is None and dataset in datasets.DRAWN:
         count = known.get("num_examples")
     seed = known.get("seed", 0) if seed is None else seed
-    distort = known.get("distort") if distort is None else distort if distort != "none" else None
+    if distort is None:
+        distort = known.get("distort")
+    elif distort == "none":
+        distort = None
     options = datasets.options(args)
     options["image_shape"] = options["image_shape"] or known.get("image_shape")
     loaded = datasets.load(dataset, args.data_dir, count, test_only=True, **options)
@@ -153,7 +156,7 @@ def _as_numbered_by(names, dataset, where, known, packed):
     for wanted in either:
         if present <= set(wanted):
             if wanted != names and dataset.origin not in datasets.DATASETS:
-                logging.info(TAKEN, where, *map(class_list.some, (wanted, names)))
+                logging.info(TAKEN, where, *map(cli.some, (wanted, names)))
             return class_list.renumbered(where, labels, own, wanted)
     if dataset.origin in datasets.DATASETS:
         return labels
@@ -179,7 +182,7 @@ def _by_number(where, dataset, names, first):
         first = int(labels.max() >= len(names))
     in_data = class_list.numbers(first, len(names))
     if in_data != names:
-        logging.warning(TAKEN, where, *map(class_list.some, (in_data, names)))
+        logging.warning(TAKEN, where, *map(cli.some, (in_data, names)))
     for label in (labels.min(), labels.max()):
         if str(label) not in in_data:
             raise ValueError(f"{where}: the label {label} is none of {first} to {in_data[-1]}, "

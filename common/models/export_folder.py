@@ -16,7 +16,7 @@ import re
 import shutil
 
 from common import cli, files, markdown
-from common.data import class_list
+from common.data import arrays, class_list
 from common.find_mxnet import UNFUSED_SUMS
 from common.graph import find_transformers, layers, rewrite
 from common.provenance import provenance
@@ -236,7 +236,7 @@ def about(meta):
         told["Network"] = flags["network"] + (transform if flags.get("add_stn") else "")
     if flags.get("dataset"):
         distorted = f", distorted by {flags['distort']}" if flags.get("distort") else ""
-        told["Data"] = flags.get("data_origin", flags["dataset"]) + distorted
+        told["Data"] = (flags.get("data_origin") or flags["dataset"]) + distorted
         if flags.get("num_examples"):
             told["Training images"] = str(flags["num_examples"])
         told["Seed"] = str(flags.get("seed", 0))
@@ -245,7 +245,7 @@ def about(meta):
         if flags.get("data_classes"):
             told["Classes in the data"] = ", ".join(flags["data_classes"])
         if flags.get("image_shape"):
-            told["Resized to"] = " x ".join(map(str, flags["image_shape"]))
+            told["Resized to"] = arrays.in_words(flags["image_shape"])
     figures = {**(meta.get("history") or [{}])[-1], **meta}
     for part in ("Test", "Validation"):
         if f"{part.lower()}_accuracy" in figures:

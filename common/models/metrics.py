@@ -48,7 +48,7 @@ def classifier(network, image_shape, **options):
     def classify(images):
         answers = predictor(images)
         shape = answers.shape[1:]
-        if shape[1:] == (1,) * len(shape[1:]):  # of 1 x 1 pixels, with a softmax for each
+        if set(shape[1:]) == {1}:  # of 1 x 1 pixels, with a softmax for each
             answers = answers.reshape(len(answers), -1)
         if (answers.ndim not in (2, 3) or len(answers) != len(images) or (answers < 0).any()
                 or not np.allclose(answers.sum(axis=1), 1, atol=1e-3)):  # NaN is not close

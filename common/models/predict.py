@@ -10,6 +10,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.base import _LIB, check_call
 
+from common.data import arrays
 from common.data.batches import PIXEL, as_pixels
 from common.data.records import Stream
 from common.graph import constants, rewrite
@@ -70,8 +71,7 @@ class Predictor:
         """
         images = as_pixels(images)
         if images.shape[1:] != self.image_shape:
-            wanted, given = (" x ".join(map(str, shape))
-                             for shape in (self.image_shape, images.shape[1:]))
+            wanted, given = map(arrays.in_words, (self.image_shape, images.shape[1:]))
             raise ValueError(f"expected images of {wanted}, got {given}")
         if not len(images):
             raise ValueError("expected images, got none")

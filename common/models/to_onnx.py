@@ -162,7 +162,7 @@ class _Model:
             self._translate(graph["nodes"], graph["nodes"][index])
         self._compute(internals, constants, params, image_shape)
         output, = symbol.list_outputs()
-        self.proto = self._finished("data", output)
+        self.proto = self._finished(output)
 
     def _needed(self, graph):
         """The numbers of the nodes to translate, and the names of the constants that they use."""
@@ -226,11 +226,11 @@ class _Model:
         self._constants[name] = np.asarray(value, dtype)
         return name
 
-    def _finished(self, source, output):
+    def _finished(self, output):
         helper = self._onnx.helper
         ends = [helper.make_tensor_value_info(
             name, self._onnx.TensorProto.FLOAT, [size or "N" for size in self._shapes[name]])
-            for name in (source, output)]
+            for name in ("data", output)]
         used = {source for node in self._nodes for source in node.input}
         constants = [self._onnx.numpy_helper.from_array(value, name)
                      for name, value in self._constants.items() if name in used]

@@ -15,7 +15,7 @@ import re
 import mxnet as mx
 import numpy as np
 
-from common import files
+from common import cli, files
 from common.storage import file_set, params_file, state_file
 from symbols.stn import COLUMNS
 
@@ -118,8 +118,9 @@ def as_before(symbol):
     """
     graph = json.loads(symbol.tojson())
     for node in graph["nodes"]:
-        if node["op"] == "Concat" and node["name"].startswith("stn"):
-            node["attrs"]["dim"] = node["attrs"]["dim"].replace(str(COLUMNS), "1")
+        if (node["op"] == "Concat" and node["name"].startswith("stn")
+                and node["attrs"].get("dim") == str(COLUMNS)):
+            node["attrs"]["dim"] = "1"
     return mx.sym.load_json(json.dumps(graph)).tojson().encode()
 
 
@@ -223,5 +224,4 @@ def check_shapes(path, params, expected, complaint="of another network"):
     wrong += [f"{name} is {value.dtype.__name__}, not floating-point"
               for name, value in params.items() if value.dtype not in FLOATS]
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(f"{path}: {complaint}: {', '.join(wrong[:3])}{more}")
+        raise ValueError(f"{path}: {complaint}: {cli.some(wrong, 3)}")

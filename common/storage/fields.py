@@ -77,23 +77,24 @@ def _is_names(value):
     return isinstance(value, list) and all(map(_is_text, value))
 
 
+def _is_recipe(value):
+    return (_is_object(value) and _is_names(value.get("classes", []))
+            and all(_is_count(value.get(name, 1)) for name in ("threads", "num_workers")))
+
+
 def _is_under_way(value):
     return value is None or (
         _is_object(value)
         and all(_is_count(value.get(name)) for name in ("epoch", "batch", "num_batches"))
         and value["batch"] <= value["num_batches"]
-        and all(map(_is_tally, [value.get("tally"), *_as_list(value.get("others", []))])))
-
-
-def _as_list(value):
-    return value if isinstance(value, list) else [value]
+        and isinstance(value.get("others", []), list)
+        and all(map(_is_tally, [value.get("tally"), *value.get("others", [])])))
 
 
 def _is_start(value):
     return (_is_object(value) and set(value) == {"model", "sha256", "taken", "anew"}
             and _is_text(value["model"]) and _is_text(value["sha256"])
-            and all(isinstance(value[part], list) and all(map(_is_text, value[part]))
-                    for part in ("taken", "anew")))
+            and _is_names(value["taken"]) and _is_names(value["anew"]))
 
 
 def _is_tally(value):
@@ -111,7 +112,7 @@ FIELDS = {  # name -> whether a value is fit for it
     "image_shape": is_image_shape,
     "parameters": _is_count,
     "params_sha256": _is_text,
-    "recipe": _is_object,
+    "recipe": _is_recipe,
     "seconds": _is_duration,
     "started_from": _is_start,
     "test_accuracy": _is_share,

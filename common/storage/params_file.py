@@ -65,8 +65,7 @@ class _Cursor:
 
     def bytes(self, count):
         """The bytes that follow."""
-        self.skip(count)
-        self.file.seek(-count, 1)
+        self.file.seek(self.skip(count))
         return self.file.read(count)
 
     def skip(self, count):

@@ -104,9 +104,12 @@ def add_device_flags(parser):
     return flag
 
 
-def check(args):
-    """Raises ValueError for flags that do not fit together, or to this machine."""
-    recipe(args)
+def recipe(args):
+    """The ``Recipe`` that the flags say, but for what it is ``made_of``.
+
+    Raises ValueError for devices that there are not, flags that do not fit together, or a damaged
+    model to start from; OSError for one that is not there.
+    """
     if args.reset is not None and args.pretrained is None:
         raise ValueError("--reset says what is not taken from a model: it needs --pretrained")
     if args.kv_store in workers.KV_STORES and args.dtype != "float32":
@@ -119,20 +122,12 @@ def check(args):
     if args.load_epoch and args.load_epoch >= args.num_epochs:
         raise ValueError(f"--load-epoch {args.load_epoch} leaves nothing to train of "
                          f"--num-epochs {args.num_epochs}")
-
-
-def recipe(args, **made_of):
-    """The ``Recipe`` that the flags say, of a network and images that ``made_of`` says.
-
-    Raises ValueError for devices that there are not, flags that do not fit together, or a damaged
-    model to start from; OSError for one that is not there.
-    """
     return Recipe(**{name: getattr(args, name) for name in RECIPE},
                   lr_step_epochs=tuple(args.lr_step_epochs or ()),
                   devices=tuple(devices.contexts(args.gpus, args.cpus, args.batch_size)),
                   pretrained=(None if args.pretrained is None
                               else trained.load_params(args.pretrained)),
-                  num_workers=workers.count(args.kv_store), made_of=made_of)
+                  num_workers=workers.count(args.kv_store))
 
 
 def output(args, prefix, **about):

@@ -2,9 +2,10 @@
 import logging
 import re
 
+from common import cli
+from common.data import arrays
 from common.graph import layers, rewrite
 
-WRITTEN_OUT = 12  # layers or parameters in a line
 LOCALISATION = re.compile(r"stn\d*_loc_")  # how the zoo's names of its parameters begin
 
 
@@ -37,14 +38,14 @@ def take(model, symbol, reset, **data_shapes):
     taken = [name for name in names if name not in all_anew]
     if not taken:
         raise ValueError(_nothing(model, names, anew))
-    sizes = [f"{name} {_size(shapes[name])} instead of {_size(stored[name].shape)}"
-             for name in unlike]
+    sizes = [f"{name} {arrays.in_words(shapes[name])} instead of "
+             f"{arrays.in_words(stored[name].shape)}" for name in unlike]
     logging.info("Taken from %s: %d of %d parameters (%s)", model.model, len(taken), len(names),
-                 _in_words(layers.by_layer(taken, names)))
+                 cli.some(layers.by_layer(taken, names)))
     for why, found in anew.items():
         if found:
             words = sizes if found is unlike else layers.by_layer(found, names)
-            logging.info("Starts anew (%s): %s", why, _in_words(words))
+            logging.info("Starts anew (%s): %s", why, cli.some(words))
     arg_params, aux_params = ({name: stored[name] for name in taken if name in own}
                               for own in (symbol.list_arguments(), symbol.list_auxiliary_states()))
     return (arg_params, aux_params,
@@ -75,8 +76,8 @@ def fixed(pattern, symbol, inputs):
 def log_fixed(names, symbol, inputs):
     """Says which parameters are not trained: what ``fixed`` has found."""
     if names:
-        in_words = _in_words(layers.by_layer(names, parameters(symbol, inputs)))
-        logging.info("Stands still (--fix): %s", in_words)
+        logging.info("Stands still (--fix): %s",
+                     cli.some(layers.by_layer(names, parameters(symbol, inputs))))
 
 
 def parameters(symbol, inputs):
@@ -93,7 +94,7 @@ def matching(flag, pattern, names):
     found = [name for name in names if pattern is not None and re.match(pattern, name)]
     if pattern is not None and not found:
         raise ValueError(f"{flag} {pattern!r} matches the name of no parameter: there are "
-                         f"{_in_words(names)}")
+                         f"{cli.some(names)}")
     return found
 
 
@@ -120,15 +121,6 @@ def _shapes(symbol, data_shapes):
 def _nothing(model, names, anew):
     """Says that nothing of a model is taken, and why."""
     why = ", ".join(f"{reason}: {len(found)}" for reason, found in anew.items() if found)
-    there = ", ".join([*model.arg_params, *model.aux_params][:3])
+    there = cli.some([*model.arg_params, *model.aux_params], 3)
     return (f"--pretrained {model.model}: nothing of it is taken: the {len(names)} parameters of "
-            f"this network, such as {names[0]}, start anew ({why}); it has {there or 'none'}, ...")
-
-
-def _in_words(found):
-    more = len(found) - WRITTEN_OUT
-    return ", ".join(found[:WRITTEN_OUT]) + (f" and {more} more" if more > 0 else "")
-
-
-def _size(shape):
-    return " x ".join(map(str, shape))
+            f"this network, such as {names[0]}, start anew ({why}); it has {there or 'none'}")

@@ -58,10 +58,13 @@ class Interruption:
     An exception in the middle of a step could be raised inside a callback of MXNet and be lost. A
     second signal kills at once. Ctrl-C is left alone where it is ignored, as in background jobs of
     a shell, or somebody else's.
+
+    Attributes:
+        received: the number of the signal that has come; 0 if none has.
     """
 
     def __enter__(self):
-        self._received = 0
+        self.received = 0
         self._before = {number: signal.getsignal(number)
                         for number in (signal.SIGINT, signal.SIGTERM)}
         if self._before[signal.SIGINT] is not signal.default_int_handler:
@@ -75,19 +78,14 @@ class Interruption:
             signal.signal(number, handler)
 
     def _request(self, number, _):
-        self._received = number
+        self.received = number
         for each in self._before:
             signal.signal(each, signal.SIG_DFL)
 
-    @property
-    def received(self):
-        """The number of the signal that has come; 0 if none has."""
-        return self._received
-
     def take(self, number):
         """Takes note of a signal that another process has got."""
-        self._received = self._received or number
+        self.received = self.received or number
 
     def leave(self, message):
         """Raises KeyboardInterrupt or, after SIGTERM, cli.Terminated with a message."""
-        raise (cli.Terminated if self._received == signal.SIGTERM else KeyboardInterrupt)(message)
+        raise (cli.Terminated if self.received == signal.SIGTERM else KeyboardInterrupt)(message)

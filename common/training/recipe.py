@@ -65,7 +65,8 @@ class Recipe:
 
     def __post_init__(self):
         if self.lr_schedule is None:
-            self._complete(lr_schedule="step" if self.lr_step_epochs else "linear")
+            # Past __setattr__, as a frozen dataclass has to.
+            object.__setattr__(self, "lr_schedule", "step" if self.lr_step_epochs else "linear")
         for name, given, known in (
                 ("lr_schedule", self.lr_schedule, SCHEDULES),
                 ("optimizer", self.optimizer, OPTIMIZERS),
@@ -76,17 +77,13 @@ class Recipe:
             raise ValueError("--lr-schedule step and --lr-step-epochs go together")
         if self.warmup_epochs is None:
             ahead = self.lr_schedule in LOOKING_AHEAD
-            self._complete(warmup_epochs=self.num_epochs / 4 if ahead else 0)
+            object.__setattr__(self, "warmup_epochs", self.num_epochs / 4 if ahead else 0)
         if self.warmup_epochs >= self.num_epochs:
             raise ValueError(f"--warmup-epochs {self.warmup_epochs:g} must be less than "
                              f"--num-epochs {self.num_epochs}")
         if self.dtype == "float64" and self.optimizer in IN_FLOAT32:
             raise ValueError(f"MXNet's {self.optimizer} computes in float32 alone: choose another "
                              "--optimizer, or leave out --dtype float64")
-
-    def _complete(self, **fields):
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)  # as a frozen dataclass has to
 
     def as_json(self):
         """All of it by name, as JSON can hold it."""

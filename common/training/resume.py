@@ -1,11 +1,11 @@
 """What a run goes on from, and what of other runs it must not overwrite."""
+import contextlib
 import dataclasses
 import logging
 import os
 from typing import Any, Mapping, NamedTuple, Optional
 
 from common import cli
-from common.data import class_list
 from common.models.metrics import Tally
 from common.provenance import provenance
 from common.storage import checkpoint
@@ -261,12 +261,10 @@ def _check_free(prefix, epoch, recipe):
 def _differences_from_newest(prefix, recipe):
     """Those from the newest checkpoint that says its recipe; None if none does."""
     for epoch in reversed(_later(prefix, None)):
-        try:
+        with contextlib.suppress(ValueError, OSError):
             meta = checkpoint.load_state(prefix, epoch)[1]
             _check_complete(prefix, meta or {})
             return differences(recipe, meta, ROUNDING)
-        except (ValueError, OSError):
-            continue
     return None
 
 
@@ -321,7 +319,7 @@ def _as_flag(name, value):
     if name == "threads":
         return f"{value} threads on each device" if value > 1 else "one thread on each device"
     if name == "classes":
-        return f"the classes {class_list.some(value)}"
+        return f"the classes {cli.some(value)}"
     if name == "num_workers":
         return f"{value} workers" if value > 1 else "one worker"
     flag = "on" if name == "devices" else cli.flag_of(name)

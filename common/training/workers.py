@@ -176,7 +176,7 @@ class Workers(Alone):
         self.rank = _rank(self.count, self._kv.rank)
         self.rows = self.count if 2 < self.count <= IN_ORDER else 1
         self.device_store = "device" if "device" in kv_store else "local"
-        self._sums, self._asked = {}, False
+        self._sums = {}
         _tell_launcher()
         self._watch.name = f"worker {self.rank}"
         if (self.gather([1]) != 1).any():
@@ -228,9 +228,8 @@ class Workers(Alone):
     def agree_to_stop(self, position, number):
         if position % BETWEEN_STOPS:
             return 0
-        asked = self._asked and self._sums["stop"].received.asnumpy().max()
+        asked = "stop" in self._sums and self._sums["stop"].received.asnumpy().max()
         self._sum("stop", mx.nd.array([number]), self.count)
-        self._asked = True
         return int(asked)
 
     def check_alike(self, recipe, trains):

@@ -133,6 +133,9 @@ def main():
         about = {what.replace(ACCURACY, "accuracy"): text
                  for what, text in export_folder.about_export(args.model).items()}
         image_shape = image_shape or export_folder.image_shape(args.model)
+        if export_folder.takes_bytes(args.model) and not args.raw_input:
+            logging.warning("%s takes pixels from 0 to 255, what is written takes them divided by "
+                            "255: --raw-input leaves them", args.model)
     else:
         meta = checkpoint.load_state(prefix, epoch)[1] or {}
         about = export_folder.about(meta)

@@ -22,7 +22,7 @@ from common.data.batches import ImageIter
 from common.data.distort import TASKS, augmentation
 from common.graph import layers
 from common.models import export_folder, trained
-from common.training import fit, flags, workers
+from common.training import fit, flags, resume, workers
 from symbols import stn
 
 TRANSFORMER = ("transform", "bounded", "stable", "outside", "pool", "stn_at", "stn_steps")
@@ -150,10 +150,13 @@ def model_prefix(args):
     if args.model_prefix:
         return args.model_prefix
     data = datasets.short_name(args.dataset, args.data_dir, args.data_train)
+    given = {name: value for name, value in vars(args).items()
+             if value != resume.IMPLIED.get(name)}
+    steps = given.get("stn_steps")
     parts = [data, args.distort, args.network, "stn" if args.add_stn else None,
-             args.transform, "bounded" if args.bounded else None,
-             "stable" if args.stable else None, args.outside, args.stn_at,
-             args.stn_steps and f"{args.stn_steps}-steps"]
+             given.get("transform"), "bounded" if args.bounded else None,
+             "stable" if args.stable else None, given.get("outside"), given.get("stn_at"),
+             steps and f"{steps}-steps"]
     return "models/" + "-".join(filter(None, parts)).replace(":", "").replace(",", "-")
 
 

@@ -162,7 +162,7 @@ def run(main):
     that ends the process quietly, as it does others. Errors that nobody can read harm nothing.
     """
     _open_closed_streams()
-    if sys.stdout.errors == "strict":  # a name that the terminal cannot show stops nothing
+    if sys.stdout.errors in ("strict", "surrogateescape"):  # what cannot be shown stops nothing
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.getLogger().addFilter(_tame)
     status = 1

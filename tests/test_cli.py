@@ -158,9 +158,10 @@ def test_help_that_cannot_be_written():
     assert done.stderr == "-c: error: standard output: No space left on device\n"
 
 
-def test_letters_that_the_terminal_does_not_have_are_spelt_out():
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:surrogateescape"])  # the latter in LC_ALL=C
+def test_letters_that_the_terminal_does_not_have_are_spelt_out(encoding):
     done = run_in_shell("from common import cli; cli.run(lambda: print('sieben €'))",
-                        PYTHONIOENCODING="ascii")
+                        PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stdout, done.stderr) == (0, "sieben \\u20ac\n", "")
 
 

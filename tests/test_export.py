@@ -106,13 +106,16 @@ def test_an_export_from_before_is_of_the_same_network(run, refused, tmp_path, mo
             "out: the export of another network: --overwrite replaces it")
 
 
-def test_an_export_of_an_export(trained_once, run, tmp_path):
+def test_an_export_of_an_export(trained_once, run, tmp_path, caplog):
     folder = trained_once / "models" / "a-export"
     shutil.copytree(str(folder), str(tmp_path / "first"))
     for flags in (["first", "--raw-input", "--output", "second"], ["second", "--output", "third"],
                   ["first/model"]):
+        caplog.clear()
         done = run(*flags)
         assert done.returncode == 0, done.stderr
+        assert ("second takes pixels from 0 to 255, what is written takes them divided by 255"
+                in caplog.text) == (flags[0] == "second")
     for name in export_folder.FILES:
         for last in ("third", "first-export"):
             assert (tmp_path / last / name).read_bytes() == (folder / name).read_bytes()

@@ -304,6 +304,16 @@ def test_what_another_run_has_written_is_left_alone(tmp_path, caplog, flags, wor
     assert caplog.text == ""
 
 
+def test_an_epoch_that_is_not_there_is_said_to_be_so(tmp_path):
+    run(parsed(tmp_path))
+    (tmp_path / "a-export").mkdir()
+    (tmp_path / "a-export" / "made-of-it").touch()
+    before = files_of(tmp_path)
+    with pytest.raises(FileNotFoundError, match="a-0007.params"):
+        run(parsed(tmp_path, "--num-epochs", "8", "--load-epoch", "7"))
+    assert files_of(tmp_path) == before
+
+
 @pytest.mark.parametrize("flags", [[], ["--resume"]])
 def test_it_is_overwritten_where_that_is_asked_for(tmp_path, flags):
     run(parsed(tmp_path, "--num-epochs", "3"))

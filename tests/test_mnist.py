@@ -224,6 +224,10 @@ def test_when_every_source_fails_the_message_says_all(web, tmp_path):
         mnist.fetch_missing("mnist", str(tmp_path / "data"), [closed, web.mirror, debian])
     for words in ("refused", "wrong SHA-256", "apt-get install some-package", *mnist.NAMES):
         assert words in str(caught.value)
+    assert os.listdir(tmp_path) == []  # no folder is left
+    (tmp_path / "data").mkdir()
+    with pytest.raises(OSError, match="by hand"):
+        mnist.fetch_missing("mnist", str(tmp_path / "data"), [closed])
     assert os.listdir(tmp_path / "data") == []
 
 

@@ -175,7 +175,8 @@ def test_bad_flags_are_refused(run, refused, tmp_path, flags, words):
 def test_every_transform_trains_and_names_its_files(run, tmp_path, transform):
     done = run(*QUICK, "--add-stn", "--transform", transform, "--bounded", "--stable")
     assert done.returncode == 0, done.stderr
-    prefix = f"synthetic-lenet-stn-{transform.replace(':', '')}-bounded-stable"
+    named = "" if transform == "affine" else f"-{transform.replace(':', '')}"  # which is implied
+    prefix = f"synthetic-lenet-stn{named}-bounded-stable"
     assert (tmp_path / "models" / f"{prefix}-export" / "model-symbol.json").exists()
 
 
@@ -204,6 +205,19 @@ def test_an_iterated_transformer_trains_and_names_its_files(run, tmp_path):
                "models/synthetic-cnn-stn-stable-2-steps")
     assert once.returncode == 2
     assert "--stn-steps 2 there, no --stn-steps here" in once.stderr
+
+
+def test_a_default_that_is_spelt_out_is_none(run, tmp_path, caplog):
+    caplog.set_level("INFO")
+    flags = [*QUICK, "--network", "cnn", "--add-stn", "--resume"]
+    spelt = ["--transform", "affine", "--outside", "zero", "--stn-steps", 1, "--pool", 1]
+    for given, said in ((flags, "starts anew"), (flags + spelt, "All 2 epochs are trained"),
+                        (flags, "All 2 epochs are trained")):
+        caplog.clear()
+        assert run(*given).returncode == 0
+        assert said in caplog.text
+    assert sorted(path.name for path in (tmp_path / "models").glob("*-0002.params")) == [
+        "synthetic-cnn-stn-0002.params"]
 
 
 def test_colour_pictures_with_names_train(run, run_main, tmp_path):

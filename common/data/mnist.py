@@ -162,6 +162,7 @@ def fetch_missing(dataset, data_dir, sources=None):
         raise FileNotFoundError(
             f"{data_dir}: {', '.join(missing)} missing (raw or .gz), and {dataset} is not fetched "
             f"into a folder that holds something else, here {foreign}")
+    is_new = not os.path.isdir(data_dir)
     os.makedirs(data_dir, exist_ok=True)
     published, tried = _digests(dataset), []
     for source in PUBLISHED[dataset].sources if sources is None else sources:
@@ -178,6 +179,9 @@ def fetch_missing(dataset, data_dir, sources=None):
             files.write_bytes(os.path.join(data_dir, SUMS), sums.encode())
             logging.info("Fetched %s from %s into %s", dataset, source, data_dir)
             return
+    if is_new:
+        with contextlib.suppress(OSError):  # where something was fetched
+            os.rmdir(data_dir)
     raise OSError(f"cannot fetch {dataset}: tried {'; '.join(tried)}. "
                   f"Put {', '.join(missing)} (raw or .gz) into {data_dir} by hand")
 

@@ -34,6 +34,7 @@ FILES = {
 }
 ORDER = (*(name for name in FILES if name != PARAMS), SUMS, CARD, PARAMS)  # of their renaming
 INPUT, OUTPUT, NUMBERS, SUMMED = "Input `data`", "Output `softmax_output`", "Numbers", "On a CPU"
+PIXELS = "pixels from 0 to 255"
 TRAINED_ON = "To train it further"
 # On a card, what is of the folder:
 OF_FOLDER = (INPUT, OUTPUT, NUMBERS, SUMMED, TRAINED_ON, "Written by", "Versions")
@@ -80,7 +81,7 @@ def export(folder, symbol, arg_params, aux_params, image_shape, classes=None, ra
     classes = class_list.fitting((), count) if classes is None else classes
     if len(classes) != count:
         raise ValueError(f"{len(classes)} names of classes, but the network has {count} classes")
-    pixels = "pixels from 0 to 255" + ("" if raw_input else ", divided by 255")
+    pixels = PIXELS + ("" if raw_input else ", divided by 255")
     of_places = f", for each of {answer[1]} digits" if len(answer) > 1 else ""
     told = {INPUT: f"images (N, {', '.join(map(str, image_shape))}), float, {pixels}",
             OUTPUT: f"probabilities (N, {', '.join(map(str, answer))}) of the classes in "
@@ -215,6 +216,11 @@ def image_shape(folder):
     if not fields.is_image_shape(shape):
         raise ValueError(f"{path}: not the shapes of an export")
     return tuple(shape)
+
+
+def takes_bytes(folder):
+    """Whether an export was written for pixels from 0 to 255, as its card says."""
+    return read_card(folder).get(INPUT, "").endswith(PIXELS)
 
 
 def read_card(folder):

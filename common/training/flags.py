@@ -65,10 +65,10 @@ def add_training_flags(parser):
          help="of all numbers; MXNet's sampler has no float16")
 
     flag = parser.add_argument_group("checkpoints and logs").add_argument
-    flag("--model-prefix", help="path and start of the names of all files written; by default "
-                                "models/<dataset>[-<distortion>]-<network>[-stn][-<transform>]"
-                                "[-bounded][-stable][-<outside>][-<places>][-<steps>], <dataset> "
-                                "being the name of your own data where there are such")
+    flag("--model-prefix", type=cli.path,
+         help="path and start of the names of all files written; by default models/<dataset>"
+              "[-<distortion>]-<network>[-stn][-<transform>][-bounded][-stable][-<outside>]"
+              "[-<places>][-<steps>], with the name of your own data, where there are such")
     flag("--save-period", type=cli.number(int, least=1), default=1,
          help="epochs between checkpoints; the last epoch always has one")
     flag("--load-epoch", type=cli.number(int, least=1),
@@ -85,7 +85,7 @@ def add_training_flags(parser):
               "each epoch: those of --validation, else the test images")
     flag("--disp-batches", type=cli.number(int, least=1), default=100,
          help="batches between log lines where there is no terminal")
-    flag("--tensorboard", metavar="DIR",
+    flag("--tensorboard", type=cli.path, metavar="DIR",
          help="log figures and pictures after each epoch for TensorBoard; needs tensorboardX")
     flag("--visualize-every", type=cli.number(int, least=1), metavar="EPOCHS",
          help="draw what the transformers do, every that many epochs, and make a GIF in the end")

@@ -20,6 +20,9 @@ BEFORE = {"brightness": 0.0, "data_train": None, "data_val": None, "depth": None
           "pad_size": 0, "pretrained": None, "pretrained_sha256": None, "random_crop": 0,
           "random_mirror": 0, "reset": None, "stable": False, "stn_at": None, "stn_steps": None,
           "validation": 0}
+# What networks do where flags leave it out, so that it is the same to spell it out:
+IMPLIED = {"dropout": 0.5, "outside": "zero", "pool": 1, "stn_at": "input", "stn_steps": 1,
+           "transform": "affine"}
 # What differs because something else does, of which it is enough to speak:
 FOLLOWS = {"classes": {"num_classes"}, "data_sha256": {"dataset", *ORIGINS},
            "pretrained_sha256": {"pretrained"}}
@@ -243,7 +246,7 @@ def _check_free(prefix, epoch, recipe):
     export = f"{prefix}-export"
     in_the_way = [checkpoint.paths(prefix, later)[1] for later in reversed(_later(prefix, epoch))]
     in_the_way += [export] if os.path.isdir(export) and os.listdir(export) else []
-    if not in_the_way:
+    if not in_the_way or (epoch and epoch not in checkpoint.epochs(prefix)):  # that is said later
         return
     if epoch:
         raise ValueError(f"{in_the_way[0]}: what was made of epoch {epoch} before would be lost: "
@@ -300,10 +303,15 @@ def differences(recipe, meta, apart=(), longer=True):
         alike |= set(ORIGINS)
     if here["pretrained"] and here["pretrained_sha256"] == there["pretrained_sha256"]:
         alike.add("pretrained")
-    names = [name for name in here
-             if name not in alike and name in there and there[name] != here[name]]
+    names = [name for name in here if name not in alike and name in there
+             and spelled_out(name, there[name]) != spelled_out(name, here[name])]
     return [f"{_as_flag(name, there[name])} there, {_as_flag(name, here[name])} here"
             for name in names if not FOLLOWS.get(name, set()).intersection(names)]
+
+
+def spelled_out(name, value):
+    """The value of a flag, or what it implies where it is left out."""
+    return IMPLIED.get(name) if value is None else value
 
 
 def _before(meta):

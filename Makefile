@@ -114,13 +114,19 @@ paper: setup
 	$(RUN) -m experiments.paper $(ARGS)
 
 # Their recipes are the default one, on two devices, and the paper's, on one: the bits depend on that.
-PUBLISHED := mnist-lenet mnist-lenet-stn mnist-R-cnn-stn mnist-RTS-cnn-stn
-PAPER := --num-epochs 16 --batch-size 128 --lr 0.004 --warmup-epochs 2 --cpus 1
+PUBLISHED := mnist-lenet mnist-lenet-stn mnist-lenet-stn-stable mnist-R-cnn-stn \
+    mnist-RTS-cnn-stn mnist-RTS-mlp mnist-RTS-mlp-stn-stable
+PAPER := --batch-size 128 --lr 0.004 --warmup-epochs 2 --cpus 1
 published/mnist-lenet/%: FLAGS := --cpus 2
 published/mnist-lenet-stn/%: FLAGS := --add-stn --cpus 2
-published/mnist-R-cnn-stn/%: FLAGS := --network cnn --width 57 --distort R --add-stn $(PAPER)
+published/mnist-lenet-stn-stable/%: FLAGS := --add-stn --stable --cpus 2
+published/mnist-R-cnn-stn/%: FLAGS := --network cnn --width 57 --distort R --add-stn \
+    --num-epochs 16 $(PAPER)
 published/mnist-RTS-cnn-stn/%: FLAGS := --network cnn --width 67 --distort RTS --add-stn --pool 2 \
-    $(PAPER)
+    --num-epochs 16 $(PAPER)
+published/mnist-RTS-mlp/%: FLAGS := --network mlp --width 68 --distort RTS --num-epochs 60 $(PAPER)
+published/mnist-RTS-mlp-stn-stable/%: FLAGS := --network mlp --width 174 --distort RTS --add-stn \
+    --stable --pool 2 --num-epochs 60 $(PAPER)
 
 published: $(PUBLISHED:%=published/%/model-0000.params)
 

@@ -18,7 +18,7 @@ from common import cli
 from common.models import trained
 from common.page import panels, server
 
-PAIR = ("mnist-RTS-cnn-stn", "mnist-lenet")  # its frame follows the digit, and no transformer
+PAIR = ("mnist-RTS-mlp-stn-stable", "mnist-RTS-mlp")  # as many parameters, trained on the same
 
 
 def parse_flags():

@@ -50,7 +50,8 @@ def load_in_gluon(folder, images):
     found = run_example("load_in_gluon", folder, images)
     block, answers = found["block"], found["answers"]
     parts = [block(mx.nd.array(part)).asnumpy() for part in (images[:1], images[1:])]
-    np.testing.assert_allclose(np.concatenate(parts), answers, atol=1e-6)
+    # Full connections of other numbers of images may be summed up in another order.
+    np.testing.assert_allclose(np.concatenate(parts), answers, atol=5e-6)
     block.hybridize(active=False)
     return block(mx.nd.array(images)).asnumpy()
 
@@ -100,7 +101,9 @@ def fine_tuned(folder, images):
     symbol = mx.sym.load(os.path.join(folder, "model-train-symbol.json"))
     last = symbol.get_children()[0]
     before = symbol.get_internals()[f"{last.get_children()[0].name}_output"]
-    return step(folder, before, images[:FEW], "conv1_weight")
+    first = next(name for name in before.list_arguments()
+                 if name.endswith("_weight") and not name.startswith("stn"))
+    return step(folder, before, images[:FEW], first)
 
 
 def transplanted(folder, images):

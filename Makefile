@@ -54,11 +54,13 @@ endif
 # A process that has no tests left takes half of another's.
 PYTEST := $(RUN) -m pytest -n auto --dist worksteal
 # What has changed since the last commit, and the tests of that: of a/b.py, tests/test_b.py, of
-# networks and examples those of all, and else those that import it.
-CHANGED = $(shell git status --porcelain -uall | sed -n 's/.* \(.*\.py\)$$/\1/p')
+# pages, networks and examples those of all, and else those that import it.
+CHANGED = $(shell git status --porcelain -uall | \
+    sed -n -e 's/.* \(.*\.py\)$$/\1/p' -e 's/.* \(.*\.md\)$$/\1/p')
 name_of = $(patsubst test_%,%,$(basename $(notdir $(1))))
 tests_of = $(or $(strip $(wildcard tests/test_$(call name_of,$(1)).py) \
-    $(if $(filter symbols/%,$(1)),tests/test_networks.py) \
+    $(if $(filter %.md,$(1)),tests/test_docs.py tests/test_layout.py) \
+    $(if $(filter symbols/%.py,$(1)),tests/test_networks.py) \
     $(if $(filter examples/%,$(1)),tests/test_examples.py)), \
     $(shell grep -lwE "(from|import) .*$(call name_of,$(1))" tests/test_*.py))
 TESTS = $(sort $(foreach name,$(CHANGED),$(call tests_of,$(name))))

@@ -117,8 +117,8 @@ def check(args):
     for name in network_options(vars(args)):
         able = symbols.networks_with(name)
         if args.network not in able:
-            raise ValueError(f"{cli.flag_of(name)}: {args.network} has no such option, "
-                             f"{', '.join(able)} have")
+            raise ValueError(f"{cli.flag_of(name)}: {args.network} has no such option: it is for "
+                             f"--network {', '.join(able)}")
     return recipe
 
 

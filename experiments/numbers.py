@@ -77,14 +77,14 @@ def measure(folder):
         for row, own in EXPERIMENT.rows.items():
             parser = cli.Parser()
             train_mnist.add_flags(parser)
-            args = parser.parse_args([*EXPERIMENT.recipe, "--lr", EXPERIMENT.lr, *own])
-            args.num_epochs, args.warmup_epochs = 2, 0  # the first warms up
+            args = parser.parse_args([*EXPERIMENT.recipe, "--lr", EXPERIMENT.lr, *own,
+                                      "--num-epochs", "2", "--warmup-epochs", "0"])
             train = ImageIter(images, labels, args.batch_size, seed=0)
             symbol = symbols.get_symbol(
                 args.network, num_classes=len(numbers.CLASS_NAMES), add_stn=args.add_stn,
                 image_shape=train.image_shape, **train_mnist.network_options(vars(args)),
                 **train_mnist.options_for(labels, args))
-            speed = fit.training_speed(symbol, train, flags.recipe(args))
+            speed = fit.training_speed(symbol, train, flags.recipe(args))  # of the last epoch
             measured[row].append(args.batch_size / speed)
     seconds = {row: statistics.median(values) for row, values in measured.items()}
     files.write_json(os.path.join(folder, SPEED), {"seconds": seconds, **provenance()})

@@ -200,6 +200,26 @@ def tables(shown, folder, epochs=None):
     return "\n\n".join(filter(None, made))
 
 
+def page():
+    """All tables of docs/paper.md; one of the trainings that are compared by their length alone."""
+    whole = {title: table for title, table in {**TABLES, **LONG_TABLES}.items()
+             if table.rows is not AGAINST_EPOCHS}
+    return f"{tables(whole, RESULTS)}\n\n{against_epochs()}"
+
+
+def against_epochs():
+    """What is drawn against the epochs, as a Markdown table."""
+    errors, undone = errors_and_slopes().values()
+    lengths = sorted({epochs for points in errors.values() for epochs, _ in points})
+    rows = []
+    for row in AGAINST_EPOCHS:
+        cells = {epochs: f"{error:.2f}" for epochs, error in errors[row]}
+        cells.update({epochs: f"{cells[epochs]} ({part:.2f})" for epochs, part in undone[row]})
+        rows.append([row, *(cells.get(epochs, "") for epochs in lengths)])
+    return markdown.table(["R, seed 0: error (slope)", *(f"{epochs} epochs" for epochs in lengths)],
+                          rows)
+
+
 def folder_of(epochs, folder):
     """The folder of the results of runs of so many epochs; None are those of the recipes."""
     return f"{folder}-{epochs}-epochs" if epochs else folder
@@ -328,7 +348,7 @@ def main():
             if not args.print:
                 train(LONG_TABLES if args.long else TABLES, args.jobs)
         finally:
-            pages.publish(PAGE, PROGRAM, tables({**TABLES, **LONG_TABLES}, RESULTS))
+            pages.publish(PAGE, PROGRAM, page())
 
 
 def train(chosen, jobs):

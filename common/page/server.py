@@ -139,7 +139,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(503, "this page has come to its end") from None
         try:
             return JSON, json.dumps(looking.result(), allow_nan=False).encode()
-        except ValueError:
+        except ValueError:  # of JSON, or of who looks for probabilities
             raise Refused(500, "what a network answers is not finite") from None
 
     def _send(self, status, kind, content):

@@ -23,8 +23,7 @@
 # PYTHON=python3.9     the interpreter for .venv; by default the first suitable one
 # MXNET=mxnet-cu112    the MXNet package: this one is for NVIDIA GPUs with CUDA 11.2; remembered
 # TEST_DEVICE=gpu0     what make test and test-all run the transformers and the networks on
-# ARGS="--lr 0.001"    more flags for make train, test, test-all, compare, demo, bench, and for those
-#                      that train many networks
+# ARGS="--lr 0.001"    more flags for what is run; not for make check, setup, published and doctor
 
 unexport PYTHONSAFEPATH  # with it, Python does not find what it is told to run by -m
 

@@ -40,6 +40,11 @@ def cases():
             for add_stn in (True, False) for batch_size in batches]
 
 
+def measured(results):
+    """The names of those cases that there are figures of."""
+    return [name for name in (competitors.case_name(*case) for case in cases()) if name in results]
+
+
 def learn(command):
     """Trains until the last of ``TARGETS`` is reached, or the command ends.
 
@@ -57,14 +62,19 @@ def learn(command):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                universal_newlines=True, env=competitors.environment(command),
                                preexec_fn=agent.die_with(os.getpid()))
-    for line in process.stdout:
-        found = re.search(r"Validation-accuracy=([0-9.]+)", line)
-        for target in TARGETS if found else ():
-            if float(found.group(1)) >= target and reached[str(target)] is None:
-                reached[str(target)] = time.monotonic() - begin
-        if None not in reached.values():
-            os.kill(process.pid, signal.SIGKILL)
-            break
+    try:
+        for line in process.stdout:
+            found = re.search(r"Validation-accuracy=([0-9.]+)", line)
+            for target in TARGETS if found else ():
+                if float(found.group(1)) >= target and reached[str(target)] is None:
+                    reached[str(target)] = time.monotonic() - begin
+            if None not in reached.values():
+                os.kill(process.pid, signal.SIGKILL)
+                break
+    except BaseException:  # Ctrl-C: the folder that it writes into is removed next
+        process.kill()
+        process.wait()
+        raise
     process.stdout.close()
     _, status, usage = os.wait4(process.pid, 0)  # Popen's own wait would lose the usage
     process.returncode = 0  # nobody needs to wait for it again
@@ -76,7 +86,7 @@ def learn(command):
 def table(results):
     """The Markdown table of the throughputs; of several settings of a competitor, the best."""
     rows = []
-    for case in filter(results.__contains__, (competitors.case_name(*case) for case in cases())):
+    for case in measured(results):
         throughputs = results[case]
         here, mxnet = throughputs["here"], throughputs["MXNet"]
         setting, pytorch = best(throughputs, "PyTorch")
@@ -94,15 +104,15 @@ def settings_table(results):
     The fastest of them is compared with the fastest of the other programs in its best setting.
     """
     rows = []
-    for case in filter(results.__contains__, (competitors.case_name(*case) for case in cases())):
-        ours = {name: results[case].get(f"here, {name}") for name in OURS}
-        if any(ours.values()):
-            others = (best(results[case], name, in_int8=True)
-                      for name in ("PyTorch", "onnxruntime"))
-            other = max(rate for _, rate in filter(None, others))
-            rates = [results[case]["here"], *ours.values()]
-            rows.append([case, *(f"{rate:,.0f}" if rate else "" for rate in rates),
-                         f"{other:,.0f}", f"{max(filter(None, rates)) / other:.2f}"])
+    for case in measured(results):
+        throughputs = results[case]
+        ours = [throughputs["here"], *(throughputs.get(f"here, {name}") for name in OURS)]
+        if any(ours[1:]):
+            others = filter(None, (best(throughputs, program, in_int8=True)
+                                   for program in ("PyTorch", "onnxruntime")))
+            other = max(throughput for _, throughput in others)
+            rows.append([case, *(f"{own:,.0f}" if own else "" for own in ours),
+                         f"{other:,.0f}", f"{max(filter(None, ours)) / other:.2f}"])
     head = ["images/s", "here", *OURS, "the fastest other", "the fastest here / it"]
     return markdown.table(head, rows) if rows else ""
 
@@ -234,14 +244,12 @@ class Benchmark:
 
 
 def measure(args):
-    """The results, with what was missing in them."""
-    files.prepare_output(args.result)
-    results = load(args.result)
+    """Measures what is missing in the file of results."""
     if not os.path.exists(args.torch_python):
         raise FileNotFoundError(f"{args.torch_python}: there is no PyTorch; make bench sets it up")
-    with competitors.Crew(args.torch_python) as crew:
-        Benchmark(crew, args.rounds, args.seconds, args.seeds).run(results, args.result)
-    return results
+    files.prepare_output(args.result)
+    with files.exclusive(f"{args.result}.lock"), competitors.Crew(args.torch_python) as crew:
+        Benchmark(crew, args.rounds, args.seconds, args.seeds).run(load(args.result), args.result)
 
 
 def main():
@@ -261,10 +269,14 @@ def main():
         raise ValueError("--keep is of the ratios: it needs --quick")
     if args.quick and args.print:
         raise ValueError("--quick measures, --print measures nothing: give one of them")
+    if args.quick and args.result != RESULT:
+        raise ValueError(f"--quick compares with {ratios.RESULT}: leave out --result")
     if args.quick:
         ratios.run(args.rounds, args.keep)
         return
-    results = load(args.result) if args.print else measure(args)
+    if not args.print:
+        measure(args)
+    results = load(args.result)
     if not results:
         raise ValueError(f"{args.result}: no figures yet: leave out --print")
     pages.publish(PAGE, PROGRAM, report(results), write=args.result == RESULT)

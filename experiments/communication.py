@@ -10,8 +10,6 @@ where it can. Each is the median of some rounds, in all of which all workers tak
 import statistics
 import time
 
-import numpy as np
-
 from common import cli, find_mxnet, markdown  # noqa: F401
 
 # isort: split
@@ -54,8 +52,7 @@ def stepper(symbol, batch_size, group):
 
 
 def main():
-    parser = cli.Parser(prog="python -m experiments.communication",
-                        description=__doc__.splitlines()[0])
+    parser = cli.Parser(prog="experiments.communication", description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=cli.number(int, least=1), default=128,
                         help="images in a step of each worker")
     parser.add_argument("--kv-store", choices=workers.KV_STORES, default="dist_sync",
@@ -69,7 +66,7 @@ def main():
             symbol = symbols.get_symbol(network, add_stn=True)
             alone = seconds_per_call(stepper(symbol, args.batch_size, workers.Alone())[0], group)
             step, parameters = stepper(symbol, args.batch_size, group)
-            gradient = mx.nd.array(np.ones(parameters, np.float32))
+            gradient = mx.nd.ones(parameters)
             adding = seconds_per_call(lambda key=network, gradient=gradient:
                                       group.add_up(key, gradient), group)
             together = seconds_per_call(step, group)

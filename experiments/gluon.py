@@ -94,7 +94,7 @@ def measure(contexts):
     rounds = {way: [] for way in WAYS}
     for _ in range(ROUNDS):
         for way, step in made.items():
-            rounds[way].append(throughput(step, mx.nd.waitall, SECONDS, BATCH))
+            rounds[way].append(throughput(step, SECONDS, BATCH, mx.nd.waitall))
     return rounds
 
 
@@ -143,7 +143,8 @@ def main():
     args = parser.parse_args()
     if args.accuracy:
         files.prepare_output(ACCURACIES)
-        last = [100 * accuracies[-1] for accuracies in train_missing().values()]
+        with files.exclusive(f"{ACCURACIES}.lock"):
+            last = [100 * accuracies[-1] for accuracies in train_missing().values()]
         print(f"test accuracy, %: {mean_and_spread(last)}")
         return
     files.figures(args.result, "experiments.gluon",

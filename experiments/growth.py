@@ -50,7 +50,8 @@ class Cell(NamedTuple):
     @property
     def name(self):
         shape = " x ".join(map(str, (self.batch, *self.image_shape)))
-        devices = f", {self.devices} device{'s'[:self.devices != 1]}" if self.devices else ""
+        plural = "" if self.devices == 1 else "s"
+        devices = f", {self.devices} device{plural}" if self.devices else ""
         return (f"{self.network}, {self.count} x {self.transform}, {shape}{devices}, "
                 f"{'with backward' if self.backward else 'forward'}")
 

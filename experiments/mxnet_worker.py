@@ -59,12 +59,12 @@ def _steps(module, batch, seconds):
         module.forward_backward(batch)
         module.update()
 
-    return throughput(step, mx.nd.waitall, seconds, batch.data[0].shape[0])
+    return throughput(step, seconds, batch.data[0].shape[0], mx.nd.waitall)
 
 
 def predict(add_stn, batch_size, seconds):
     """Images/s of predictions of one batch; here of calls of a ``Predictor``, answers and all."""
-    return throughput(predicting(add_stn, batch_size), mx.nd.waitall, seconds, batch_size)
+    return throughput(predicting(add_stn, batch_size), seconds, batch_size, mx.nd.waitall)
 
 
 @functools.lru_cache(maxsize=1)
@@ -111,7 +111,7 @@ def roofline(seconds):
             for matrix, result in zip(matrices, results):
                 multiply(matrix, matrix, out=result)
 
-        return 2e-9 * size**3 * len(contexts) * throughput(step, mx.nd.waitall, seconds, 1)
+        return 2e-9 * size**3 * len(contexts) * throughput(step, seconds, 1, mx.nd.waitall)
 
     def fully_connected(data, weight, out):
         mx.nd.FullyConnected(data, weight, no_bias=True, num_hidden=len(weight), out=out)

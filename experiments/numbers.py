@@ -39,7 +39,7 @@ EXPERIMENT = Rows(
     lr="0.001",  # by --choose
     rates=("0.0005", "0.001", "0.002"),
     held_out="2000",
-    choice_seed=("--seed", "100"))
+    choice_seed=100)
 SPEED = "speed.json"
 IMAGES, ROUNDS = 1280, 5  # that the time is measured with
 SHOWN = 24  # pictures
@@ -58,8 +58,7 @@ def table(folder, all_runs):
     rows = []
     for row in EXPERIMENT.rows:
         runs = [run for run in all_runs if run.name.startswith(f"{row}/")]
-        found = [figures for figures in (training_runs.figures(run, folder) for run in runs)
-                 if figures]
+        found = list(filter(None, (training_runs.figures(run, folder) for run in runs)))
         if not found:
             continue
         errors = [100 * (1 - figures["test_accuracy"]) for figures in found]
@@ -103,12 +102,12 @@ def main():
     args = parser.parse_args()
     if args.draw:
         draw("pictures/numbers.jpg")
-        return
-    if args.speed:
+    elif args.speed:
         files.prepare_output(os.path.join(EXPERIMENT.folder, SPEED))
         measure(EXPERIMENT.folder)
-        args.print = True
-    EXPERIMENT.run(args, table)
+        print(table(EXPERIMENT.folder, EXPERIMENT.all_runs()))
+    else:
+        EXPERIMENT.run(args, table)
 
 
 if __name__ == "__main__":

@@ -366,13 +366,12 @@ def train(chosen, jobs):
 def measure_slopes(scratch):
     """Measures the affine transformers of ``R`` whose exports are in a folder, once each."""
     files.prepare_output(SLOPES)
-    slopes = load_slopes()
-    exports = glob.glob(os.path.join(scratch, "R", "st-cnn-affine*", "*-export"))
-    for export in exports:
+    for export in glob.glob(os.path.join(scratch, "R", "st-cnn-affine*", "*-export")):
         name = os.path.relpath(export, "models")[:-len("-export")]
-        if name not in slopes:
-            slopes[name] = slope(*turns(export, datasets.load("mnist").test_images))
-            files.write_json(SLOPES, dict(sorted(slopes.items())))
+        if name not in load_slopes():
+            found = slope(*turns(export, datasets.load("mnist").test_images))
+            # Read again: trainings of other lengths, by another process, add theirs meanwhile.
+            files.write_json(SLOPES, dict(sorted({**load_slopes(), name: found}.items())))
 
 
 def train_quick(jobs):

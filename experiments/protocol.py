@@ -7,15 +7,15 @@ import time
 MATRICES = (1024, 2048)  # sizes of those that the peak is measured with
 
 
-def throughput(step, wait, seconds, batch_size):
+def throughput(step, seconds, batch_size, wait=lambda: None):
     """Images per second.
 
     Args:
         step: what to time, a batch; it may return before its work is done.
-        wait: returns when all work is done.
         seconds: how long to measure, after a warm-up.
         batch_size: images in a batch. About 1,000 images are asked for before waiting, except that
             a batch of one image is always waited for, which makes it one of latency.
+        wait: returns when all work is done; for a step that does not wait itself.
     """
     ahead = 1 if batch_size == 1 else max(4, 1024 // batch_size)
     for _ in range(3):

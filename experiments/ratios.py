@@ -89,7 +89,7 @@ def verdict(old, new):
 
 def load():
     """The committed ratios and what they were measured on; ValueError for another file."""
-    return files.figures(RESULT, "--quick", _checked) or {"ratios": {}}
+    return files.figures(RESULT, "experiments.benchmark --quick", _checked) or {"ratios": {}}
 
 
 def _checked(kept):

@@ -45,9 +45,6 @@ SPREAD = {
 def whole_batches(images, labels):
     """Images (N, 1, 28, 28) from 0 to 1 and labels, N cut down to a multiple of ``BATCH``."""
     count = len(images) // BATCH * BATCH
-    if images.shape[1:] != SHAPE or not count:
-        raise ValueError(f"needs {BATCH} or more images of 28 x 28 pixels, got {len(images)} of "
-                         f"{images.shape[1]} x {images.shape[2]}")
     return images[:count, None].astype(np.float32) / 255, labels[:count]
 
 
@@ -223,7 +220,6 @@ def parse_flags():
     flag("--num-epochs", type=cli.number(int, least=1), default=10, help="of training")
     flag("--num-examples", type=cli.number(int, least=BATCH), default=20000,
          help=f"training images to use, rounded down to a multiple of {BATCH}")
-    flag("--data-dir", help="folder of MNIST's idx files")
     flag("--seed", type=cli.number(int, least=0, most=2**31 - 2), default=0, help="of everything")
     flag("--result", help="file to write the figures to, as JSON")
     return parser.parse_args()
@@ -258,7 +254,7 @@ def run(args, done, save):
 
 def train_all(transforms, args, done, save):
     """Trains a network for each transform, and adds its figures to those that are done."""
-    mnist = datasets.load("mnist", args.data_dir, args.num_examples)
+    mnist = datasets.load("mnist", num_examples=args.num_examples)
     train_images, train_labels = whole_batches(mnist.train_images, mnist.train_labels)
     test_images, test_labels = whole_batches(mnist.test_images, mnist.test_labels)
     classifier = train_classifier(train_images, train_labels, args.num_epochs, args.seed)

@@ -199,8 +199,14 @@ def images_of(network, digits, white):
     return parts, classes
 
 
-def train(run, digits, optimizer, params=None):
-    """A Module trained on some of the digits, and its test accuracy."""
+def train(run, digits, params=None):
+    """A Module trained on some of the digits, and its test accuracy.
+
+    Args:
+        run: a ``Run``.
+        digits: to tell apart.
+        params: to go on from, of which the last layer's are left out.
+    """
     (train_part, test_part), classes = images_of(run.network, digits, run.start == "white")
     images = batches.ImageIter(*train_part, BATCH, seed=run.seed)
     symbol = network_of(run, classes, images.image_shape)
@@ -213,7 +219,7 @@ def train(run, digits, optimizer, params=None):
         params = [{name: value for name, value in part.items() if not name.startswith(f"{last}_")}
                   for part in params]
     module.init_params(start, *(params or (None, None)), allow_missing=True)
-    kind, options = OPTIMIZERS[optimizer]
+    kind, options = OPTIMIZERS[run.optimizer]
     module.init_optimizer(mx.kv.create("local"), kind, dict(options))
     for epoch in range(EPOCHS):
         images.seek(epoch)
@@ -226,17 +232,17 @@ def train(run, digits, optimizer, params=None):
 
 @functools.lru_cache(maxsize=None)
 def learnt(run):
-    """The parameters of a network that has learnt 0 to 4 by Adam."""
-    module, _ = train(run, tuple(range(5)), "Adam 0.003")
+    """The parameters of a network that has learnt 0 to 4."""
+    module, _ = train(run, tuple(range(5)))
     return module.get_params()
 
 
 def accuracy(run):
     """The test accuracy that a run ends with; NaN counts as none."""
     if run.start != "tuned":
-        return train(run, tuple(range(10)), run.optimizer)[1]
+        return train(run, tuple(range(10)))[1]
     base = learnt(run._replace(optimizer="Adam 0.003"))
-    return train(run, tuple(range(5, 10)), run.optimizer, base)[1]
+    return train(run, tuple(range(5, 10)), base)[1]
 
 
 def load(path):
@@ -316,11 +322,14 @@ def runs_again(done):
 def tables(done):
     """The tables: failed cells of each head, and each cell of the networks by optimizer."""
     every = cells(done)
-    parts = dict.fromkeys((cell.start, cell.transform) for cell in every)
     again = [cell for cell in cells(done, runs_again(done)) if cell.head == "stable"]
-    return "\n\n".join([_heads_table(every), *([_again_table(again)] if again else []), *(
-        _networks_table([cell for cell in every if (cell.start, cell.transform) == part], *part)
-        for part in parts)])
+    parts = [_heads_table(every)]
+    if again:
+        parts.append(_again_table(again))
+    for start, transform in dict.fromkeys((cell.start, cell.transform) for cell in every):
+        some = [cell for cell in every if (cell.start, cell.transform) == (start, transform)]
+        parts.append(_networks_table(some, start, transform))
+    return "\n\n".join(parts)
 
 
 def _heads_table(every):

@@ -37,7 +37,7 @@ EXPERIMENT = Rows(
     lr="0.003",
     rates=("0.002", "0.003", "0.004"),
     held_out="2000",
-    choice_seed=("--seed", "100"))
+    choice_seed=100)
 DRAWN, NEAR = 4000, 30  # test images; degrees
 
 

@@ -20,7 +20,7 @@ class Rows(NamedTuple):
         recipe: the flags that all rows have.
         lr: the rate, one of ``rates``.
         held_out: training images to choose by.
-        choice_seed: of the runs that choose: not of the table's, if need be.
+        choice_seed: of the runs that choose; by default the first of the table's.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Rows(NamedTuple):
     rates: Tuple[str, ...]
     held_out: str
     seeds: Sequence[int] = range(3)
-    choice_seed: Sequence[str] = ()
+    choice_seed: int = 0
 
     @property
     def folder(self):
@@ -50,7 +50,7 @@ class Rows(NamedTuple):
         """The runs that tell rates apart: of one seed, without some of the training images."""
         return {(row, rate): training_runs.Run(
             f"{row}/lr-{rate}", [*self.recipe, "--lr", rate, "--validation", self.held_out,
-                                 *self.choice_seed, *flags])
+                                 "--seed", str(self.choice_seed), *flags])
             for rate in self.rates for row, flags in self.rows.items()}
 
     def table_of_choices(self, folder):

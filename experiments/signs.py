@@ -47,8 +47,8 @@ def main():
     args = parser.parse_args()
     if args.draw:
         draw("pictures/signs.jpg")
-        return
-    EXPERIMENT.run(args, results.table)
+    else:
+        EXPERIMENT.run(args, results.table)
 
 
 if __name__ == "__main__":

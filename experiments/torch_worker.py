@@ -105,7 +105,7 @@ def train(add_stn, batch_size, seconds):
         loss.backward()
         optimizer.step()
 
-    return throughput(step, lambda: None, seconds, batch_size)
+    return throughput(step, seconds, batch_size)
 
 
 def predict(add_stn, batch_size, seconds):
@@ -117,14 +117,14 @@ def predict(add_stn, batch_size, seconds):
         with torch.inference_mode(), autocast():
             functional.softmax(net(images), dim=1)
 
-    return throughput(step, lambda: None, seconds, batch_size)
+    return throughput(step, seconds, batch_size)
 
 
 def roofline(seconds):
     """GFLOP/s of matrix products, by the name of what computes them."""
     def speed(size):
         matrix, product = torch.rand(size, size), torch.empty(size, size)
-        steps = throughput(lambda: torch.mm(matrix, matrix, out=product), lambda: None, seconds, 1)
+        steps = throughput(lambda: torch.mm(matrix, matrix, out=product), seconds, 1)
         return 2e-9 * size**3 * steps
 
     return {"PyTorch's matmul": max(map(speed, MATRICES))}

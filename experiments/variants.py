@@ -149,8 +149,8 @@ def measure(variants):
     rounds = {name: [] for name in variants}
     for _ in range(ROUNDS):
         for name, (step, count, *_) in made.items():
-            rounds[name].append(throughput(step, lambda: None, SECONDS, count))
-    return {name: {"images_per_second": rounds[name], "accuracy": (list(accuracy) or [None])[0]}
+            rounds[name].append(throughput(step, SECONDS, count))
+    return {name: {"images_per_second": rounds[name], "accuracy": accuracy[0] if accuracy else None}
             for name, (_, _, *accuracy) in made.items()}
 
 
@@ -173,6 +173,18 @@ def load(path):
         table(found["groups"]), machine.differences(found["about"], found["about"])))
 
 
+def run(only, path):
+    """Measures a group, or all if None, and writes it into the file; returns what that holds."""
+    about, old = machine.about("experiments.variants", provenance()["versions"]), load(path)
+    if old and only:
+        machine.check_same(path, old["about"], about)
+    new = {name: measure(variants) for name, variants in GROUPS.items() if only in (None, name)}
+    groups = {**old.get("groups", {}), **new}
+    groups = {name: groups[name] for name in GROUPS if name in groups}
+    files.write_json(path, {"about": about, "groups": groups})
+    return groups
+
+
 def main():
     parser = cli.Parser(prog="experiments.variants", description=__doc__.splitlines()[0])
     flag = parser.add_argument
@@ -180,15 +192,8 @@ def main():
     flag("--result", default="results/variants.json", help="file of the figures")
     args = parser.parse_args()
     files.prepare_output(args.result)
-    about = machine.about("experiments.variants", provenance()["versions"])
-    old = load(args.result)
-    if old and args.only:
-        machine.check_same(args.result, old["about"], about)
-    new = {name: measure(variants) for name, variants in GROUPS.items()
-           if args.only in (None, name)}
-    groups = {**old.get("groups", {}), **new}
-    groups = {name: groups[name] for name in GROUPS if name in groups}
-    files.write_json(args.result, {"about": about, "groups": groups})
+    with files.exclusive(f"{args.result}.lock"):
+        groups = run(args.only, args.result)
     print(table(groups))
 
 

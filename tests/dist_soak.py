@@ -15,10 +15,10 @@ import itertools
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
 
+from common import cli, markdown
 from tests import groups
 
 LIMIT = 10  # seconds for all to end
@@ -56,7 +56,8 @@ def lose(launch, prefix, epochs, number, delay, choose):
         groups.finish(launcher)
         return None, begun, 0
     _, _, stderr = groups.finish(launcher, LIMIT)
-    groups.wait_until_gone([pid for pids in members.values() for pid in pids], LIMIT)
+    groups.wait_until_gone([pid for pids in members.values() for pid in pids],
+                           sent + LIMIT - time.monotonic())
     assert "Traceback" not in stderr, stderr
     return name, begun, time.monotonic() - sent
 
@@ -111,11 +112,10 @@ def soak(folder, runs, workers=3, servers=1, epochs=6, signals=(signal.SIGKILL,)
 
 def print_table(table):
     """Prints counts and the longest time for each kind of loss, as Markdown."""
-    print("\n| lost | while | runs | ended, and resumed to the same bits | longest s to the end |")
-    print("| --- | --- | --- | --- | --- |")
-    for (kind, phase), runs in sorted(table.items()):
-        print(f"| {kind} | {phase} | {len(runs)} | {sum(good for good, _ in runs)} | "
-              f"{max(seconds for _, seconds in runs):.1f} |")
+    head = ["lost", "while", "runs", "ended, and resumed to the same bits", "longest s to the end"]
+    rows = [[*lost, len(runs), sum(good for good, _ in runs),
+             f"{max(seconds for _, seconds in runs):.1f}"] for lost, runs in sorted(table.items())]
+    print(f"\n{markdown.table(head, rows)}")
 
 
 def main():
@@ -139,4 +139,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -114,16 +114,8 @@ def load_with_shapes(name):
     return load
 
 
-def load_raw(folder):
-    return datasets.load("mnist", os.path.join(folder, "idx"))
-
-
-def load_gzipped(folder):
-    return datasets.load("mnist", os.path.join(folder, "idx.gz"))
-
-
-def load_own(name):
-    """A function that loads someone's own data."""
+def load_data(name):
+    """A function that loads a dataset."""
     return lambda folder: datasets.load("mnist", os.path.join(folder, name))
 
 
@@ -197,18 +189,19 @@ KINDS = {
     "state": Kind(["a-0001.state"], load_checkpoint, True, RESUME),
     "symbol": Kind(["a-symbol.json"], load_checkpoint, True, SCORE),
     "manifest": Kind(["a-0001.json"], load_checkpoint, True, SCORE),
-    "idx.gz": Kind([f"idx.gz/{name}.gz" for name in fetch.NAMES], load_gzipped, True,
+    "idx.gz": Kind([f"idx.gz/{name}.gz" for name in fetch.NAMES], load_data("idx.gz"), True,
                    [*READ, "{}/idx.gz"]),
-    "idx": Kind([f"idx/{name}" for name in fetch.NAMES], load_raw, False, [*READ, "{}/idx"]),
-    "npz": Kind(["own.npz"], load_own("own.npz"), False, [*READ, "{}/own.npz"]),
-    "table": Kind(["own.csv"], load_own("own.csv"), False, [*READ, "{}/own.csv"]),
-    "folder of pictures": Kind(["photos/a/0.png"], load_own("photos"), False,
+    "idx": Kind([f"idx/{name}" for name in fetch.NAMES], load_data("idx"), False,
+                [*READ, "{}/idx"]),
+    "npz": Kind(["own.npz"], load_data("own.npz"), False, [*READ, "{}/own.npz"]),
+    "table": Kind(["own.csv"], load_data("own.csv"), False, [*READ, "{}/own.csv"]),
+    "folder of pictures": Kind(["photos/a/0.png"], load_data("photos"), False,
                                [*READ, "{}/photos"]),
     "picture": Kind(["digit.png"], load_picture, False,
                     ["score.py", "{}/a-export", "--predict", "{}/digit.png"]),
-    "SVHN's boxes": Kind(["svhn/train/digitStruct.mat"], load_own("svhn"), False,
+    "SVHN's boxes": Kind(["svhn/train/digitStruct.mat"], load_data("svhn"), False,
                          [*READ, "{}/svhn", "--network", "svhn"]),
-    "SVHN's digits": Kind(["digits/train_32x32.mat"], load_own("digits"), False,
+    "SVHN's digits": Kind(["digits/train_32x32.mat"], load_data("digits"), False,
                           [*READ, "{}/digits"]),
     "records": Kind(["a.rec", "a.idx", "a.lst"], load_records, False, None),
     "export": Kind(EXPORT, load_network("a-export"), True, SCORE_EXPORT),

@@ -1,5 +1,5 @@
 """Groups of real processes under ``launch.py``, for the tests and the soak."""
-import contextlib
+import glob
 import os
 import subprocess
 import sys
@@ -68,10 +68,8 @@ def by_ssh(path):
 
 def children(pid):
     """The processes that one has started."""
-    found = []
-    for task in _read(f"/proc/{pid}/task", os.listdir) or []:
-        found += map(int, (_read(f"/proc/{pid}/task/{task}/children") or "").split())
-    return found
+    return [int(child) for path in glob.glob(f"/proc/{pid}/task/*/children")
+            for child in _read(path).split()]
 
 
 def members(launcher):
@@ -79,7 +77,7 @@ def members(launcher):
     found = {}
     for agent in children(launcher.pid):
         for pid in children(agent):
-            words = (_read(f"/proc/{pid}/environ") or "").split("\0")
+            words = _read(f"/proc/{pid}/environ").split("\0")
             environment = dict(word.split("=", 1) for word in words if "=" in word)
             role = environment.get("DMLC_ROLE")
             number = environment.get("DMLC_WORKER_ID")
@@ -113,10 +111,10 @@ def wait_until_gone(pids, limit=10):
         time.sleep(0.05)
 
 
-def _read(path, read=None):
-    with contextlib.suppress(OSError):
-        if read:
-            return read(path)
+def _read(path):
+    """What a file of /proc says; "" once the process is gone."""
+    try:
         with open(path, errors="replace") as file:
             return file.read()
-    return None
+    except OSError:
+        return ""

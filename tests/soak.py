@@ -19,30 +19,40 @@ from tests.conftest import ROOT
 
 FLAGS = ["--dataset", "synthetic", "--num-examples", "600", "--batch-size", "20", "--cpus", "1",
          "--add-stn", "--keep-last", "2"]
-PATIENCE = 300  # seconds for a process to get through an epoch
+PATIENCE = 300  # seconds for a process to start and to get through an epoch
 
 
 def start(prefix, epochs):
-    """A training that goes on from the newest checkpoint."""
-    return subprocess.Popen(
-        [sys.executable, os.path.join(ROOT, "train_mnist.py"), *FLAGS, "--num-epochs", str(epochs),
-         "--model-prefix", prefix, "--resume"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        universal_newlines=True, preexec_fn=agent.die_with(os.getpid()))
+    """A training that goes on from the newest checkpoint, and says so in its log."""
+    with open(log_of(prefix), "a", encoding="utf-8") as log:
+        return subprocess.Popen(
+            [sys.executable, os.path.join(ROOT, "train_mnist.py"), *FLAGS,
+             "--num-epochs", str(epochs), "--model-prefix", prefix, "--resume"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+            preexec_fn=agent.die_with(os.getpid()))
 
 
-def finish(process):
-    """Waits for a training; returns what it said, AssertionError if it failed."""
-    _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, said
-    return said
+def log_of(prefix):
+    """Beside the training's folder. A pipe would be full some time, and the training wait."""
+    return f"{os.path.dirname(prefix)}.log"
+
+
+def said(prefix):
+    """All that the trainings of a prefix have said."""
+    with open(log_of(prefix), encoding="utf-8") as log:
+        return log.read()
+
+
+def finish(process, prefix, epochs):
+    """Waits for a training to get through all of its epochs; AssertionError if it failed."""
+    assert process.wait(PATIENCE + epochs) == 0, said(prefix)  # a second is enough for each
 
 
 def kill(process, prefix, number, delay):
     """Sends a signal some seconds after a training begins to write a checkpoint.
 
     Returns:
-        The process's exit status, what it said, and the seconds until it had ended.
+        The process's exit status, and the seconds until it had ended.
     """
     folder = os.path.dirname(prefix)
     before, deadline = written(folder), time.monotonic() + PATIENCE
@@ -52,8 +62,7 @@ def kill(process, prefix, number, delay):
     time.sleep(delay)
     sent = time.monotonic()
     process.send_signal(number)
-    _, said = process.communicate(timeout=PATIENCE)
-    return process.returncode, said, time.monotonic() - sent
+    return process.wait(PATIENCE), time.monotonic() - sent
 
 
 def written(folder):
@@ -88,15 +97,16 @@ def soak(folder, kills, number=signal.SIGKILL, seed=0):
     while len(statuses) < kills:
         # Half of the delays are within the writing of a checkpoint, the others within an epoch.
         delay = delays.choice([delays.uniform(0, 0.02), delays.uniform(0, 0.2)])
-        status, said, seconds = kill(start(killed, epochs), killed, number, delay)
-        assert "Traceback" not in said, said
+        status, seconds = kill(start(killed, epochs), killed, number, delay)
+        assert "Traceback" not in said(killed), said(killed)
         statuses.append(status)
         longest = max(longest, seconds)
-        print(f"{len(statuses)} of {kills}, status {status}: {said.splitlines()[-1]}", flush=True)
+        print(f"{len(statuses)} of {kills}, status {status}: {said(killed).splitlines()[-1]}",
+              flush=True)
         if status == 0:  # it was done sooner
             break
-    finish(start(killed, epochs))
-    finish(undisturbed)
+    finish(start(killed, epochs), killed, epochs)
+    finish(undisturbed, left, epochs)
     assert contents(killed) == contents(left)
     return statuses, longest
 

@@ -156,6 +156,7 @@ def test_it_goes_on_where_it_was_stopped(tmp_path):
 @pytest.mark.parametrize(("flags", "words"), [
     (["--keep"], "--keep is of the ratios: it needs --quick"),
     (["--quick", "--print"], "give one of them"),
+    (["--quick", "--keep", "--result", "a.json"], "leave out --result"),
     (["--print", "--result", "none.json"], "none.json: no figures yet"),
     (["--torch-python", "nowhere/python", "--result", "a.json"], "nowhere/python: there is no PyT"),
     (["--rounds", "0"], "--rounds"),

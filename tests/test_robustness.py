@@ -52,8 +52,8 @@ def test_nothing_is_left_out_and_each_run_has_its_counterpart():
     *itertools.product(["mlp"], sorted(set(robustness.HEADS) - {"stable", "held"}))])
 def test_every_network_learns(small, network, head):
     run = Run(network, "affine" if head else None, "Adam 0.003", "scratch", head, 0)
-    before, after = (robustness.train(run, tuple(range(3)), optimizer)[0].get_params()[0]
-                     for optimizer in ("standing still", "Adam 0.003"))
+    before, after = (robustness.train(run._replace(optimizer=optimizer), tuple(range(3)))[0]
+                     .get_params()[0] for optimizer in ("standing still", "Adam 0.003"))
     for name, value in after.items():
         assert np.isfinite(value.asnumpy()).all()
         assert (value.asnumpy() != before[name].asnumpy()).any(), name
@@ -62,8 +62,8 @@ def test_every_network_learns(small, network, head):
 @pytest.mark.parametrize("network", robustness.NETWORKS)
 def test_one_that_is_held_stays_the_identity(small, network):
     run = Run(network, "affine", "Adam 0.003", "scratch", "held", 0)
-    before, after = (robustness.train(run, tuple(range(3)), optimizer)[0].get_params()[0]
-                     for optimizer in ("standing still", "Adam 0.003"))
+    before, after = (robustness.train(run._replace(optimizer=optimizer), tuple(range(3)))[0]
+                     .get_params()[0] for optimizer in ("standing still", "Adam 0.003"))
     changed = {name for name, value in after.items() if (value != before[name]).asnumpy().any()}
     assert changed == {name for name in after if not name.startswith("stn")}
 
@@ -72,7 +72,7 @@ def test_one_that_is_held_stays_the_identity(small, network):
 def test_fine_tuning_begins_with_all_but_the_last_layer(small, network):
     run = Run(network, "affine", "standing still", "tuned", "stable", 0)
     base = robustness.learnt(run._replace(optimizer="Adam 0.003"))
-    module, _ = robustness.train(run, tuple(range(5, 10)), "standing still", base)
+    module, _ = robustness.train(run, tuple(range(5, 10)), base)
     changed = {name.rpartition("_")[0] for name, value in module.get_params()[0].items()
                if (value != base[0][name]).asnumpy().any()}
     assert changed == {{"cnn": "fc1", "lenet": "fc2", "residual": "fc"}.get(network, "fc3")}

@@ -12,7 +12,8 @@ def table(folder, runs=None):
 
     Args:
         folder: with files <row>/seed-<n>.json.
-        runs: the ``training_runs.Run`` that they are to be of; by default all files that are there.
+        runs: the ``training_runs.Run`` that they are to be of, in the order of the rows; by default
+            all files that are there.
 
     Raises ValueError if there is no result, or a file that is none, or one of other flags.
     """
@@ -32,7 +33,7 @@ def _by_row(folder, runs):
     if runs is None:
         return [(os.path.basename(os.path.dirname(path)), training_runs.read(path))
                 for path in sorted(glob.glob(os.path.join(folder, "*", "seed-*.json")))]
-    found = [(run.name.split("/")[0], training_runs.figures(run, folder)) for run in sorted(runs)]
+    found = [(run.name.split("/")[0], training_runs.figures(run, folder)) for run in runs]
     return [(name, figures) for name, figures in found if figures]
 
 

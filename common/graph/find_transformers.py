@@ -10,6 +10,7 @@ import numpy as np
 
 from common.graph.rewrite import attributes
 
+SAMPLERS = ("SpatialTransformer", "BilinearSampler")
 ROUNDING = 1e-4  # of coordinates, in float32: the identity's border is inside
 
 
@@ -40,7 +41,7 @@ def transformers(symbol):
     outputs = set(internals.list_outputs())
     nodes, found = json.loads(symbol.tojson())["nodes"], []
     for node in nodes:
-        if node["op"] not in ("SpatialTransformer", "BilinearSampler"):
+        if node["op"] not in SAMPLERS:
             continue
         name, attrs = node["name"], attributes(node)
         source, where = internals[f"{name}_output"].get_children().list_outputs()
@@ -57,9 +58,11 @@ def transformers(symbol):
 
 def has_plain_head(symbol):
     """Whether a transformer of a symbol lacks the stable head, which normalises its features."""
-    internals = symbol.get_internals()
-    return any('"op": "L2Normalization"' not in internals[transformer.theta].tojson()
-               for transformer in transformers(symbol))
+    nodes, normalised = json.loads(symbol.tojson())["nodes"], []
+    for node in nodes:
+        normalised.append(node["op"] == "L2Normalization"
+                          or any(normalised[entry[0]] for entry in node["inputs"]))
+    return any(not normalised[node["inputs"][1][0]] for node in nodes if node["op"] in SAMPLERS)
 
 
 def source_grid(where, transformer):

@@ -325,7 +325,8 @@ def mend_forks():
 
     def settle():
         waitall()
-        time.sleep(0.001)  # for what they do after the last that is waited for
+        # For what they do after the last that is waited for, also on a busy machine.
+        time.sleep(0.02)
 
     if waitall:
         os.register_at_fork(before=settle)

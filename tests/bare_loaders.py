@@ -50,8 +50,9 @@ def load_in_gluon(folder, images):
     found = run_example("load_in_gluon", folder, images)
     block, answers = found["block"], found["answers"]
     parts = [block(mx.nd.array(part)).asnumpy() for part in (images[:1], images[1:])]
-    # Full connections of other numbers of images may be summed up in another order.
-    np.testing.assert_allclose(np.concatenate(parts), answers, atol=5e-6)
+    # The mlp's wide full connections are summed up in another order for another number of images.
+    atol = 5e-6 if "mlp" in folder else 1e-6
+    np.testing.assert_allclose(np.concatenate(parts), answers, atol=atol)
     block.hybridize(active=False)
     return block(mx.nd.array(images)).asnumpy()
 

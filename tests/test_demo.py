@@ -294,4 +294,8 @@ def test_a_browser_draws_moves_and_clears(page, tmp_path):
         shown.wait_until(f"{says}.every(told => told === '')")
         shown.value("document.querySelector('#example').click()")
         shown.wait_until(f"{says}[0] === '4 ✓' && {says}[1] === '9 ✗'")
+        assert shown.value("[...document.querySelectorAll('.says')].map(told => told.className)"
+                           ) == ["says good", "says bad"]
+        assert shown.value("document.querySelector('.pose').textContent").startswith("Frame: turn ")
+        assert shown.value(curves) == 3
         assert shown.value("document.querySelector('#trouble').textContent") == ""

@@ -96,5 +96,6 @@ def test_the_new_ones_are_kept_when_it_is_told_so(run_main, tmp_path, monkeypatc
 def test_another_file_is_left_alone(run_main, refused, tmp_path, content):
     (tmp_path / "results").mkdir()
     (tmp_path / ratios.RESULT).write_text(json.dumps(content))
-    refused(run_main(benchmark, "--quick"), ratios.RESULT, "not a result of experiments.benchmark")
+    refused(run_main(benchmark, "--quick"), ratios.RESULT,
+            "not a result of experiments.benchmark --quick")
     assert json.loads((tmp_path / ratios.RESULT).read_text()) == content

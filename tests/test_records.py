@@ -159,8 +159,10 @@ BAD = {
     "negative": (record(PICTURE, -1.), "record 0, .*: the label -1.0 is no class"),
     "NaN": (record(PICTURE, np.nan), "record 0, .*: the label nan is no class"),
     "infinite": (record(PICTURE, np.inf), "record 0, .*: the label inf is no class"),
-    "no picture": (WHOLE + record(b""), "record 1, .*: not a whole picture .*: pack it anew, as"),
-    "raw": (WHOLE + record(bytes(360)), "record 1, .*: not a whole picture .*not as raw pixels"),
+    "no picture": (WHOLE + record(b""),
+                   "record 1, .*: not a whole picture in .* or WEBP: pack it anew, as "),
+    "raw": (WHOLE + record(bytes(360)),
+            "record 1, .*: not a whole picture in .* or WEBP: .* not as raw pixels"),
     "half a picture": (WHOLE + record(PICTURE[:200]), "record 1, .*: not a whole picture"),
     "another size": (
         WHOLE + record(encoded(np.zeros((3, 7, 9), np.uint8))),

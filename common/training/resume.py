@@ -304,12 +304,12 @@ def differences(recipe, meta, apart=(), longer=True):
     if here["pretrained"] and here["pretrained_sha256"] == there["pretrained_sha256"]:
         alike.add("pretrained")
     names = [name for name in here if name not in alike and name in there
-             and spelled_out(name, there[name]) != spelled_out(name, here[name])]
+             and _spelled_out(name, there[name]) != _spelled_out(name, here[name])]
     return [f"{_as_flag(name, there[name])} there, {_as_flag(name, here[name])} here"
             for name in names if not FOLLOWS.get(name, set()).intersection(names)]
 
 
-def spelled_out(name, value):
+def _spelled_out(name, value):
     """The value of a flag, or what it implies where it is left out."""
     return IMPLIED.get(name) if value is None else value
 
